@@ -1,0 +1,1 @@
+"""Asyncio client for 302.AI's veo3-pro video generation."""

@@ -1,0 +1,155 @@
+"""Everything that can go wrong, split by who must act.
+
+::
+
+    Veo3Error
+    ├── the caller
+    │   ├── InvalidRequest          the id, the prompt or the image is wrong
+    │   ├── TaskNotFound            the service does not know the id
+    │   ├── StillPending            the caller's own timeout (also a TimeoutError)
+    │   └── ClientClosed            the client is used after its end, or in another loop
+    ├── the owner of the key
+    │   └── AuthenticationError     the key is missing, refused, expired or disabled
+    ├── the payer
+    │   └── QuotaExceeded           the balance or a quota is used up
+    ├── the makers of the video
+    │   ├── TaskFailed              the service gave the task up
+    │   └── CompletedWithoutVideo   the service says completed and has no video
+    ├── nobody, or the operator of the network
+    │   ├── ServiceUnavailable      the service cannot be reached or is overloaded
+    │   └── UnexpectedReply         what answers is not the API
+    ├── a person who can look at the account
+    │   └── SubmitUncertain         a submission may or may not have arrived
+    └── the owner of the machine
+        ├── DownloadError           the video could not be brought to disk
+        └── JournalError            the journal cannot be written or read
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from veo3_async._models import VideoTask
+
+__all__ = [
+    "AuthenticationError",
+    "ClientClosed",
+    "CompletedWithoutVideo",
+    "DownloadError",
+    "InvalidRequest",
+    "JournalError",
+    "QuotaExceeded",
+    "ServiceUnavailable",
+    "StillPending",
+    "SubmitUncertain",
+    "TaskFailed",
+    "TaskNotFound",
+    "UnexpectedReply",
+    "Veo3Error",
+]
+
+
+class Veo3Error(Exception):
+    """Base of all errors of this package; carries what was known when it happened.
+
+    :param message: One sentence for a person: what happened and what to do.
+    :param request_id: The task it is about, or None where it is about the client.
+    :param http_status: Status of the last reply, or None where none came.
+    :param err_code: The gateway's own code (such as ``-10004``), or None.
+    :param attempts: Physical requests made for this task so far.
+    :param elapsed: Seconds from the first of them to the error, or None.
+    :param task: The last state that was seen of the task, or None.
+    :param body: The first 2 kB of a reply that made no sense, or None.
+
+    Instances can be pickled and copied; the API key is never part of one.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request_id: str | None = None,
+        http_status: int | None = None,
+        err_code: int | None = None,
+        attempts: int = 0,
+        elapsed: float | None = None,
+        task: VideoTask | None = None,
+        body: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.request_id = request_id
+        self.http_status = http_status
+        self.err_code = err_code
+        self.attempts = attempts
+        self.elapsed = elapsed
+        self.task = task
+        self.body = body
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.message,), self.__dict__.copy()
+
+    def __str__(self) -> str:
+        evidence = [
+            f"{name} {value}"
+            for name, value in (
+                ("request", self.request_id),
+                ("HTTP", self.http_status),
+                ("err_code", self.err_code),
+            )
+            if value is not None
+        ]
+        return f"{self.message} ({', '.join(evidence)})" if evidence else self.message
+
+
+class InvalidRequest(Veo3Error):
+    """Raised when an id, a prompt or an option is wrong, by our check or by the service's (400)."""
+
+
+class TaskNotFound(Veo3Error):
+    """Raised when the service still does not know an id 30 s after the first poll of it."""
+
+
+class StillPending(Veo3Error, TimeoutError):
+    """Raised when the caller's own timeout ran out; the task lives on and can be watched again."""
+
+
+class ClientClosed(Veo3Error):
+    """Raised when the client was closed, or is used from another event loop or process."""
+
+
+class AuthenticationError(Veo3Error):
+    """Raised when the API key is missing, malformed, refused, expired or disabled."""
+
+
+class QuotaExceeded(Veo3Error):
+    """Raised when the balance or a quota of the key is used up; the tasks stay pending."""
+
+
+class TaskFailed(Veo3Error):
+    """Raised when the service gave a task up; ``task`` has its reasons."""
+
+
+class CompletedWithoutVideo(Veo3Error):
+    """Raised when a task has been completed for 60 s and still has no video URL."""
+
+
+class ServiceUnavailable(Veo3Error):
+    """Raised when the service cannot be reached, is overloaded, or cannot prove who it is."""
+
+
+class UnexpectedReply(Veo3Error):
+    """Raised when what answers is not the API; ``body`` has the evidence."""
+
+
+class SubmitUncertain(Veo3Error):
+    """Raised when a submission may have arrived: the task may exist and may have been charged."""
+
+
+class DownloadError(Veo3Error):
+    """Raised when a video could not be brought to disk whole."""
+
+
+class JournalError(Veo3Error):
+    """Raised when the journal cannot be opened, written or read; the message says what to do."""

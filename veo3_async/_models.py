@@ -1,0 +1,208 @@
+"""The values that the API speaks of and the values that the caller gets.
+
+Field names and meaning of `VideoTask`, `SourceImage` and `GenerationRequest` follow
+302.AI's page of the veo3-pro endpoint; times are integers, milliseconds since the epoch
+of the server's clock. Before a task is finished most fields are absent or null, so every
+one has a default, and whatever the page does not know is kept in ``extra``.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Any
+
+import msgspec
+
+from veo3_async._errors import Veo3Error
+
+__all__ = [
+    "GenerationRequest",
+    "Phase",
+    "PollReport",
+    "SourceImage",
+    "Stats",
+    "Transition",
+    "VideoTask",
+]
+
+
+class Phase(enum.StrEnum):
+    """Where a task is; few and stable, whatever new statuses the service invents."""
+
+    QUEUED = "queued"
+    """Accepted, nothing has begun."""
+    PREPARING = "preparing"
+    """The source image is being fetched."""
+    GENERATING = "generating"
+    """The video is being made."""
+    GENERATED = "generated"
+    """The plain video is there; upsampling may follow."""
+    UPSAMPLING = "upsampling"
+    """The plain video is there and is being upsampled."""
+    RETRYING = "retrying"
+    """An attempt failed and the service tries again by itself."""
+    UNKNOWN = "unknown"
+    """The service said something new; the raw status says what."""
+    COMPLETED = "completed"
+    """Final: the video that was asked for is there."""
+    COMPLETED_PLAIN = "completed_plain"
+    """Final: the upsampling failed for good or never came; the plain video is there."""
+    FAILED = "failed"
+    """Final: the service gave the task up, refuses it, or completed it without a video."""
+    LOST = "lost"
+    """Final for this watch only: sight of the task is lost (unknown id, nonsense, own timeout)."""
+
+
+class SourceImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One image that the video is made from, as the service sees it."""
+
+    url: str = ""
+    """Where the service fetched it."""
+    status: str = ""
+    """The service's word for how far it is (``pending``, ``downloading``, ``completed``)."""
+    media_id: str = msgspec.field(default="", name="mediaId")
+    """The upstream's handle, on the wire ``mediaId``; empty until the image was fetched."""
+    extra: dict[str, Any] = {}
+    """Fields that the API's page does not name, and values of a type it does not allow."""
+
+
+class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """What the service understood of the request."""
+
+    model: str = ""
+    """Model name, such as ``veo3-pro``."""
+    prompt: str = ""
+    """The prompt as it was sent."""
+    images: tuple[str, ...] = ()
+    """URLs of the source images."""
+    enhance_prompt: bool | None = None
+    """Whether the service rewrites the prompt; None where it did not say."""
+    enable_upsample: bool | None = None
+    """Whether an upsampled video follows the plain one; None where the service did not say."""
+    extra: dict[str, Any] = {}
+    """Fields that the API's page does not name, and values of a type it does not allow."""
+
+
+class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """The state of one video-generation task, as one reply told it."""
+
+    id: str = ""
+    """The request id, such as ``veo3-pro:68935cd4-…``."""
+    status: str = ""
+    """The service's own word; see `Transition.phase` for ours."""
+    running: bool | None = None
+    """Whether the service still works on it; None where it did not say."""
+    created_at: int | None = None
+    """Milliseconds since the epoch, server's clock."""
+    status_update_time: int | None = None
+    """Milliseconds since the epoch, server's clock: when the status last changed."""
+    completed_at: int | None = None
+    """Milliseconds since the epoch, server's clock; None before the end."""
+    retry_count: int | None = None
+    """Attempts that the service has repeated by itself; None where it did not say."""
+    max_retries: int | None = None
+    """How many it would repeat; None where it did not say."""
+    enhanced_prompt: str | None = None
+    """The prompt as rewritten by the service."""
+    images: tuple[SourceImage, ...] = ()
+    """The source images and how far they are."""
+    req: GenerationRequest | None = None
+    """What the service understood of the request."""
+    video_generation_id: str | None = None
+    """The upstream's handle of the generation."""
+    video_generation_status: str | None = None
+    """``MEDIA_GENERATION_STATUS_…``, the upstream's state of the generation."""
+    video_media_id: str | None = None
+    """The upstream's handle of the video."""
+    video_url: str | None = None
+    """The plain video; None until it is there."""
+    upsample_generation_id: str | None = None
+    """The upstream's handle of the upsampling."""
+    upsample_status: str | None = None
+    """``MEDIA_GENERATION_STATUS_…``, the upstream's state of the upsampling."""
+    upsample_video_url: str | None = None
+    """The upsampled video; None until it is there, or where none was asked for."""
+    error_message: str | None = None
+    """What went wrong in some attempt; it stays even when a later attempt succeeds."""
+    video_generation_error: str | None = None
+    """The upstream's reason; it stays even when a later attempt succeeds."""
+    needs_safe_enhancement: bool | None = None
+    """Whether an attempt was refused as unsafe."""
+    error_sleep: int | None = None
+    """Milliseconds that the service waits before its next attempt."""
+    extra: dict[str, Any] = {}
+    """Fields that the API's page does not name, and values of a type it does not allow."""
+
+    @property
+    def best_url(self) -> str | None:
+        """The upsampled video where there is one, else the plain one, else None."""
+        return self.upsample_video_url or self.video_url
+
+
+class Transition(msgspec.Struct, frozen=True, kw_only=True):
+    """One change of one task, as a watch yields it."""
+
+    request_id: str
+    """The id that was watched."""
+    phase: Phase
+    """Where the task is now."""
+    previous: Phase | None
+    """The phase of the transition before, or None for the first."""
+    status: str
+    """The service's own word, unchanged; empty where it never said one."""
+    task: VideoTask
+    """The state that the change was seen in; for an id that never answered, only its id."""
+    observed_at: float
+    """Seconds since the epoch of this machine's clock."""
+    final: bool
+    """True exactly once for an id, and nothing follows."""
+    eta: float | None = None
+    """Seconds that are left by what was learned so far; None where nothing is known."""
+    error: Veo3Error | None = None
+    """Why a final transition has no video; None where it has one."""
+
+
+class PollReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``on_poll`` gets after every physical request for the state of a task."""
+
+    request_id: str
+    """The id that was asked for."""
+    attempt: int
+    """How many requests for this id this one makes, from 1."""
+    status: int | None
+    """HTTP status, or None where no reply came."""
+    err_code: int | None
+    """The gateway's own code, or None."""
+    duration: float
+    """Seconds from the first byte sent to the last byte read."""
+    error: Veo3Error | None
+    """What was wrong with the reply, or None."""
+    next_poll_in: float | None
+    """Seconds until this id is due again, or None where nobody watches it any more."""
+
+
+class Stats(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client is doing, at one moment."""
+
+    watched: int
+    """Ids that are being polled."""
+    in_flight: int
+    """Requests under way."""
+    polls: int
+    """Physical requests sent so far."""
+    transitions: int
+    """Transitions observed so far."""
+    failures: dict[str, int]
+    """Requests that brought no state, by kind."""
+    rate: float
+    """Requests a second that the throttle allows now."""
+    throttled_seconds: float
+    """Seconds that the rate has been below ``max_polls_per_second``, or paused, so far."""
+    throttle_reason: str | None
+    """Why the rate is below its maximum now, or None where it is not."""
+    lag_p50: float | None
+    """Median seconds between the moment a poll was due and the moment it was sent."""
+    lag_p95: float | None
+    """95th percentile of the same; both None before the first poll, both to about 10 %."""
+    oldest: float | None
+    """Seconds since the longest-watched id was added, or None where none is watched."""

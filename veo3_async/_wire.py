@@ -1,0 +1,410 @@
+"""Bytes to values and back, without I/O: how a request is spelled and what a reply says.
+
+`poll_call` and `submit_call` build requests; `decode` and `submitted_id` judge replies.
+Nothing here raises on what the server sends: a reply is a value, or a `Problem`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import enum
+import re
+import urllib.parse
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, TypeVar
+
+import msgspec
+
+from veo3_async._errors import (
+    AuthenticationError,
+    InvalidRequest,
+    QuotaExceeded,
+    ServiceUnavailable,
+    TaskNotFound,
+    UnexpectedReply,
+    Veo3Error,
+)
+from veo3_async._models import GenerationRequest, SourceImage, VideoTask
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "Call",
+    "Kind",
+    "Problem",
+    "Reply",
+    "check_request_id",
+    "decode",
+    "poll_path",
+]
+
+MAX_BODY_BYTES: Final = 1 << 20
+"""A task is about 2 kB; a reply over 1 MiB (decompressed) is not one."""
+
+MAX_ID_BYTES: Final = 1024
+"""A real id has 45 bytes; common servers cut a request line at 8190."""
+
+_EVIDENCE_CHARS: Final = 2048
+_MAX_RETRY_AFTER: Final = 120.0
+
+
+class Kind(enum.StrEnum):
+    """Why a request brought no state; the key of ``Stats.failures``."""
+
+    CONNECT = "connect"
+    """No connection was made: refused, unreachable, reset or timed out while connecting."""
+    DNS = "dns"
+    """The host name could not be resolved."""
+    TIMEOUT = "timeout"
+    """The server took too long to answer, or dripped."""
+    RESET = "reset"
+    """The connection ended before the reply was whole."""
+    LOCAL = "local"
+    """This machine is out of file descriptors, ports or memory."""
+    THROTTLED = "throttled"
+    """429: too many requests."""
+    OVERLOADED = "overloaded"
+    """503, or the gateway's -10008: no capacity now."""
+    SERVER = "server"
+    """Any other trouble of the gateway or the upstream that passes by itself."""
+    UNEXPECTED = "unexpected"
+    """What answered is not the API: HTML, nothing, or JSON of another shape."""
+    REDIRECT = "redirect"
+    """A redirect; the API has none, and the key must not follow it."""
+    NOT_FOUND = "not_found"
+    """404, 410 or -10010: the service does not know the id (yet)."""
+    INVALID = "invalid"
+    """400, 422 or -10011, -10009: the request makes no sense to the service."""
+    AUTHENTICATION = "authentication"
+    """401, 403 or -10001, -10002, -10005: the key is refused."""
+    QUOTA = "quota"
+    """402 or -10004 and the quota codes: somebody must pay."""
+    CERTIFICATE = "certificate"
+    """The server cannot prove that it is the API."""
+
+
+_ERROR_OF: Final[dict[Kind, type[Veo3Error]]] = {
+    Kind.UNEXPECTED: UnexpectedReply,
+    Kind.REDIRECT: UnexpectedReply,
+    Kind.NOT_FOUND: TaskNotFound,
+    Kind.INVALID: InvalidRequest,
+    Kind.AUTHENTICATION: AuthenticationError,
+    Kind.QUOTA: QuotaExceeded,
+}  # whatever is not named is a `ServiceUnavailable`
+
+# 302.AI's error table. A code says more than the HTTP status it comes with, so it wins.
+_KIND_OF_CODE: Final[dict[int, Kind]] = {
+    -10001: Kind.AUTHENTICATION,
+    -10002: Kind.AUTHENTICATION,
+    -10003: Kind.SERVER,
+    -10004: Kind.QUOTA,
+    -10005: Kind.AUTHENTICATION,
+    -10006: Kind.QUOTA,
+    -10007: Kind.QUOTA,
+    -10008: Kind.OVERLOADED,
+    -10009: Kind.INVALID,
+    -10010: Kind.NOT_FOUND,
+    -10011: Kind.INVALID,
+    -10012: Kind.QUOTA,
+    -10018: Kind.QUOTA,
+    -1024: Kind.SERVER,
+}
+
+_KIND_OF_STATUS: Final[dict[int, Kind]] = {
+    400: Kind.INVALID,
+    401: Kind.AUTHENTICATION,
+    402: Kind.QUOTA,
+    403: Kind.AUTHENTICATION,
+    404: Kind.NOT_FOUND,
+    408: Kind.SERVER,
+    409: Kind.SERVER,
+    410: Kind.NOT_FOUND,
+    422: Kind.INVALID,
+    425: Kind.SERVER,
+    429: Kind.THROTTLED,
+    503: Kind.OVERLOADED,
+}
+
+_ADVICE: Final[dict[Kind, str]] = {
+    Kind.AUTHENTICATION: "the API key was refused; check AI302_API_KEY",
+    Kind.QUOTA: "the balance or a quota of the key is used up; the tasks stay pending",
+    Kind.NOT_FOUND: "the service does not know this request id; check it, and the key's account",
+    Kind.INVALID: "the service refuses the request as invalid",
+    Kind.THROTTLED: "the service asks for fewer requests",
+    Kind.OVERLOADED: "the service has no capacity now",
+    Kind.SERVER: "the service has a trouble that should pass",
+    Kind.UNEXPECTED: "what answered is not the API; check base_url and proxies",
+    Kind.REDIRECT: "the API redirects, which is not followed; check base_url",
+}
+
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A request, complete but for the host and the key."""
+
+    method: str
+    """``GET`` or ``POST``."""
+    target: str
+    """Path and query, percent-encoded: sent as it is."""
+    body: bytes | None = None
+    """JSON, or None for a GET."""
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """What came back, whole."""
+
+    status: int
+    """HTTP status."""
+    headers: Mapping[str, str]
+    """Response headers, case-insensitive."""
+    body: bytes
+    """Decompressed, at most `MAX_BODY_BYTES`."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a request brought no state; `error` turns it into an exception."""
+
+    kind: Kind
+    message: str
+    http_status: int | None = None
+    err_code: int | None = None
+    retry_after: float | None = None
+    """Seconds that the server asks everybody to wait, 0 to 120, or None."""
+    body: str | None = None
+    """The first 2 kB of a reply that made no sense."""
+
+    def error(
+        self,
+        request_id: str | None = None,
+        *,
+        attempts: int = 0,
+        elapsed: float | None = None,
+        task: VideoTask | None = None,
+    ) -> Veo3Error:
+        """Return the error that says this to the one who must act."""
+        return _ERROR_OF.get(self.kind, ServiceUnavailable)(
+            self.message,
+            request_id=request_id,
+            http_status=self.http_status,
+            err_code=self.err_code,
+            attempts=attempts,
+            elapsed=elapsed,
+            task=task,
+            body=self.body,
+        )
+
+
+# --- requests -----------------------------------------------------------------------------
+
+# The models that the wire page names; an id begins with the model it is polled under.
+_MODEL_OF_ID: Final = re.compile(r"(veo3(?:-pro|-fast)?(?:-frames)?):")
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_request_id(request_id: object) -> str:
+    """Return the id as it came, or refuse what can only be a mistake.
+
+    :raises TypeError: It is no ``str``.
+    :raises InvalidRequest: It is empty, padded with white space, longer than 1,024 bytes, or
+        has control characters or lone surrogates in it.
+    """
+    if not isinstance(request_id, str):
+        message = f"a request id is a str, not {type(request_id).__name__}"
+        raise TypeError(message)
+    if not request_id:
+        fault = "it is empty"
+    elif request_id != request_id.strip():
+        fault = "it has white space around it; strip it"
+    elif _CONTROL.search(request_id):
+        fault = "it has control characters or lone surrogates in it"
+    elif len(request_id.encode()) > MAX_ID_BYTES:
+        fault = f"it is longer than {MAX_ID_BYTES} bytes"
+    else:
+        return request_id
+    message = f"not a request id: {fault}: {request_id[:64]!r}"
+    raise InvalidRequest(message, request_id=request_id[:MAX_ID_BYTES])
+
+
+def check_model(model: object) -> str:
+    """Return the model's name as it came.
+
+    :raises InvalidRequest: It cannot be a part of a path.
+    """
+    if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
+        message = f"not a model name: {model!r}; use one such as 'veo3-pro'"
+        raise InvalidRequest(message)
+    return model
+
+
+def poll_path(request_id: str, model: str) -> str:
+    """Return path and query that ask for the state of a task.
+
+    :param model: Whose path to ask at where the id does not begin with a known model.
+
+    The ``:`` of an id is legal in a query and goes out as it is; all else that is not
+    unreserved (RFC 3986) is percent-encoded, so any id arrives exactly.
+    """
+    if named := _MODEL_OF_ID.match(request_id):
+        model = named[1]
+    return f"/302/submit/{model}?request_id={urllib.parse.quote(request_id, safe=':')}"
+
+
+# --- replies ------------------------------------------------------------------------------
+
+# What makes an object the state of a task, whatever else is in it or missing.
+_TELLING: Final = ("video_url", "upsample_video_url", "running", "status_update_time")
+
+_T = TypeVar("_T", SourceImage, GenerationRequest, VideoTask)
+
+_SUCCESS: Final = range(200, 300)
+_REDIRECTS: Final = range(300, 400)
+
+
+def decode(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
+    """Judge a reply to a poll. Total: any bytes give a task or a problem.
+
+    :param wall_now: Seconds since the epoch, for a ``Retry-After`` that is a date.
+    """
+    content = _json(reply.body)
+    if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
+        task = _build(VideoTask, content)
+        if any(getattr(task, name) is not None for name in _TELLING) or task.status:
+            return task
+    return problem_of(reply, content, wall_now=wall_now)
+
+
+def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
+    """Say what is wrong with a reply that does not hold what was asked for.
+
+    :param content: Its body as JSON, or None.
+    """
+    err_code, said = _gateway_error(content)
+    kind = _kind(reply.status, err_code, refused=said is not None)
+    advice = _ADVICE[kind]
+    return Problem(
+        kind=kind,
+        message=f"{advice}: {said}" if said else advice,
+        http_status=reply.status,
+        err_code=err_code,
+        retry_after=_retry_after(reply, wall_now)
+        if kind in {Kind.THROTTLED, Kind.OVERLOADED}
+        else None,
+        body=reply.body[: 4 * _EVIDENCE_CHARS].decode(errors="replace")[:_EVIDENCE_CHARS]
+        if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
+        else None,
+    )
+
+
+def _json(body: bytes) -> object:
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _is_refusal(content: dict[str, Any]) -> bool:
+    # A task may carry a field named `error`, a gateway's refusal carries nothing else: it
+    # is one where the code is there, or where no status says that this is a task.
+    error = content.get("error")
+    if isinstance(error, dict) and "err_code" in error:
+        return True
+    return bool(error) and not isinstance(content.get("status"), str)
+
+
+def _gateway_error(content: object) -> tuple[int | None, str | None]:
+    if not isinstance(content, dict) or not (error := content.get("error")):
+        return None, None
+    if not isinstance(error, dict):
+        return None, str(error)[:_EVIDENCE_CHARS]
+    try:
+        err_code = int(error.get("err_code", ""))
+    except (TypeError, ValueError, OverflowError):
+        err_code = None
+    texts: Iterable[object] = (error.get(f) for f in ("message", "message_cn", "message_jp"))
+    said = next((t for t in texts if isinstance(t, str) and t), "no message")
+    return err_code, said[:_EVIDENCE_CHARS]
+
+
+def _kind(status: int, err_code: int | None, *, refused: bool) -> Kind:
+    if err_code in _KIND_OF_CODE:
+        return _KIND_OF_CODE[err_code]
+    if status in _SUCCESS:
+        return Kind.SERVER if refused else Kind.UNEXPECTED
+    if status in _REDIRECTS:
+        return Kind.REDIRECT
+    return _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
+
+
+def _retry_after(reply: Reply, wall_now: float) -> float | None:
+    said = reply.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
+        return min(float(said), _MAX_RETRY_AFTER)
+    try:
+        moment = email.utils.parsedate_to_datetime(said).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+    seconds = moment - _server_time(reply, wall_now)
+    return min(seconds, _MAX_RETRY_AFTER) if seconds > 0 else None
+
+
+def _server_time(reply: Reply, wall_now: float) -> float:
+    # Both dates of one reply are of one clock; ours may be an hour off.
+    try:
+        return email.utils.parsedate_to_datetime(reply.headers.get("Date", "")).timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return wall_now
+
+
+def _build(cls: type[_T], content: dict[str, Any]) -> _T:
+    """Convert what converts; what the page does not know, or types otherwise, goes to ``extra``.
+
+    One field of a surprising type must not cost the video that stands beside it.
+    """
+    known = _FIELDS[cls]
+    fields: dict[str, Any] = {}
+    extra: dict[str, Any] = {}
+    for name, value in content.items():
+        if (rule := known.get(name)) is None:
+            extra[name] = value
+        elif value is not None:
+            attribute, wanted = rule
+            try:
+                fields[attribute] = _convert(name, value, wanted)
+            except (msgspec.ValidationError, UnicodeError, OverflowError, ValueError):
+                extra[name] = value
+    return cls(**fields, extra=extra)
+
+
+def _convert(name: str, value: object, wanted: Any) -> object:
+    if name in {"video_url", "upsample_video_url"}:
+        return _video_url(value)
+    if wanted is _NESTED_REQUEST:
+        return _build(GenerationRequest, _object(value))
+    if wanted is _NESTED_IMAGES:
+        return tuple(_build(SourceImage, _object(item)) for item in _list(value))
+    return msgspec.convert(value, wanted, strict=False)
+
+
+def _video_url(value: object) -> str | None:
+    # "the URL decides" that a task is done, so what is no URL must not: "", "null", "pending"
+    url = msgspec.convert(value, str).strip()
+    if not url:
+        return None
+    if not url.lower().startswith(("https://", "http://")):
+        raise msgspec.ValidationError(url)
+    return url
+
+
+def _object(value: object) -> dict[str, Any]:
+    return msgspec.convert(value, dict[str, Any])
+
+
+def _list(value: object) -> list[Any]:
+    return msgspec.convert(value, list[Any])
+
+
+_NESTED_REQUEST: Final = GenerationRequest | None
+_NESTED_IMAGES: Final = tuple[SourceImage, ...]
+_FIELDS: Final[dict[type, dict[str, tuple[str, Any]]]] = {
+    cls: {f.encode_name: (f.name, f.type) for f in msgspec.structs.fields(cls) if f.name != "extra"}
+    for cls in (SourceImage, GenerationRequest, VideoTask)
+}
