@@ -1,0 +1,282 @@
+"""How fast we may ask: one estimate for one key.
+
+A token bucket bounds the physical requests. A throttling reply cuts its rate, successes grow
+it again along CUBIC's curve; ``Retry-After`` pauses everybody, and one request alone finds
+out whether the pause was long enough. Time is an argument, in seconds of any monotonic clock.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+__all__ = ["Cubic", "Throttle", "cubic_rate"]
+
+_BETA: Final = 0.7
+_SCALE: Final = 0.4
+_SMOOTHING: Final = 0.8
+_MIN_RATE: Final = 0.5
+_BURST_SECONDS: Final = 0.1
+_FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
+
+_CEILING_SHARE: Final = 0.95
+_CEILING_HOLD: Final = 10.0
+_MAX_CEILING_HOLD: Final = 60.0
+
+_PAUSE_JITTER: Final = 0.1
+_FAILED_PROBE_PAUSE: Final = 1.0
+_MAX_FAILED_PROBE_PAUSE: Final = 30.0
+
+
+class Cubic:
+    """The sending rate as AWS's adaptive retry mode finds it (after RFC 8312, CUBIC).
+
+    Rates are requests a second. Held against the numbers AWS publishes for its SDKs.
+    """
+
+    __slots__ = (
+        "_bucket",
+        "_count",
+        "_enabled",
+        "_last_max",
+        "_last_throttle",
+        "measured",
+        "rate",
+    )
+
+    def __init__(self, now: float) -> None:
+        self.rate = _MIN_RATE
+        """What may be sent, once something was throttled."""
+        self.measured = 0.0
+        """What is being sent, smoothed over half seconds."""
+        self._bucket = math.floor(now * 2) / 2
+        self._count = 0
+        self._last_max = 0.0
+        self._last_throttle = now
+        self._enabled = False
+
+    def sent(self, now: float) -> None:
+        """Count a request."""
+        self._count += 1
+        bucket = math.floor(now * 2) / 2
+        if bucket > self._bucket:
+            current = self._count / (bucket - self._bucket)
+            self.measured = current * _SMOOTHING + self.measured * (1 - _SMOOTHING)
+            self._count = 0
+            self._bucket = bucket
+
+    def succeeded(self, now: float) -> None:
+        """Grow along the curve, at most to twice of what is being sent."""
+        self._set(cubic_rate(self._last_max, now - self._last_throttle))
+
+    def throttled(self, now: float) -> None:
+        """Cut the rate."""
+        used = min(self.measured, self.rate) if self._enabled else self.measured
+        self._enabled = True
+        self._last_max = used
+        self._last_throttle = now
+        self._set(used * _BETA)
+
+    def _set(self, calculated: float) -> None:
+        self.rate = max(min(calculated, 2 * self.measured), _MIN_RATE)
+
+
+def cubic_rate(last_max: float, since: float) -> float:
+    """Return the rate on CUBIC's curve so many seconds after a cut at the rate ``last_max``.
+
+    It begins at β × ``last_max``, is flat where it comes back to ``last_max``, and then probes.
+    """
+    flat = math.cbrt(last_max * (1 - _BETA) / _SCALE)
+    return float(_SCALE * (since - flat) ** 3 + last_max)
+
+
+class Throttle:
+    """Permits for physical requests.
+
+    Every permit that `take` gives ends in exactly one of `succeeded`, `throttled`, `failed`
+    and `abandoned`, with the time at which it was given.
+
+    :param max_rate: Requests a second that are never exceeded, over 0.
+    :param now: The present.
+
+    In any window of t seconds at most ``max_rate * t + burst`` permits are given.
+    """
+
+    __slots__ = (
+        "_ceiling",
+        "_ceiling_hold",
+        "_ceiling_until",
+        "_cubic",
+        "_failed_probes",
+        "_last_cut",
+        "_limited",
+        "_limited_seconds",
+        "_paused_until",
+        "_probe_due",
+        "_probe_taken",
+        "_reason",
+        "_refilled",
+        "_tokens",
+        "max_rate",
+    )
+
+    def __init__(self, max_rate: float, now: float) -> None:
+        self.max_rate: Final = max_rate
+        self._cubic: Cubic = Cubic(now)
+        self._tokens = self.burst
+        self._refilled = now
+        self._limited = False
+        self._limited_seconds = 0.0
+        self._reason: str | None = None
+        self._last_cut = -math.inf
+        self._ceiling = math.inf
+        self._ceiling_until = -math.inf
+        self._ceiling_hold = _CEILING_HOLD
+        self._paused_until = -math.inf
+        self._probe_due = False
+        self._probe_taken: float | None = None
+        self._failed_probes = 0
+
+    def __repr__(self) -> str:
+        limited = f", {self._reason}" if self._limited else ""
+        return f"<Throttle: {self.rate:.3g} of {self.max_rate:.3g}/s{limited}>"
+
+    @property
+    def burst(self) -> float:
+        """Requests that may go out at once: what a tenth of a second earns, at least one."""
+        return max(1.0, self.max_rate * _BURST_SECONDS)
+
+    @property
+    def rate(self) -> float:
+        """Requests a second that are allowed at present."""
+        if not self._limited:
+            return self.max_rate
+        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling), _MIN_RATE))
+
+    @property
+    def reason(self) -> str | None:
+        """Why `rate` is below its maximum or nothing is sent, or None where neither is so."""
+        return self._reason if self._limited else None
+
+    def throttled_seconds(self, now: float) -> float:
+        """Return for how long there has been a `reason`, in all."""
+        self._refill(now)
+        return self._limited_seconds
+
+    def take(self, now: float) -> float:
+        """Take a permit and return 0, or return the seconds after which to ask again.
+
+        ``inf`` says that the end of another's request decides.
+        """
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self._probe_taken is not None:
+            return math.inf
+        self._refill(now)
+        if self._tokens < _FULL:
+            return (1 - self._tokens) / self.rate
+        self._tokens = max(0.0, self._tokens - 1)
+        self._cubic.sent(now)
+        if self._probe_due:
+            self._probe_taken = now
+        return 0.0
+
+    def succeeded(self, taken: float, now: float) -> None:
+        """Learn that the server served a request, whatever it said."""
+        self._end_probe(taken, passed=True)
+        if not self._limited:
+            return
+        self._refill(now)
+        self._cubic.succeeded(now)
+        if now >= self._ceiling_until:
+            self._ceiling = math.inf
+        if self.rate >= self.max_rate and not self._probe_due:
+            self._limited = False
+
+    def throttled(
+        self, taken: float, now: float, *, reason: str, retry_after: float | None, rand: float
+    ) -> None:
+        """Learn that the server sent a request away for want of capacity.
+
+        :param reason: What `reason` is to say.
+        :param retry_after: Seconds that the server asks for, or None.
+        :param rand: A random number, 0 ≤ rand < 1.
+        """
+        self._refill(now)
+        probe_failed = self._end_probe(taken, passed=False)
+        self._limit(reason)
+        if taken >= self._last_cut:  # what was sent before the cut says nothing new
+            self._last_cut = now
+            self._set_ceiling(now)
+            self._cubic.throttled(now)
+        self._tokens = min(self._tokens, self._capacity())
+        if retry_after is not None:
+            jitter = rand * min(1.0, retry_after * _PAUSE_JITTER)
+            self._pause(now + retry_after + jitter)
+        elif probe_failed:
+            self._pause(now + self._probe_pause(rand))
+
+    def failed(self, taken: float, now: float, *, rand: float) -> None:
+        """Learn that a request ended without a word about capacity."""
+        self._refill(now)
+        if self._end_probe(taken, passed=False):
+            self._pause(now + self._probe_pause(rand))
+
+    def abandoned(self, taken: float) -> None:
+        """Learn that a request was given up by our side."""
+        if self._probe_taken == taken:
+            self._probe_taken = None
+
+    def pause(self, now: float, *, reason: str, rand: float) -> None:
+        """Send nothing for about a second, for a trouble on this machine."""
+        self._refill(now)
+        self._limit(reason)
+        self._probe_taken = None
+        self._pause(now + self._probe_pause(rand))
+
+    def _refill(self, now: float) -> None:
+        elapsed = max(0.0, now - self._refilled)
+        self._refilled = max(now, self._refilled)
+        if self._limited:
+            self._limited_seconds += elapsed
+        self._tokens = min(self._capacity(), self._tokens + elapsed * self.rate)
+
+    def _capacity(self) -> float:
+        return max(1.0, self.rate * _BURST_SECONDS)
+
+    def _limit(self, reason: str) -> None:
+        self._limited = True
+        self._reason = reason
+
+    def _set_ceiling(self, now: float) -> None:
+        # CUBIC alone runs into a steady limit every few seconds. Where we were really sending
+        # at the rate allowed, stay a little below what was refused, and look again later and
+        # later while the limit proves steady.
+        sending = self._cubic.measured
+        if sending < self.rate / 2:
+            return
+        steady = now < self._ceiling_until + _CEILING_HOLD
+        hold = self._ceiling_hold * 2 if steady else _CEILING_HOLD
+        self._ceiling_hold = min(_MAX_CEILING_HOLD, hold)
+        self._ceiling = _CEILING_SHARE * min(sending, self.rate)
+        self._ceiling_until = now + self._ceiling_hold
+
+    def _pause(self, until: float) -> None:
+        self._paused_until = max(self._paused_until, until)
+        self._probe_due = True
+
+    def _probe_pause(self, rand: float) -> float:
+        bound = _FAILED_PROBE_PAUSE * 2 ** min(self._failed_probes, 16)
+        self._failed_probes += 1
+        return min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2
+
+    def _end_probe(self, taken: float, *, passed: bool) -> bool:
+        """Return whether this request was the probe, and it did not pass."""
+        if self._probe_taken is None or self._probe_taken != taken:
+            return False
+        self._probe_taken = None
+        if passed:
+            self._probe_due = False
+            self._failed_probes = 0
+            self._tokens = 0.0
+        return not passed
