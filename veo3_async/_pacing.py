@@ -60,12 +60,16 @@ class Pacing(Protocol):
     def delay(self, progress: Progress, rand: float) -> float:
         """Return the seconds until this id is to be asked for again.
 
+        Called once for every reply that leaves the id in a phase that is not final, so that it
+        may learn from it: the phase has lasted from ``previous_age`` to ``age`` and goes on.
+
         :param rand: A random number, 0 ≤ rand < 1, for jitter.
         """
 
-    def phase_ended(self, phase: Phase, lasted: float, successor: Phase) -> None:
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
         """Learn that a phase of some task lasted so many seconds, and what came after it.
 
+        :param last: What ``delay`` was told at the last reply in that phase.
         :param successor: The phase that was seen next; a final one at the end.
         """
 
@@ -96,7 +100,7 @@ class FixedPacing:
         """Return the interval, jittered."""
         return _jittered(self.interval, self.jitter, rand)
 
-    def phase_ended(self, phase: Phase, lasted: float, successor: Phase) -> None:
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
         """Learn nothing."""
 
     def eta(self, progress: Progress) -> None:
@@ -147,7 +151,7 @@ class BackoffPacing:
             grown = self.maximum
         return _jittered(min(grown, self.maximum), self.jitter, rand)
 
-    def phase_ended(self, phase: Phase, lasted: float, successor: Phase) -> None:
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
         """Learn nothing."""
 
     def eta(self, progress: Progress) -> None:
