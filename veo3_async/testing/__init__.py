@@ -1,0 +1,57 @@
+"""A fake of the service, for tests and for building a bot without a key.
+
+`FakeVeo3` is a real server on the loopback: it plays the `Life` of each task, breaks down as
+told (`Status`, `HangUp`, `Silence`, …) and records what arrived (`Received`). With pytest, the
+fixture ``veo3_server`` is one that runs; see ``veo3_async.testing.plugin``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from veo3_async.testing._faults import (
+    Body,
+    Cut,
+    Drip,
+    Fault,
+    HangUp,
+    Redirect,
+    Silence,
+    Slow,
+    Status,
+)
+from veo3_async.testing._films import Film
+from veo3_async.testing._gateway import MODELS, Received
+from veo3_async.testing._lives import Life, Stage
+
+if TYPE_CHECKING:
+    from veo3_async.testing._server import FakeVeo3
+
+__all__ = [
+    "MODELS",
+    "Body",
+    "Cut",
+    "Drip",
+    "FakeVeo3",
+    "Fault",
+    "Film",
+    "HangUp",
+    "Life",
+    "Received",
+    "Redirect",
+    "Silence",
+    "Slow",
+    "Stage",
+    "Status",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The pytest plugin is imported with every run of pytest: aiohttp waits for the first server.
+    if name == "FakeVeo3":
+        from veo3_async.testing._server import FakeVeo3  # noqa: PLC0415
+
+        globals()[name] = FakeVeo3
+        return FakeVeo3
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

@@ -1,0 +1,348 @@
+"""`FakeVeo3`: the gateway on a real socket of the loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, Literal, Self, TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from veo3_async.testing._delivery import deliver, hang_up
+from veo3_async.testing._faults import Fault, HangUp, Where
+from veo3_async.testing._films import Film
+from veo3_async.testing._gateway import SAMPLE, Envelope, Gateway, Lives, Received
+
+if TYPE_CHECKING:
+    from aiohttp.web_protocol import RequestHandler
+    from veo3_async.testing._lives import Life
+    from types import TracebackType
+
+__all__ = ["FakeVeo3"]
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class FakeVeo3:
+    """302.AI's veo3-pro endpoint on this machine: real HTTP, made-up videos.
+
+    ::
+
+        async with FakeVeo3(speed=100) as server:
+            request_id = server.add()
+            async with Veo3Client(server.api_key, base_url=server.url) as veo:
+                task = await veo.wait(request_id)
+
+    It serves the poll and the submission of every model of the wire page, and the video files
+    that its replies point to. It knows no clock but the event loop's, starts no thread, and stops
+    at once, whatever it is doing.
+
+    :param api_key: The only key that is not answered with 401.
+    :param speed: Factor by which all lives run faster, above 0.
+    :param latency: Seconds before every answer.
+    :param rate_limit: API requests that are let in during any one second, above 0; more are
+        answered with 429 and ``Retry-After: 1``, and do not count. None lets all in.
+    :param lives: The life of each task that is submitted, or added without one: a function of a
+        ``random.Random`` (such as ``Life.random`` or ``Life.mixed``), or a row that is taken
+        again and again. None: the documented life.
+    :param envelope: Where the answer to a POST has the id.
+    :param film: How every video file is made and served, unless `serve` says otherwise.
+    :param files_url: Where the videos are said to be, such as the ``url`` of another server.
+        None: here.
+    :param clock_skew: Seconds that the server's clock is ahead of this machine's.
+    :param seed: Of the ids, the lives and the faults at a rate.
+    :param host: A name of the loopback.
+    :param port: TCP port; 0 takes a free one. It stays the same when the server is started again.
+    :param record: Whether `requests` is kept. Turn it off for long runs.
+    :raises ValueError: A number is out of its range, or the host is not the loopback.
+    """
+
+    def __init__(  # noqa: PLR0913 - each is optional and named
+        self,
+        *,
+        api_key: str = "test-key",
+        speed: float = 1.0,
+        latency: float = 0.0,
+        rate_limit: float | None = None,
+        lives: Lives | None = None,
+        envelope: Envelope = "task_id",
+        film: Film | None = None,
+        files_url: str | None = None,
+        clock_skew: float = 0.0,
+        seed: int = 0,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        record: bool = True,
+    ) -> None:
+        if host not in _LOOPBACK:
+            message = f"host is one of {', '.join(_LOOPBACK)}, not {host!r}"
+            raise ValueError(message)
+        self.api_key: Final = api_key
+        self.requests: Final[list[Received]] = []
+        """What arrived, in order; empty with ``record=False``."""
+        self.connections = 0
+        """Connections accepted so far."""
+        self.in_flight = 0
+        """Requests that are being answered."""
+        self.max_in_flight = 0
+        """The most at one moment so far."""
+        self.received = 0
+        """Requests so far, recorded or not."""
+        self._gateway: Final = Gateway(
+            api_key=api_key,
+            speed=speed,
+            rate_limit=rate_limit,
+            lives=lives,
+            envelope=envelope,
+            film=film or Film(),
+            seed=seed,
+        )
+        self._latency: Final = latency
+        self._files_url: Final = files_url
+        self._clock_skew: Final = clock_skew
+        self._host: Final = host
+        self._port = port
+        self._record: Final = record
+        self._by_id: Final[defaultdict[str | None, list[Received]]] = defaultdict(list)
+        self._handlers: Final[set[asyncio.Task[Any]]] = set()
+        self._runner: web.ServerRunner | None = None
+        self._listener: _Listener | None = None
+
+    def __repr__(self) -> str:
+        state = self.url if self._runner is not None else "stopped"
+        return (
+            f"<FakeVeo3 {state} tasks={len(self._gateway.tasks)} requests={self.received} "
+            f"in_flight={self.in_flight} faults={len(self._gateway.rules)}>"
+        )
+
+    # --- lifetime -------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Listen. After `stop` it comes back on the same port, with the tasks that it knew.
+
+        :raises OSError: The port is taken.
+        """
+        if self._runner is not None:
+            return
+        listener = _Listener(self._handle, self._accept)
+        runner = web.ServerRunner(listener, shutdown_timeout=1.0)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, self._host, self._port, reuse_address=True).start()
+        except OSError:
+            await runner.cleanup()
+            raise
+        self._runner, self._listener = runner, listener
+        self._port = runner.addresses[0][1]
+        self._gateway.epoch = time.time() + self._clock_skew - _now()
+        self._gateway.files_url = f"{self._files_url or self.url}/files/"
+
+    async def stop(self) -> None:
+        """Close every connection and refuse new ones; what is being answered breaks off."""
+        runner, self._runner = self._runner, None
+        if runner is None:
+            return
+        handlers = list(self._handlers)
+        for handler in handlers:
+            handler.cancel()
+        await asyncio.gather(*handlers, return_exceptions=True)
+        await runner.cleanup()
+
+    @property
+    def url(self) -> str:
+        """Base URL, such as ``http://127.0.0.1:45123``.
+
+        :raises RuntimeError: It was never started, so the port is not known yet.
+        """
+        if not self._port:
+            message = "the server has no URL before it is started: use `async with`"
+            raise RuntimeError(message)
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        return f"http://{host}:{self._port}"
+
+    # --- what the test says ---------------------------------------------------------------
+
+    def add(
+        self,
+        request_id: str | None = None,
+        life: Life | None = None,
+        *,
+        begins: Literal["now", "first_poll"] = "now",
+    ) -> str:
+        """Make a task known and return its id; to be called on the running event loop.
+
+        :param request_id: Any text; None makes one up, such as ``veo3-pro:68935cd4-…``.
+        :param life: What becomes of it; None takes the next of ``lives``.
+        :param begins: When the life begins.
+        :raises ValueError: The id is taken.
+        """
+        waits = begins == "first_poll"
+        return self._gateway.add(request_id, life, SAMPLE, now=_now(), waits=waits)
+
+    def fault(  # noqa: PLR0913 - each is optional and named
+        self,
+        fault: Fault,
+        *,
+        on: Where = "poll",
+        request_id: str | None = None,
+        rate: float | None = None,
+        times: int | None = None,
+        after: int = 0,
+    ) -> None:
+        """Let something go wrong from now on.
+
+        The first fault that fires meets the request, those for its id before those for all. A
+        ``Status``, ``Body`` or ``Redirect`` stands in place of the truth: a POST that gets one made
+        no task. The other faults spoil the delivery of the truth: the POST made its task.
+
+        :param on: What it meets: a ``poll``, a ``submit``, a ``file``, or (only `HangUp`) each
+            new connection: ``connect``.
+        :param request_id: The only id whose polls it meets; None meets all.
+        :param rate: Probability, 0 to 1, that it meets a request; None always.
+        :param times: How many requests it meets in all, at least 1; None without end.
+        :param after: How many requests it spares first.
+        :raises ValueError: A number is out of its range, or the fault makes no sense there.
+        """
+        self._gateway.rules.add(
+            fault, on=on, request_id=request_id, rate=rate, times=times, after=after
+        )
+
+    def heal(self, fault: Fault | None = None) -> None:
+        """End one fault, or all of them; what already hangs goes on hanging."""
+        self._gateway.rules.remove(fault)
+
+    def serve(self, name: str, film: Film) -> str:
+        """Serve this film under a file name (such as ``a.mp4``) from now on; return its URL."""
+        self._gateway.films[name] = film
+        return f"{self._gateway.files_url}{name}"
+
+    def film_of(self, url: str) -> bytes:
+        """Return the bytes that a download of this URL must bring."""
+        name = url.rpartition("/")[2]
+        return self._gateway.film(name).content(name)
+
+    def expire_urls(self, request_id: str) -> None:
+        """Let the video URLs of a task answer 403; the next poll tells fresh ones.
+
+        :raises KeyError: The id is not known.
+        """
+        self._gateway.renew(request_id)
+
+    # --- what the test sees ---------------------------------------------------------------
+
+    @property
+    def ids(self) -> list[str]:
+        """The ids of all tasks, submitted ones included, in order."""
+        return list(self._gateway.tasks)
+
+    def ends_at(self, request_id: str) -> float | None:
+        """Return the loop's time at which the last stage of a task begins.
+
+        None where the polls decide, or before the first poll of a life that begins with it.
+
+        :raises KeyError: The id is not known.
+        """
+        return self._gateway.ends_at(request_id)
+
+    def polls_of(self, request_id: str) -> list[Received]:
+        """Return the recorded polls of an id, in order; empty with ``record=False``."""
+        return list(self._by_id.get(request_id, ()))
+
+    # --- what the client does -------------------------------------------------------------
+
+    def _accept(self, transport: asyncio.Transport) -> int:
+        self.connections += 1
+        gateway = self._gateway
+        fault = gateway.rules.choose("connect", None, reused=False, rng=gateway.rng)
+        if isinstance(fault, HangUp):
+            hang_up(transport, reset=fault.reset)
+        return self.connections
+
+    async def _handle(self, request: web.BaseRequest, line: _Line) -> web.StreamResponse:
+        if (task := asyncio.current_task()) is not None:
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
+        self.in_flight += 1
+        self.max_in_flight = max(self.max_in_flight, self.in_flight)
+        try:
+            received = await _receive(request, line)
+            self._note(received)
+            if self._latency:
+                await asyncio.sleep(self._latency)
+            return await deliver(request, self._gateway.answer(received))
+        finally:
+            self.in_flight -= 1
+
+    def _note(self, received: Received) -> None:
+        self.received += 1
+        if self._record:
+            self.requests.append(received)
+            if received.where == "poll" and received.request_id is not None:
+                self._by_id[received.request_id].append(received)
+
+
+class _Line(msgspec.Struct):
+    """One connection."""
+
+    number: int
+    requests: int = 0
+
+
+_Handler = Callable[[web.BaseRequest, _Line], Awaitable[web.StreamResponse]]
+
+
+class _Listener(web.Server):
+    """aiohttp's low-level server: without its router and middlewares a poll costs half."""
+
+    def __init__(self, handler: _Handler, accept: Callable[[asyncio.Transport], int]) -> None:
+        # A client that goes must not leave a handler behind that is silent for ever.
+        super().__init__(self._on_request, handler_cancellation=True, access_log=None)
+        self._handler: Final = handler
+        self._accept: Final = accept
+        self._lines: Final[dict[RequestHandler, _Line]] = {}
+
+    def connection_made(self, handler: RequestHandler, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        self._lines[handler] = _Line(self._accept(transport))
+
+    def connection_lost(self, handler: RequestHandler, exc: BaseException | None = None) -> None:
+        self._lines.pop(handler, None)
+        super().connection_lost(handler, exc)
+
+    async def _on_request(self, request: web.BaseRequest) -> web.StreamResponse:
+        line = self._lines[request.protocol]
+        line.requests += 1
+        return await self._handler(request, line)
+
+
+async def _receive(request: web.BaseRequest, line: _Line) -> Received:
+    return Received(
+        method=request.method,
+        path=request.path,
+        target=request.raw_path,
+        request_id=request.query.get("request_id"),
+        headers=request.headers,
+        body=await request.read() if request.body_exists else b"",
+        at=_now(),
+        connection=line.number,
+        reused=line.requests > 1,
+    )
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
