@@ -1,0 +1,295 @@
+"""What the journal writes down and reads back, without I/O: the tables, rows and values.
+
+A row of ``tasks`` is one task, from the moment somebody may have to pay for it. It is
+readable in any SQLite shell: times are UTC in SQLite's own spelling, phases are words. What
+was spent this week (the API tells no prices, so in tasks)::
+
+    SELECT model, count(*) AS tasks, sum(phase = 'in doubt') AS in_doubt
+    FROM tasks
+    WHERE submitted_at >= datetime('now', '-7 days') AND phase <> 'refused'
+    GROUP BY model;
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
+
+import msgspec
+
+from veo3_async import _errors
+from veo3_async._errors import StillPending, Veo3Error
+from veo3_async._models import Phase, Transition, VideoTask
+
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "Pending", "Row"]
+
+APPLICATION_ID: Final = 0x5645_4F33
+"""``VEO3`` in ASCII; tells our files from those of other programs (``PRAGMA application_id``)."""
+
+MIGRATIONS: Final = (
+    (
+        """
+        CREATE TABLE tasks (
+          key INTEGER PRIMARY KEY,
+          request_id TEXT UNIQUE,        -- NULL: submitted, and the answer was never seen
+          phase TEXT NOT NULL,           -- in doubt, refused, or one of veo3_async.Phase
+          status TEXT NOT NULL,          -- the service's own word
+          since TEXT NOT NULL,           -- of this phase, as all times UTC
+          model TEXT,                    -- NULL, like prompt, image and submitted_at,
+          prompt TEXT,                   --   where the task was only watched
+          image TEXT,
+          submitted_at TEXT,
+          finished_at TEXT,              -- NULL: unfinished
+          delivered_at TEXT,             -- NULL: the program was not told of the end
+          video_url TEXT,
+          upsample_video_url TEXT,
+          error TEXT,                    -- JSON: why there is no video
+          task TEXT                      -- JSON: the last state that was seen
+        )
+        """,
+        # finds what is owed (NULL) as well as what is old enough to be forgotten
+        "CREATE INDEX tasks_delivered_at ON tasks (delivered_at)",
+        "CREATE TABLE notes (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
+    ),
+)
+"""The statements that lead from each version (``PRAGMA user_version``) to the next, from 0."""
+
+Row: TypeAlias = tuple[str | int | None, ...]
+"""The parameters of a statement, or what a query brings."""
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True):
+    """A task that was accepted and is not finished, or whose end was not delivered yet."""
+
+    key: int
+    """Number of its row; of a submission in doubt, what `Journal.refused` takes."""
+    request_id: str | None
+    """None where a submission was sent and its answer was never seen."""
+    phase: Phase | None
+    """The phase that was written last; None as long as there is no request id."""
+    since: float
+    """Seconds since the epoch: when that phase was first seen, or the submission sent."""
+    model: str | None
+    """The model; this and what follows is None where the task was not submitted from here."""
+    prompt: str | None
+    """The prompt."""
+    image: str | None
+    """URL of the source image, or None."""
+    submitted_at: float | None
+    """Seconds since the epoch."""
+    final: Transition | None
+    """The end of the task, if it is known and only remains to be delivered."""
+
+    @property
+    def in_doubt(self) -> bool:
+        """Whether the submission may or may not have arrived: only the account can tell."""
+        return self.request_id is None
+
+
+# --- writing ------------------------------------------------------------------------------
+
+INTEND: Final = """
+    INSERT INTO tasks (phase, status, since, model, prompt, image, submitted_at)
+    VALUES ('in doubt', '', ?1, ?2, ?3, ?4, ?1)
+"""
+
+LAST_KEY: Final = "SELECT last_insert_rowid()"
+
+# An id that some watch accepted before, and whose row is taken over: it lacks the prompt.
+SUBMITTED: Final = """
+    UPDATE OR REPLACE tasks SET request_id = ?2, phase = 'queued', since = ?3 WHERE key = ?1
+"""
+
+REFUSED: Final = """
+    UPDATE tasks SET phase = 'refused', since = ?2, finished_at = ?2, delivered_at = ?2, error = ?3
+    WHERE key = ?1
+"""
+
+# What is owed already stays as it is; what was delivered is owed again.
+ACCEPT: Final = """
+    INSERT INTO tasks (request_id, phase, status, since) VALUES (?1, 'queued', '', ?2)
+    ON CONFLICT (request_id) DO UPDATE SET
+      phase = excluded.phase, status = excluded.status, since = excluded.since,
+      finished_at = NULL, delivered_at = NULL, error = NULL
+    WHERE delivered_at IS NOT NULL
+"""
+
+RECORD: Final = """
+    INSERT INTO tasks (request_id, phase, status, since, finished_at, delivered_at,
+                       video_url, upsample_video_url, error, task)
+    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+    ON CONFLICT (request_id) DO UPDATE SET
+      phase = excluded.phase, status = excluded.status, since = excluded.since,
+      finished_at = excluded.finished_at, delivered_at = excluded.delivered_at,
+      video_url = excluded.video_url, upsample_video_url = excluded.upsample_video_url,
+      error = excluded.error, task = excluded.task
+"""
+
+FORGET: Final = "DELETE FROM tasks WHERE delivered_at < ?"
+
+SAVE: Final = """
+    INSERT INTO notes (name, content) VALUES (?, ?)
+    ON CONFLICT (name) DO UPDATE SET content = excluded.content
+"""
+
+
+class _Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    # Without the body of a reply: what a stranger sent has no place in a file that is kept.
+    message: str
+    type: str = ""
+    http_status: int | None = None
+    err_code: int | None = None
+    attempts: int = 0
+    elapsed: float | None = None
+
+
+def intend_row(prompt: str, model: str, image: str | None, at: float) -> Row:
+    """Return the parameters of `INTEND`."""
+    return stamp(at), _text(model), _text(prompt), None if image is None else _text(image)
+
+
+def refused_row(key: int, reason: str, at: float) -> Row:
+    """Return the parameters of `REFUSED`."""
+    return key, stamp(at), _json(_Fault(_text(reason)))
+
+
+def accept_rows(request_ids: Iterable[str], at: float) -> Iterator[Row]:
+    """Yield the parameters of `ACCEPT`, for each id."""
+    since = stamp(at)
+    return ((request_id, since) for request_id in request_ids)
+
+
+def record_row(transition: Transition, delivered_at: float | None = None) -> Row:
+    """Return the parameters of `RECORD`."""
+    since = stamp(transition.observed_at)
+    task = transition.task
+    return (
+        transition.request_id,
+        transition.phase.value,
+        transition.status,
+        since,
+        since if is_end(transition) else None,
+        None if delivered_at is None else stamp(delivered_at),
+        task.video_url,
+        task.upsample_video_url,
+        None if transition.error is None else _json(_fault(transition.error)),
+        _json(task),
+    )
+
+
+def is_end(transition: Transition) -> bool:
+    """Whether a task has ended: a caller's own timeout ends a watch, and not the task."""
+    return transition.final and not isinstance(transition.error, StillPending)
+
+
+def stamp(at: float) -> str:
+    """Spell seconds since the epoch as SQLite does, in UTC and to the millisecond."""
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "milliseconds")[:23]
+
+
+def _fault(error: Veo3Error) -> _Fault:
+    return _Fault(
+        message=_text(error.message),
+        type=type(error).__name__,
+        http_status=error.http_status,
+        err_code=error.err_code,
+        attempts=error.attempts,
+        elapsed=error.elapsed,
+    )
+
+
+def _json(value: msgspec.Struct) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _text(text: str) -> str:
+    # A lone surrogate has no UTF-8, and must not cost the row.
+    return text.encode(errors="backslashreplace").decode()
+
+
+# --- reading ------------------------------------------------------------------------------
+
+PENDING: Final = """
+    SELECT key, request_id, phase, status, since, model, prompt, image, submitted_at,
+           finished_at, error, task
+    FROM tasks WHERE delivered_at IS NULL ORDER BY key
+"""
+
+LOAD: Final = "SELECT content FROM notes WHERE name = ?"
+
+_ERRORS: Final[dict[str, type[Veo3Error]]] = {n: getattr(_errors, n) for n in _errors.__all__}
+
+
+def pending(row: Row) -> Pending:
+    """Return what a row that `PENDING` brought stands for.
+
+    :raises ValueError: It makes no sense; somebody has edited it.
+    """
+    try:
+        stored = msgspec.convert(row, _Stored)
+        return Pending(
+            key=stored.key,
+            request_id=stored.request_id,
+            phase=None if stored.request_id is None else Phase(stored.phase),
+            since=moment(stored.since),
+            model=stored.model,
+            prompt=stored.prompt,
+            image=stored.image,
+            submitted_at=None if stored.submitted_at is None else moment(stored.submitted_at),
+            final=_final(stored),
+        )
+    except msgspec.MsgspecError as error:
+        raise ValueError(str(error)) from error
+
+
+def moment(text: str) -> float:
+    """Return the seconds since the epoch that `stamp` spelled.
+
+    :raises ValueError: It is no time.
+    """
+    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
+
+
+class _Stored(msgspec.Struct, array_like=True):
+    key: int
+    request_id: str | None
+    phase: str
+    status: str
+    since: str
+    model: str | None
+    prompt: str | None
+    image: str | None
+    submitted_at: str | None
+    finished_at: str | None
+    error: str | None
+    task: str | None
+
+
+def _final(stored: _Stored) -> Transition | None:
+    if stored.request_id is None or stored.finished_at is None:
+        return None
+    task = msgspec.json.decode(stored.task or "{}", type=VideoTask)
+    return Transition(
+        request_id=stored.request_id,
+        phase=Phase(stored.phase),
+        previous=None,
+        status=stored.status,
+        task=task,
+        observed_at=moment(stored.finished_at),
+        final=True,
+        error=None if stored.error is None else _error(stored.error, stored.request_id, task),
+    )
+
+
+def _error(text: str, request_id: str, task: VideoTask) -> Veo3Error:
+    fault = msgspec.json.decode(text, type=_Fault)
+    return _ERRORS.get(fault.type, Veo3Error)(
+        fault.message,
+        request_id=request_id,
+        http_status=fault.http_status,
+        err_code=fault.err_code,
+        attempts=fault.attempts,
+        elapsed=fault.elapsed,
+        task=task,
+    )
