@@ -1,1 +1,79 @@
-"""Asyncio client for 302.AI's veo3-pro video generation."""
+"""Asyncio client for 302.AI's veo3-pro video generation: watches any number of tasks, loses none.
+
+::
+
+    async with Veo3Client() as veo:
+        async for change in veo.watch("veo3-pro:6893…"):
+            print(change.phase, change.task.best_url)
+"""
+
+from __future__ import annotations
+
+from veo3_async._client import Veo3Client
+from veo3_async._errors import (
+    AuthenticationError,
+    ClientClosed,
+    CompletedWithoutVideo,
+    DownloadError,
+    InvalidRequest,
+    JournalError,
+    QuotaExceeded,
+    ServiceUnavailable,
+    StillPending,
+    SubmitUncertain,
+    TaskFailed,
+    TaskNotFound,
+    UnexpectedReply,
+    Veo3Error,
+)
+from veo3_async._models import (
+    GenerationRequest,
+    Phase,
+    PollReport,
+    SourceImage,
+    Stats,
+    Transition,
+    VideoTask,
+)
+from veo3_async._pacing import BackoffPacing, Eta, FixedPacing, Pacing, Progress
+from veo3_async._watch import Watch
+
+__all__ = [
+    "AuthenticationError",
+    "BackoffPacing",
+    "ClientClosed",
+    "CompletedWithoutVideo",
+    "DownloadError",
+    "Eta",
+    "FixedPacing",
+    "GenerationRequest",
+    "InvalidRequest",
+    "JournalError",
+    "Pacing",
+    "Phase",
+    "PollReport",
+    "Progress",
+    "QuotaExceeded",
+    "ServiceUnavailable",
+    "SourceImage",
+    "Stats",
+    "StillPending",
+    "SubmitUncertain",
+    "TaskFailed",
+    "TaskNotFound",
+    "Transition",
+    "UnexpectedReply",
+    "Veo3Client",
+    "Veo3Error",
+    "VideoTask",
+    "Watch",
+]
+
+
+def __getattr__(name: str) -> str:
+    if name == "__version__":
+        import importlib.metadata  # noqa: PLC0415 - takes 20 ms, and is seldom asked for
+
+        return importlib.metadata.version("veo3_async")
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

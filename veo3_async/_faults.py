@@ -77,7 +77,7 @@ def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
     Jitter"). An id whose time of grace ends is asked at that end, not long after it.
     """
     base = _BASE_AFTER_THROTTLE if kind in {Kind.THROTTLED, Kind.OVERLOADED} else _BASE
-    wait = rand * min(_CAP, base * 2 ** min(streak.faults, 16))
+    wait = float(rand * min(_CAP, base * 2.0 ** min(streak.faults, 16)))
     if streak.kind in _TOLERATED_SECONDS:
         wait = min(wait, max(0.0, streak.since + _TOLERATED_SECONDS[streak.kind] - now))
     return wait

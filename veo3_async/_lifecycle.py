@@ -168,23 +168,17 @@ def observe(
     )
 
 
-def end(
-    state: State, error: Veo3Error, *, request_id: str, wall_now: float
-) -> tuple[State, Transition | None]:
-    """Return the state after an end that is not the service's, and its final transition.
+def end(state: State, error: Veo3Error, *, request_id: str, wall_now: float) -> Transition:
+    """Return the final transition for an end that is not the service's word on the task.
 
-    An id that is final already has no other end.
+    :param state: One that is not final.
     """
-    if state.final:
-        return state, None
-    phase = Phase.FAILED if isinstance(error, InvalidRequest) else Phase.LOST
-    task = error.task or remembered(state, request_id)
-    return msgspec.structs.replace(state, phase=phase), Transition(
+    return Transition(
         request_id=request_id,
-        phase=phase,
+        phase=Phase.FAILED if isinstance(error, InvalidRequest) else Phase.LOST,
         previous=state.phase,
         status=state.status,
-        task=task,
+        task=error.task or remembered(state, request_id),
         observed_at=wall_now,
         final=True,
         error=error,

@@ -266,9 +266,9 @@ class Throttle:
         self._probe_due = True
 
     def _probe_pause(self, rand: float) -> float:
-        bound = _FAILED_PROBE_PAUSE * 2 ** min(self._failed_probes, 16)
+        bound = _FAILED_PROBE_PAUSE * 2.0 ** min(self._failed_probes, 16)
         self._failed_probes += 1
-        return min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2
+        return float(min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2)
 
     def _end_probe(self, taken: float, *, passed: bool) -> bool:
         """Return whether this request was the probe, and it did not pass."""

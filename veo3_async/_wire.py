@@ -35,6 +35,7 @@ __all__ = [
     "check_request_id",
     "decode",
     "poll_path",
+    "server_time",
 ]
 
 MAX_BODY_BYTES: Final = 1 << 20
@@ -338,20 +339,24 @@ def _retry_after(reply: Reply, wall_now: float) -> float | None:
     said = reply.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
         return min(float(said), _MAX_RETRY_AFTER)
-    try:
-        moment = email.utils.parsedate_to_datetime(said).timestamp()
-    except (TypeError, ValueError, OverflowError, IndexError):
+    if (moment := _http_date(said)) is None:
         return None
-    seconds = moment - _server_time(reply, wall_now)
+    # Both dates of one reply are of one clock; ours may be an hour off.
+    served = server_time(reply)
+    seconds = moment - (wall_now if served is None else served)
     return min(seconds, _MAX_RETRY_AFTER) if seconds > 0 else None
 
 
-def _server_time(reply: Reply, wall_now: float) -> float:
-    # Both dates of one reply are of one clock; ours may be an hour off.
+def server_time(reply: Reply) -> float | None:
+    """Return the ``Date`` of a reply, seconds since the epoch of the server's clock, or None."""
+    return _http_date(reply.headers.get("Date", ""))
+
+
+def _http_date(said: str) -> float | None:
     try:
-        return email.utils.parsedate_to_datetime(reply.headers.get("Date", "")).timestamp()
+        return email.utils.parsedate_to_datetime(said).timestamp()
     except (TypeError, ValueError, OverflowError, IndexError):
-        return wall_now
+        return None
 
 
 def _build(cls: type[_T], content: dict[str, Any]) -> _T:

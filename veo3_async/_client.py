@@ -1,0 +1,336 @@
+"""Lifetimes and the face: builds the parts and owns the one background task."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import datetime
+import inspect
+import logging
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+import anyio
+
+from veo3_async._errors import ClientClosed
+from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
+from veo3_async._lifecycle import Until
+from veo3_async._models import PollReport, Stats, VideoTask
+from veo3_async._pacing import FixedPacing, Pacing, seconds
+from veo3_async._poller import Poller
+from veo3_async._settings import ApiKey, find_base_url, positive
+from veo3_async._watch import Mailbox, Watch
+from veo3_async._wire import (
+    Call,
+    Kind,
+    Problem,
+    Reply,
+    check_model,
+    check_request_id,
+    decode,
+    poll_path,
+)
+
+if TYPE_CHECKING:
+    import aiohttp
+
+    from veo3_async._transport import Transport
+
+__all__ = ["Veo3Client"]
+
+_log = logging.getLogger("veo3_async")
+
+_FETCH_TRIES: Final = 4
+
+
+class Veo3Client:
+    """The session manager: watches tasks of 302.AI's veo3-pro endpoint, any number at once.
+
+    Made anywhere; the first use binds it to the running event loop and starts what it needs.
+    Ended by ``async with`` or by `aclose`, from any task of that loop.
+
+    :param api_key: The key; None takes it from ``AI302_API_KEY``, else ``AI302_KEY``.
+    :param base_url: Where the API is; None takes ``AI302_BASE_URL``, else
+        ``https://api.302.ai``.
+    :param model: The model whose path is asked for ids that do not name a known one.
+    :param session: An ``aiohttp.ClientSession`` to use; it is never closed and never changed.
+        Its middlewares are not used. None makes one.
+    :param pacing: When an id is asked for again; None is every 10 s, jittered.
+    :param max_polls_per_second: Physical requests a second that are never exceeded, over 0,
+        for all ids together: the limit of a key is not documented.
+    :param max_connections: Requests under way at once, at least 1.
+    :param request_timeout: Seconds (``float`` or ``timedelta``) that one request may take in
+        all; connecting may take 10 of them and a silence 20.
+    :param proxy: URL of an HTTP proxy; None goes direct, whatever the environment says.
+    :param on_poll: A plain function that gets a `PollReport` after every poll. What it raises
+        is logged once and ignored.
+    :raises AuthenticationError: There is no key, or it cannot be one.
+    :raises InvalidRequest: The model cannot be a part of a path.
+    :raises ValueError: Another argument is out of its range.
+    :raises TypeError: An argument is of another type.
+    """
+
+    def __init__(
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        model: str = "veo3-pro",
+        session: aiohttp.ClientSession | None = None,
+        pacing: Pacing | None = None,
+        max_polls_per_second: float = 20.0,
+        max_connections: int = 32,
+        request_timeout: float | datetime.timedelta = 30.0,
+        proxy: str | None = None,
+        on_poll: Callable[[PollReport], object] | None = None,
+    ) -> None:
+        self._closed = False
+        self._runner: asyncio.Task[None] | None = None
+        try:
+            key = ApiKey.find(api_key)
+        finally:
+            del api_key  # this frame is in the traceback of what follows
+        self._base_url: Final = find_base_url(base_url)
+        self._model: Final = check_model(model)
+        self._pacing: Final[Pacing] = FixedPacing() if pacing is None else pacing
+        self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
+        self._max_connections: Final = int(positive("max_connections", max_connections))
+        self._on_poll: Final = on_poll
+        if on_poll is not None and (inspect.iscoroutinefunction(on_poll) or not callable(on_poll)):
+            message = "on_poll is a plain function: it is called, not awaited"
+            raise TypeError(message)
+        if not isinstance(self._pacing, Pacing):
+            message = f"pacing is a Pacing, such as FixedPacing(10), not {pacing!r}"
+            raise TypeError(message)
+
+        from veo3_async._transport import Transport  # noqa: PLC0415 - aiohttp takes 0.2 s
+
+        self._transport: Final[Transport] = Transport(
+            key,
+            self._base_url,
+            session=session,
+            max_connections=self._max_connections,
+            request_timeout=seconds("request_timeout", request_timeout),
+            proxy=proxy,
+        )
+        self._pid: Final = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poller: Poller | None = None
+        self._calls: set[anyio.CancelScope] = set()
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else repr(self._poller) if self._poller else "idle"
+        return f"<Veo3Client: {self._base_url}, {state}>"
+
+    # --- tasks ------------------------------------------------------------------------------
+
+    def watch(
+        self,
+        *request_ids: str,
+        until: Until = "best",
+        timeout: float | datetime.timedelta | None = None,
+        keep_open: bool = False,
+    ) -> Watch:
+        """Return the transitions of these tasks as they come, as one stream.
+
+        Polling begins at once. What goes wrong with one id is its final transition, with the
+        ``error``; what is wrong with the key or the client is raised by the stream.
+
+        :param request_ids: As the service gave them; an id given twice is watched once.
+        :param until: ``"best"`` waits for the upsampled video where one was asked for and is
+            content with the plain one if upsampling fails for good; ``"video"`` ends with the
+            first video there is.
+        :param timeout: Seconds for the whole watch, after which every unfinished id ends with
+            `StillPending`; None waits for ever.
+        :param keep_open: Do not end with the last id: `Watch.add` brings more.
+        :raises InvalidRequest: One of the ids cannot be one; nothing is watched then.
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
+        :raises RuntimeError: No event loop is running.
+        """
+        if until not in {"best", "video"}:
+            message = f"until is 'best' or 'video', not {until!r}"
+            raise ValueError(message)
+        limit = None if timeout is None else seconds("timeout", timeout)
+        for request_id in request_ids:
+            check_request_id(request_id)
+        poller = self._started()
+        mailbox = Mailbox(until, keep_open=keep_open)
+        poller.register(mailbox, limit)
+        poller.subscribe(mailbox, request_ids)
+        return Watch(mailbox, poller, owner=self)
+
+    async def wait(
+        self,
+        request_id: str,
+        *,
+        until: Until = "best",
+        timeout: float | datetime.timedelta | None = None,  # noqa: ASYNC109 - ends in StillPending
+    ) -> VideoTask:
+        """Return the finished task.
+
+        Parameters as for `watch`.
+
+        :raises TaskFailed: The service gave the task up.
+        :raises TaskNotFound: The service does not know the id.
+        :raises StillPending: The timeout is over; the task goes on.
+        :raises Veo3Error: Whatever else the final transition carries, or ends the stream.
+        """
+        async with self.watch(request_id, until=until, timeout=timeout) as changes:
+            async for change in changes:
+                if change.error is not None:
+                    raise change.error
+                if change.final:
+                    return change.task
+        message = "the watch was closed before the task had ended"
+        raise ClientClosed(message, request_id=request_id)
+
+    async def fetch(self, request_id: str) -> VideoTask:
+        """Return the state of a task as it is now: one GET, repeated up to 3 times on faults.
+
+        :raises TaskNotFound: The service does not know the id (yet).
+        :raises ServiceUnavailable: The faults did not pass.
+        :raises Veo3Error: What else a reply said.
+        """
+        check_request_id(request_id)
+        call = Call("GET", poll_path(request_id, self._model))
+        streak = NO_FAULTS
+        began = time.monotonic()
+        while True:
+            outcome = await self._ask(call)
+            if isinstance(outcome, VideoTask):
+                return outcome
+            now = time.monotonic()
+            streak, verdict = after_fault(streak, outcome.kind, now)
+            if (
+                verdict is not Verdict.AGAIN
+                or outcome.kind in {Kind.NOT_FOUND, Kind.REDIRECT}
+                or streak.faults >= _FETCH_TRIES
+            ):
+                raise outcome.error(request_id, attempts=streak.faults, elapsed=now - began)
+            await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
+
+    def stats(self) -> Stats:
+        """Return what the client is doing; all zero before the first use."""
+        if self._poller is not None:
+            return self._poller.stats()
+        return Stats(
+            watched=0,
+            in_flight=0,
+            polls=0,
+            transitions=0,
+            failures={},
+            rate=self._max_rate,
+            throttled_seconds=0.0,
+            throttle_reason=None,
+            lag_p50=None,
+            lag_p95=None,
+            oldest=None,
+        )
+
+    # --- lifetime ---------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Veo3Client:
+        self._started()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End everything: watchers get `ClientClosed`, connections are closed. May be repeated.
+
+        :raises ClientClosed: It is called from another event loop than it was used in.
+        """
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise _elsewhere()
+        self._closed = True
+        for scope in tuple(self._calls):
+            scope.cancel()
+        if self._runner is not None:
+            self._runner.cancel()
+            await asyncio.wait({self._runner})
+
+    def __del__(self) -> None:
+        runner = getattr(self, "_runner", None)
+        if runner is None or runner.done() or runner.get_loop().is_closed():
+            return
+        warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
+        runner.get_loop().call_soon_threadsafe(runner.cancel)
+
+    def _started(self) -> Poller:
+        """Return the poller, and see to it that it runs."""
+        if self._closed:
+            message = "this client was closed; make another one"
+            raise ClientClosed(message)
+        if self._pid != os.getpid():
+            message = "this client was made before a fork; make one in each process"
+            raise ClientClosed(message)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise _elsewhere()
+        if self._poller is None or self._runner is None or self._runner.done():
+            self._poller = Poller(
+                self._transport,
+                self._pacing,
+                model=self._model,
+                max_rate=self._max_rate,
+                max_in_flight=self._max_connections,
+                on_poll=self._on_poll,
+            )
+            # Not in the caller's context: its cancel scopes and variables are not ours.
+            self._runner = loop.create_task(
+                _run(self._poller, self._transport),
+                name="veo3_async",
+                context=contextvars.Context(),
+            )
+        return self._poller
+
+    async def _ask(self, call: Call) -> VideoTask | Problem:
+        dispatcher = self._started().dispatcher
+        with anyio.CancelScope() as scope:
+            self._calls.add(scope)
+            try:
+                taken, outcome = await dispatcher.ask(call)
+            finally:
+                self._calls.discard(scope)
+            answer = (
+                decode(outcome, wall_now=time.time()) if isinstance(outcome, Reply) else outcome
+            )
+            dispatcher.learn(taken, answer)
+            return answer
+        message = "the client was closed while the request was under way"
+        raise ClientClosed(message)
+
+
+async def _run(poller: Poller, transport: Transport) -> None:
+    """Poll until cancelled; nobody who watches is left without a word.
+
+    A function, for a method would keep a forgotten client alive.
+    """
+    reason: BaseException = ClientClosed("the client was closed")
+    try:
+        await poller.run()
+    except Exception as error:  # noqa: BLE001 - it goes to every watcher
+        reason = error
+        while isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+        _log.error("polling has stopped: %r", reason)
+    finally:
+        poller.fail(reason)
+        await transport.aclose()
+
+
+def _elsewhere() -> ClientClosed:
+    return ClientClosed("this client belongs to another event loop; make one in each")

@@ -1,0 +1,45 @@
+"""Quantiles of a stream of durations in constant memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+__all__ = ["Quantiles"]
+
+_SMALLEST: Final = 0.001
+_RATIO: Final = math.log(1.1)
+_BINS: Final = 160  # up to about an hour
+
+
+class Quantiles:
+    """A histogram of seconds on log-spaced bins; what is below a millisecond counts as none."""
+
+    __slots__ = ("_bins", "_count")
+
+    def __init__(self) -> None:
+        self._bins = [0] * _BINS
+        self._count = 0
+
+    def add(self, seconds: float) -> None:
+        """Count one duration."""
+        place = 0
+        if seconds > _SMALLEST:
+            place = min(_BINS - 1, 1 + int(math.log(seconds / _SMALLEST) / _RATIO))
+        self._bins[place] += 1
+        self._count += 1
+
+    def quantile(self, share: float) -> float | None:
+        """Return the duration that this share stays under, to 10 %; None before the first.
+
+        :param share: Between 0 and 1.
+        """
+        if not self._count:
+            return None
+        missing = share * self._count
+        place = 0
+        for place, count in enumerate(self._bins):  # noqa: B007 - used after the loop
+            missing -= count
+            if missing <= 0:
+                break
+        return _SMALLEST * math.exp(place * _RATIO) if place else 0.0

@@ -1,0 +1,113 @@
+"""What a client is made with, checked before anything is sent."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import re
+import urllib.parse
+from typing import Final, NoReturn
+
+from veo3_async._errors import AuthenticationError
+
+__all__ = ["ApiKey", "find_base_url", "is_loopback", "positive"]
+
+DEFAULT_BASE_URL: Final = "https://api.302.ai"
+
+_KEY_VARIABLES: Final = ("AI302_API_KEY", "AI302_KEY")
+_BASE_URL_VARIABLE: Final = "AI302_BASE_URL"
+_VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]+")
+
+
+class ApiKey:
+    """A key that shows itself to nobody: not to ``repr``, ``str``, ``pickle`` or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    @classmethod
+    def find(cls, given: str | None) -> ApiKey:
+        """Return the key that was given, else that of ``AI302_API_KEY``, else of ``AI302_KEY``.
+
+        :raises AuthenticationError: There is none, or it cannot be one.
+        """
+        source = "the API key"
+        if given is None:
+            name = next((name for name in _KEY_VARIABLES if name in os.environ), None)
+            if name is None:
+                message = "no API key: pass api_key=, or set AI302_API_KEY"
+                raise AuthenticationError(message)
+            source, given = name, os.environ[name]
+        fault = _fault(given)
+        if fault is None:
+            return cls(given)
+        del given  # this frame is in the traceback
+        message = f"{source} {fault}; check where it comes from"
+        raise AuthenticationError(message)
+
+    def reveal(self) -> str:
+        """Return the key, for the header it goes into."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "<ApiKey>"
+
+    def __reduce__(self) -> NoReturn:
+        message = "an API key is not pickled"
+        raise TypeError(message)
+
+
+def _fault(key: object) -> str | None:
+    if not isinstance(key, str):
+        return f"is a str, not {type(key).__name__}"
+    if not key:
+        return "is empty"
+    if not _VISIBLE_ASCII.fullmatch(key):
+        return "has white space, control or non-ASCII characters in it"
+    return None
+
+
+def find_base_url(given: str | None) -> str:
+    """Return scheme, host and prefix of the API, without a slash at the end.
+
+    :param given: None takes ``AI302_BASE_URL``, else the public service.
+    :raises ValueError: It is no http(s) URL, or has a user, a query or a fragment in it.
+    """
+    url = os.environ.get(_BASE_URL_VARIABLE, DEFAULT_BASE_URL) if given is None else given
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except (ValueError, TypeError, AttributeError):
+        usable = False
+    if not usable or not _VISIBLE_ASCII.fullmatch(url):
+        message = f"base_url is a URL such as {DEFAULT_BASE_URL!r}, not {url!r}"
+        raise ValueError(message)
+    if "@" in parts.netloc or parts.query or parts.fragment:
+        message = "base_url has no user, query or fragment in it"
+        raise ValueError(message)
+    return url.rstrip("/")
+
+
+def is_loopback(host: str | None) -> bool:
+    """Return whether a host name or address is this machine by its spelling."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+def positive(name: str, value: float) -> float:
+    """Return a number above 0.
+
+    :raises TypeError: It is no number.
+    :raises ValueError: It is not finite, or not above 0.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        message = f"{name} is a number, not {value!r}"
+        raise TypeError(message)
+    if not 0 < value < float("inf"):
+        message = f"{name} is a finite number above 0, not {value!r}"
+        raise ValueError(message)
+    return value

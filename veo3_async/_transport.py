@@ -1,0 +1,201 @@
+"""One request in, one reply or problem out: the only client code that knows aiohttp.
+
+No exception of aiohttp passes, for its representations hold the key: what goes wrong becomes
+a `Problem`, and a cancellation goes on without the frames it came through. A call is one
+physical request: aiohttp's own silent repetition of a GET is prevented, so that the throttle
+counts what the server receives.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from typing import Final
+
+import aiohttp
+import anyio
+from multidict import CIMultiDict
+from yarl import URL
+
+from veo3_async._settings import ApiKey
+from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply
+
+__all__ = ["Transport"]
+
+_CONNECT_SECONDS: Final = 10.0
+_READ_SECONDS: Final = 20.0
+_KEEPALIVE_SECONDS: Final = 30.0
+
+_EXHAUSTED: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+
+
+class _HungUpError(Exception):
+    """Raised in place of what aiohttp would answer with a second request."""
+
+
+class Transport:
+    """An aiohttp session with the API's host and key.
+
+    :param api_key: It is in the headers of requests and nowhere else.
+    :param base_url: Scheme, host and prefix, checked, without a slash at the end.
+    :param session: A session to use and not to close, or None to make one on the first call.
+    :param max_connections: Connections of an own session.
+    :param request_timeout: Seconds that one request may take in all.
+    :param proxy: URL of an HTTP proxy, or None; the environment is not asked.
+    """
+
+    def __init__(
+        self,
+        api_key: ApiKey,
+        base_url: str,
+        *,
+        session: aiohttp.ClientSession | None,
+        max_connections: int,
+        request_timeout: float,
+        proxy: str | None,
+    ) -> None:
+        self._base_url = base_url
+        self._secret = api_key.reveal().encode()
+        self._headers = CIMultiDict({"Authorization": f"Bearer {api_key.reveal()}"})
+        self._post_headers = self._headers.copy()
+        self._post_headers["Content-Type"] = "application/json"
+        self._borrowed = session
+        self._own: aiohttp.ClientSession | None = None
+        self._max_connections = max_connections
+        self._timeout = aiohttp.ClientTimeout(
+            total=request_timeout,
+            sock_connect=min(_CONNECT_SECONDS, request_timeout),
+            sock_read=min(_READ_SECONDS, request_timeout),
+        )
+        self._proxy = proxy
+
+    def __repr__(self) -> str:
+        kind = "borrowed" if self._borrowed is not None else "own"
+        return f"<Transport: {self._base_url}, {kind} session>"
+
+    async def send(self, call: Call) -> Reply | Problem:
+        """Make one physical request.
+
+        Only a cancellation is raised.
+        """
+        try:
+            return await self._exchange(call)
+        except asyncio.CancelledError as cancelled:
+            # Its traceback would show aiohttp's frames, whose locals hold the key.
+            cancelled.__context__ = None
+            raise cancelled.with_traceback(None)  # noqa: B904 - nothing to be a cause
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
+            return problem_of(error)
+
+    async def aclose(self) -> None:
+        """Close an own session and its connections."""
+        if self._own is not None:
+            with anyio.CancelScope(shield=True):
+                await self._own.close()
+            self._own = None
+
+    async def _exchange(self, call: Call) -> Reply | Problem:
+        response = await self._session().request(
+            call.method,
+            URL(self._base_url + call.target, encoded=True),
+            headers=self._headers if call.body is None else self._post_headers,
+            data=call.body,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=True,
+            timeout=self._timeout,
+            proxy=self._proxy,
+            middlewares=_ONCE,
+        )
+        try:
+            body = await _read(response)
+        finally:
+            response.release()  # a connection with bytes still to come is closed, not reused
+        if body is None:
+            return Problem(
+                kind=Kind.UNEXPECTED,
+                message=f"the reply is larger than {MAX_BODY_BYTES} bytes; check base_url",
+                http_status=response.status,
+            )
+        if self._secret in body:
+            body = body.replace(self._secret, b"[key]")
+        return Reply(response.status, response.headers, body)
+
+    def _session(self) -> aiohttp.ClientSession:
+        if self._borrowed is not None:
+            return self._borrowed
+        if self._own is None:
+            self._own = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(
+                    limit=self._max_connections, keepalive_timeout=_KEEPALIVE_SECONDS
+                ),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._own
+
+
+async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+    """Return the body, or None where it is too large."""
+    content = response.content
+    body = await content.readany()
+    while not content.at_eof():
+        if len(body) > MAX_BODY_BYTES:
+            return None
+        body += await content.readany()
+    return body if len(body) <= MAX_BODY_BYTES else None
+
+
+async def _once(
+    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+) -> aiohttp.ClientResponse:
+    try:
+        return await handler(request)
+    except aiohttp.ClientConnectorError:
+        raise  # no request was sent, and aiohttp sends none after it
+    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
+        raise _HungUpError from error
+
+
+_ONCE: Final = (_once,)
+
+
+def problem_of(error: Exception) -> Problem:
+    """Say what an exception of aiohttp means. The order matters: they are kin."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return Problem(
+                kind=Kind.CERTIFICATE,
+                message="the server's certificate is not valid for the API's host; check the "
+                "clock, base_url and what sits between",
+            )
+        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
+            return Problem(kind=Kind.DNS, message="the host name of the API was not resolved")
+        case OSError(errno=code) if code in _EXHAUSTED:
+            return Problem(
+                kind=Kind.LOCAL,
+                message=f"this machine cannot open a connection: {errno.errorcode[code]}",
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Problem(kind=Kind.CONNECT, message="no connection to the API was made")
+        case aiohttp.ClientHttpProxyError():
+            return Problem(
+                kind=Kind.CONNECT,
+                message="the proxy refused the connection",
+                http_status=error.status,
+            )
+        case TimeoutError():
+            return Problem(kind=Kind.TIMEOUT, message="the service took too long to answer")
+        case aiohttp.InvalidURL():
+            return Problem(kind=Kind.INVALID, message="base_url is not a URL that can be used")
+        case aiohttp.ClientResponseError():
+            return Problem(kind=Kind.UNEXPECTED, message="the reply is not HTTP that can be read")
+        case _HungUpError() | aiohttp.ClientError() | OSError():
+            return Problem(kind=Kind.RESET, message="the connection ended before the reply did")
+    return Problem(
+        kind=Kind.UNEXPECTED, message=f"the request broke off with {type(error).__name__}"
+    )
