@@ -7,18 +7,18 @@ import contextlib
 import http
 import socket
 import struct
-from typing import Final, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import web
-from multidict import CIMultiDict
 
 from veo3_async.testing._faults import Cut, Drip, HangUp, Silence, Slow
 from veo3_async.testing._films import Excerpt
 
 if TYPE_CHECKING:
-    from veo3_async.testing._replies import Answer
-    from veo3_async.testing._gateway import Outcome
     from collections.abc import Iterable
+
+    from veo3_async.testing._gateway import Outcome
+    from veo3_async.testing._replies import Answer
 
 __all__ = ["deliver", "hang_up"]
 
@@ -80,7 +80,7 @@ async def _whole(request: web.BaseRequest, answer: Answer) -> web.StreamResponse
 
 async def _start(request: web.BaseRequest, answer: Answer, *, framing: str) -> None:
     # aiohttp's responses cannot be made to lie about their length, its writer can.
-    headers = CIMultiDict(answer.headers)
+    headers = web.StreamResponse(headers=answer.headers).headers
     if framing == "length":
         headers["Content-Length"] = str(len(answer.body))
     elif framing == "chunked":

@@ -7,7 +7,7 @@ the others spoil how the truth is delivered.
 from __future__ import annotations
 
 import gzip
-from typing import Final, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
 
@@ -174,18 +174,16 @@ class Rules:
         times: int | None,
         after: int,
     ) -> None:
-        """Add a rule.
+        """Add a rule; see ``FakeVeo3.fault``.
 
         :raises ValueError: A number is out of its range, or the fault makes no sense there.
         """
+        _check(fault, on, request_id)
         if rate is not None and not 0 <= rate <= 1:
             message = f"rate is between 0 and 1, not {rate!r}"
             raise ValueError(message)
         if after < 0 or (times is not None and times < 1):
             message = f"times is at least 1 and after at least 0, not {times!r} and {after!r}"
-            raise ValueError(message)
-        if on == "connect" and not isinstance(fault, HangUp):
-            message = f"a connection can only be hung up as it is made, not {fault!r}"
             raise ValueError(message)
         self._rules.setdefault((on, request_id), []).append(_Rule(fault, rate, times, after))
 
@@ -206,3 +204,15 @@ class Rules:
                 if rule.fires(reused=reused, rng=rng):
                     return rule.fault
         return None
+
+
+def _check(fault: Fault, on: Where, request_id: str | None) -> None:
+    if on not in get_args(Where):
+        message = f"on is one of {', '.join(get_args(Where))}, not {on!r}"
+        raise ValueError(message)
+    if request_id is not None and on != "poll":
+        message = f"only polls have a request id, on={on!r} has none"
+        raise ValueError(message)
+    if on == "connect" and not isinstance(fault, HangUp):
+        message = f"a connection can only be hung up as it is made, not {fault!r}"
+        raise ValueError(message)

@@ -11,7 +11,7 @@ import hashlib
 import random
 import re
 import struct
-from typing import Final, Literal, TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -49,7 +49,7 @@ class Film(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     size: int = _BLOCK
-    """Bytes, from 164 to about 4 GiB."""
+    """Bytes, from 156 to about 4 GiB."""
     version: int = 0
     """Another version of the same name has other bytes and another ETag."""
     etag: Literal["strong", "weak", "none"] = "strong"

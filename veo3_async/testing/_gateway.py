@@ -13,7 +13,7 @@ import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
-from typing import Any, Final, Literal, get_args, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 

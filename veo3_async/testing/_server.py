@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, Literal, Self, TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 from aiohttp import web
@@ -17,9 +17,11 @@ from veo3_async.testing._films import Film
 from veo3_async.testing._gateway import SAMPLE, Envelope, Gateway, Lives, Received
 
 if TYPE_CHECKING:
-    from aiohttp.web_protocol import RequestHandler
-    from veo3_async.testing._lives import Life
     from types import TracebackType
+
+    from aiohttp.web_protocol import RequestHandler
+
+    from veo3_async.testing._lives import Life
 
 __all__ = ["FakeVeo3"]
 
@@ -52,7 +54,7 @@ class FakeVeo3:
     :param film: How every video file is made and served, unless `serve` says otherwise.
     :param files_url: Where the videos are said to be, such as the ``url`` of another server.
         None: here.
-    :param clock_skew: Seconds that the server's clock is ahead of this machine's.
+    :param clock_skew: Seconds that the times in the replies are ahead of this machine's clock.
     :param seed: Of the ids, the lives and the faults at a rate.
     :param host: A name of the loopback.
     :param port: TCP port; 0 takes a free one. It stays the same when the server is started again.
