@@ -195,10 +195,8 @@ class Ledger:
             _pragma(connection, "journal_mode = OFF")  # if this fails, the draft is thrown away
             _pragma(connection, f"application_id = {self._application_id}")
             _migrate(connection, self._migrations)
-        _sync(draft)
+        # Synced by the first commit: SQLite syncs the directory with a new -wal.
         draft.rename(self.path)
-        if sys.platform != "win32":
-            _sync(draft.parent)
 
 
 def _connect(path: str) -> sqlite3.Connection:
@@ -247,14 +245,6 @@ def _identity(path: str) -> _Identity:
 
 def _open_for_owner(path: str, flags: int) -> int:
     return os.open(path, flags, _OWNER_ONLY)
-
-
-def _sync(path: pathlib.Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lock(file: IO[bytes]) -> None:

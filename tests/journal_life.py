@@ -1,0 +1,132 @@
+"""A program that lives with a journal under load, to be killed, traced and cut off.
+
+``python journal_life.py PATH`` lives one life of ``--rounds`` rounds; ``--lives N`` lets N of them
+begin, each killed at a random moment. ``--checkpoint N`` moves the WAL into the database every N
+pages instead of every 1,000, so that a short life has many of these moments.
+
+Each line on stdout is a fact. Said after the journal has acknowledged it: ``accepted ID``,
+``recorded ID`` (its end), ``failed`` (a `JournalError`). Said before the journal is told of it:
+``got ID`` (the program has dealt with the end).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import sqlite3
+import time
+
+from veo3_async import _ledger
+from veo3_async._errors import JournalError
+from veo3_async._journal import Journal
+from veo3_async._models import Phase, Transition, VideoTask
+
+_PROMPT = "a lighthouse in a storm, " * 40
+
+
+def say(fact: str) -> None:
+    os.write(1, f"{fact}\n".encode())
+
+
+def change(request_id: str, phase: Phase, *, final: bool = False) -> Transition:
+    task = VideoTask(id=request_id, video_url=f"https://file.302.ai/{request_id}.mp4")
+    return Transition(
+        request_id=request_id,
+        phase=phase,
+        previous=None,
+        status=phase.value,
+        task=task,
+        observed_at=time.time(),
+        final=final,
+    )
+
+
+def tell(journal: Journal, end: Transition) -> None:
+    say(f"got {end.request_id}")
+    journal.delivered(end, at=time.time())
+
+
+async def watch(journal: Journal, request_id: str) -> None:
+    await journal.record(change(request_id, Phase.GENERATING))
+    end = change(request_id, Phase.COMPLETED, final=True)
+    await journal.record(end)
+    say(f"recorded {request_id}")
+    tell(journal, end)
+
+
+async def submit(journal: Journal, request_id: str) -> None:
+    intent = await journal.intend(_PROMPT, model="veo3-pro", image=None, at=time.time())
+    await journal.submitted(intent, request_id, at=time.time())
+    say(f"accepted {request_id}")
+    await watch(journal, request_id)
+
+
+async def accept(journal: Journal, request_ids: list[str]) -> None:
+    await journal.accept(request_ids, at=time.time())
+    for request_id in request_ids:
+        say(f"accepted {request_id}")
+    await watch(journal, request_ids[0])
+
+
+async def worker(journal: Journal, name: str, rounds: int) -> None:
+    for number in range(rounds):
+        try:
+            if number % 3:
+                await submit(journal, f"veo3-pro:{name}-{number}")
+            else:
+                await accept(journal, [f"veo3-pro:{name}-{number}-{part}" for part in range(5)])
+        except JournalError:
+            say("failed")
+
+
+async def live(path: str, name: str, rounds: int) -> None:
+    journal = Journal(path)
+    try:
+        for task in await journal.pending():
+            if task.final is not None:
+                tell(journal, task.final)
+        await asyncio.gather(*(worker(journal, f"{name}-{n}", rounds) for n in range(4)))
+    finally:
+        await journal.aclose()
+
+
+def checkpoint_every(pages: int) -> None:
+    connect = _ledger._connect
+
+    def connect_eagerly(path: str) -> sqlite3.Connection:
+        connection = connect(path)
+        connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
+        return connection
+
+    _ledger._connect = connect_eagerly
+
+
+def be_killed(path: str, name: str, rounds: int) -> None:
+    child = os.fork()
+    if child == 0:
+        asyncio.run(live(path, name, rounds))
+        os._exit(0)
+    time.sleep(random.uniform(0.0, 0.08))
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("path")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--lives", type=int, default=0)
+    parser.add_argument("--checkpoint", type=int, default=1000)
+    options = parser.parse_args()
+    checkpoint_every(options.checkpoint)
+    for number in range(options.lives):
+        be_killed(options.path, str(number), options.rounds)
+    if not options.lives:
+        asyncio.run(live(options.path, "only", options.rounds))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,327 @@
+"""The journal across violent ends: kills, power cuts, a disk that fails to sync (37 and 38)."""
+
+from __future__ import annotations
+
+import collections
+import os
+import random
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+
+from veo3_async import _records
+from veo3_async._ledger import Ledger
+
+LIFE = Path(__file__).with_name("journal_life.py")
+TRACED = "openat,write,pwrite64,fsync,fdatasync,ftruncate,rename,unlink"
+
+needs_strace = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+
+
+def run(*arguments: str | Path, prefix: Iterable[str | Path] = ()) -> list[str]:
+    command = [*prefix, sys.executable, LIFE, *arguments]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, capture_output=True, check=True, env=environment, text=True)
+    return done.stdout.splitlines()
+
+
+def traced(trace: Path, *inject: str) -> list[str | Path]:
+    return [
+        "strace",
+        "-f",
+        "-qq",
+        "-xx",
+        "-s",
+        "65536",
+        "-o",
+        trace,
+        "-e",
+        f"trace={TRACED}",
+        *inject,
+    ]
+
+
+def by_fact(facts: Iterable[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = collections.defaultdict(set)
+    for fact in facts:
+        kind, _, request_id = fact.partition(" ")
+        found[kind].add(request_id)
+    return found
+
+
+def rows(path: Path) -> list[tuple[str | None, str | None, str | None]]:
+    ledger = Ledger(path, application_id=_records.APPLICATION_ID, migrations=_records.MIGRATIONS)
+    query = "SELECT request_id, finished_at, delivered_at FROM tasks"
+    try:
+        found: list[tuple[str | None, str | None, str | None]]
+        [found] = ledger.transact([lambda cursor: cursor.execute(query).fetchall()])
+        return found
+    finally:
+        ledger.close()
+
+
+def check(path: Path, said: dict[str, set[str]]) -> None:
+    """Check that what was acknowledged is in the journal."""
+    found = rows(path)
+    known = {request_id for request_id, _, _ in found}
+    ended = {request_id for request_id, finished_at, _ in found if finished_at}
+    assert said["accepted"] - known == set()
+    assert said["recorded"] - ended == set()
+
+
+def check_power_cuts(directory: Path, trace: str, scratch: Path) -> int:
+    """Cut the power after every call that changed something; return how many disks were opened."""
+    rng = random.Random(6)
+    disk = Disk(directory)
+    said: dict[str, set[str]] = collections.defaultdict(set)
+    seen: set[int] = set()
+    for call in calls(trace):
+        if call.name == "write" and call.numbers[0] == 1:
+            kind, _, request_id = call.strings[0].decode().strip().partition(" ")
+            said[kind].add(request_id)
+        elif not disk.feed(call):
+            continue
+        for state in disk.states(rng):
+            key = hash((frozenset(state.items()), len(said["accepted"]), len(said["recorded"])))
+            if key not in seen:
+                seen.add(key)
+                check_state(scratch, state, said)
+    return len(seen)
+
+
+def check_state(scratch: Path, state: dict[str, bytes], said: dict[str, set[str]]) -> None:
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
+    for name, content in state.items():
+        (scratch / name).write_bytes(content)
+    check(scratch / "veo3.db", said)
+
+
+@pytest.fixture
+def scratch(tmp_path: Path) -> Iterable[Path]:
+    """Lead to a directory in memory where there is one: thousands of disks are opened in it."""
+    memory = Path("/dev/shm")
+    place = (memory if memory.is_dir() else tmp_path) / f"veo3-journal-{os.getpid()}"
+    yield place
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.mark.timeout(180)
+def test_fault_37_killed_at_200_random_moments(tmp_path: Path) -> None:
+    """Every acknowledged id is there and every end is delivered at least once over all lives."""
+    path = tmp_path / "veo3.db"
+
+    facts = run(path, "--lives", "200", "--rounds", "1000")
+    facts += run(path, "--rounds", "1")
+
+    said = by_fact(facts)
+    assert len(said["accepted"]) > 1000
+    assert "failed" not in said
+    check(path, said)
+    assert said["recorded"] - said["got"] == set()
+    told = {request_id for request_id, _, delivered_at in rows(path) if delivered_at}
+    assert told - said["got"] == set()
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+    connection.close()
+
+
+@needs_strace
+@pytest.mark.timeout(180)
+def test_fault_37_power_cut_at_every_write_and_sync(tmp_path: Path, scratch: Path) -> None:
+    """Every acknowledged row is on every disk that a power cut may leave behind."""
+    trace = tmp_path / "trace"
+    directory = tmp_path / "journal"
+    directory.mkdir()
+
+    facts = run(directory / "veo3.db", "--rounds", "16", "--checkpoint", "30", prefix=traced(trace))
+
+    assert len(by_fact(facts)["accepted"]) == 4 * (6 * 5 + 10)
+    assert check_power_cuts(directory, trace.read_text(), scratch) > 500
+
+
+@needs_strace
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("which", ["9..11", "10+9", "20..40", "20..41"])
+def test_fault_38_a_sync_that_fails_acknowledges_nothing(
+    tmp_path: Path, scratch: Path, which: str
+) -> None:
+    """EIO from fdatasync is told, later rows are acknowledged again, and a power cut costs none."""
+    trace = tmp_path / "trace"
+    directory = tmp_path / "journal"
+    directory.mkdir()
+    inject = ("-e", f"inject=fdatasync:error=EIO:when={which}")
+
+    facts = run(directory / "veo3.db", "--rounds", "16", prefix=traced(trace, *inject))
+
+    first_failure = facts.index("failed")
+    assert by_fact(facts[first_failure:])["accepted"] != set()
+    assert check_power_cuts(directory, trace.read_text(), scratch) > 500
+
+
+# --- a disk that forgets ------------------------------------------------------------------
+#
+# `Disk` is fed with the system calls that strace saw, and tells what its directory may look like
+# after the power failed. What was written and not yet synced may be there, or not, or in parts of
+# 512 bytes; files may have appeared, moved and vanished up to any point since the directory was
+# synced. A sync that failed has made nothing durable, and the next one that succeeds does not
+# make up for it (Linux marks the pages as clean all the same).
+
+_SECTOR = 512
+_CALL = re.compile(r"(\d+) +(\w+)\((.*)")
+_RESUMED = re.compile(r"(\d+) +<\.\.\. \w+ resumed>(.*)")
+_RESULT = re.compile(r"\)\s+= (-?\d+)[^=]*$")
+_STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"')
+
+
+class Call:
+    """One finished system call."""
+
+    def __init__(self, name: str, text: str, result: int) -> None:
+        self.name = name
+        self.result = result
+        self.strings = [bytes.fromhex(s.replace("\\x", "")) for s in _STRING.findall(text)]
+        self.numbers = [
+            int(n) for n in re.findall(r"(?<![\w.])\d+(?![\w.])", _STRING.sub("", text))
+        ]
+        self.creates = "O_CREAT" in text
+
+
+def calls(trace: str) -> Iterator[Call]:
+    """Yield what ``strace -f -xx`` has recorded, in the order in which the calls ended."""
+    begun: dict[str, tuple[str, str]] = {}
+    for line in trace.splitlines():
+        if resumed := _RESUMED.match(line):
+            name, text = begun.pop(resumed[1])
+            text += resumed[2]
+        elif call := _CALL.match(line):
+            name, text = call[2], call[3]
+            if text.endswith("<unfinished ...>"):
+                begun[call[1]] = name, text.removesuffix("<unfinished ...>")
+                continue
+        else:
+            continue
+        if result := _RESULT.search(text):
+            yield Call(name, text[: result.start()], int(result[1]))
+
+
+class File:
+    """The bytes of one file: what the cache holds, what is durable, what is in between."""
+
+    def __init__(self) -> None:
+        self.cache = b""
+        self.durable = b""
+        self.dirty: list[tuple[int, bytes | None]] = []
+
+    def change(self, offset: int, data: bytes | None) -> None:
+        self.dirty.append((offset, data))
+        self.cache = _changed(self.cache, offset, data)
+
+    def sync(self, *, failed: bool) -> None:
+        if not failed:
+            for offset, data in self.dirty:
+                self.durable = _changed(self.durable, offset, data)
+        self.dirty.clear()
+
+    def torn(self, rng: random.Random) -> bytes:
+        content = self.durable
+        for offset, data in self.dirty:
+            if data is None:
+                content = _changed(content, offset, None) if rng.random() < 0.5 else content
+                continue
+            for start in range(0, len(data), _SECTOR):
+                if rng.random() < 0.5:
+                    content = _changed(content, offset + start, data[start : start + _SECTOR])
+        return content
+
+
+class Disk:
+    """One directory, as the calls change it; other files and those not worth it are left out."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._descriptors: dict[int, File | None] = {}
+        # what the names stood for: durably, and after each change since
+        self._history: list[dict[str, File]] = [{}]
+
+    def feed(self, call: Call) -> bool:
+        """Return whether the call has changed what may be on the disk."""
+        match call.name:
+            case "openat" if call.result >= 0:
+                return self._open(call)
+            case "pwrite64" | "write" if file := self._descriptors.get(call.numbers[0]):
+                offset = call.numbers[-1] if call.name == "pwrite64" else len(file.cache)
+                file.change(offset, call.strings[0][: call.result])
+            case "ftruncate" if file := self._descriptors.get(call.numbers[0]):
+                file.change(call.numbers[1], None)
+            case "fsync" | "fdatasync" if call.numbers[0] in self._descriptors:
+                self._sync(call)
+            case "rename" | "unlink" if call.result == 0:
+                return self._rename(*(self._name(path) for path in call.strings))
+            case _:
+                return False
+        return True
+
+    def states(self, rng: random.Random) -> Iterator[dict[str, bytes]]:
+        """Yield what the directory may hold after a power cut now."""
+        first, last = self._history[0], self._history[-1]
+        yield {name: file.cache for name, file in last.items()}
+        yield {name: file.durable for name, file in first.items()}
+        yield {name: file.durable for name, file in last.items()}
+        yield {name: file.cache for name, file in first.items()}
+        for _ in range(2):
+            names = rng.choice(self._history)
+            yield {name: file.torn(rng) for name, file in names.items()}
+
+    def _name(self, path: bytes) -> str | None:
+        whole = Path(path.decode())
+        if whole.parent != self._directory or whole.name.endswith(("-shm", ".lock")):
+            return None
+        return whole.name
+
+    def _open(self, call: Call) -> bool:
+        path = call.strings[0]
+        name = self._name(path)
+        names = self._history[-1]
+        created = name is not None and name not in names and call.creates
+        if name is not None and created:
+            self._history.append({**names, name: File()})
+        if Path(path.decode()) == self._directory:
+            self._descriptors[call.result] = None
+        elif name is not None:
+            self._descriptors[call.result] = self._history[-1][name]
+        else:
+            self._descriptors.pop(call.result, None)
+        return created
+
+    def _sync(self, call: Call) -> None:
+        file = self._descriptors[call.numbers[0]]
+        if file is not None:
+            file.sync(failed=call.result != 0)
+        elif call.result == 0:
+            del self._history[:-1]
+
+    def _rename(self, old: str | None, new: str | None = None) -> bool:
+        names = dict(self._history[-1])
+        if old is None or old not in names:
+            return False
+        file = names.pop(old)
+        if new is not None:
+            names[new] = file
+        self._history.append(names)
+        return True
+
+
+def _changed(content: bytes, offset: int, data: bytes | None) -> bytes:
+    content = content.ljust(offset, b"\0")
+    return (
+        content[:offset]
+        if data is None
+        else content[:offset] + data + content[offset + len(data) :]
+    )
