@@ -1,0 +1,101 @@
+"""What every test gets: virtual time, no blocking calls on the loop, a server and a client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import blockbuster
+import hypothesis
+import pytest
+from virtual_time import VirtualTimeLoop, WallClock, threads_stop_the_clock
+
+from veo3_async import FixedPacing, Veo3Client
+from veo3_async.testing import FakeVeo3
+
+# A shared machine is now and then slow for seconds: no example is too slow here.
+hypothesis.settings.register_profile("veo3_async", deadline=None, database=None)
+hypothesis.settings.load_profile("veo3_async")
+
+MakeClient = Callable[..., Veo3Client]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make our marker known."""
+    config.addinivalue_line("markers", "real_time: the loop's clock is the machine's own")
+
+
+@pytest.fixture
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Run asynchronous tests in virtual time, but for those that are marked ``real_time``."""
+    if request.node.get_closest_marker("real_time") is not None:
+        return "asyncio", {}
+    return "asyncio", {"loop_factory": VirtualTimeLoop}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _nothing_blocks() -> Iterator[None]:
+    """Fail a test in which the library makes a blocking call on the event loop."""
+    with blockbuster.blockbuster_ctx("veo3_async"):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _threads_stop_the_clock() -> Iterator[None]:
+    with threads_stop_the_clock():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("AI302_API_KEY", "AI302_KEY", "AI302_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+async def wall_clock(
+    anyio_backend: object,  # noqa: ARG001 - the clock belongs to its loop
+    monkeypatch: pytest.MonkeyPatch,
+) -> WallClock:
+    """Replace ``time.time`` by a clock that runs with the loop's and can be set."""
+    clock = WallClock()
+    monkeypatch.setattr(time, "time", clock.time)
+    return clock
+
+
+@pytest.fixture
+async def server(anyio_backend: object) -> AsyncIterator[FakeVeo3]:  # noqa: ARG001 - runs in it
+    """Yield a running fake of the service at its real speed: virtual time makes it quick."""
+    async with FakeVeo3() as server:
+        yield server
+
+
+@pytest.fixture
+async def make_client(server: FakeVeo3) -> AsyncIterator[MakeClient]:
+    """Yield a function that makes clients of the server, with any option; they are closed."""
+    clients = []
+
+    def make(**options: Any) -> Veo3Client:
+        options = {"base_url": server.url, "pacing": FixedPacing(2.0, jitter=0.0)} | options
+        clients.append(Veo3Client(options.pop("api_key", server.api_key), **options))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.aclose()
+
+
+@pytest.fixture
+async def veo(make_client: MakeClient) -> Veo3Client:
+    """Return a client of the server that polls every 2 s."""
+    return make_client()
+
+
+@pytest.fixture
+async def no_task_left(anyio_backend: object) -> AsyncIterator[None]:  # noqa: ARG001 - of its loop
+    """Check that no task outlives a test and its fixtures; to be asked for by ``usefixtures``."""
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() <= before
