@@ -109,7 +109,7 @@ def be_killed(path: str, name: str, rounds: int) -> None:
     if child == 0:
         asyncio.run(live(path, name, rounds))
         os._exit(0)
-    time.sleep(random.uniform(0.0, 0.08))
+    time.sleep(random.uniform(0.0, 0.12))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

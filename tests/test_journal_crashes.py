@@ -121,7 +121,7 @@ def test_fault_37_killed_at_200_random_moments(tmp_path: Path) -> None:
     facts += run(path, "--rounds", "1")
 
     said = by_fact(facts)
-    assert len(said["accepted"]) > 1000
+    assert len(said["accepted"]) > 200
     assert "failed" not in said
     check(path, said)
     assert said["recorded"] - said["got"] == set()
