@@ -40,8 +40,8 @@ class ForbiddenError(ValueError):
 
 def shown(url: str) -> str:
     """Return a URL for a message or a log: a signed one is a secret, so no query, no user."""
-    parts = urllib.parse.urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    address = re.split(r"[?#]", url, maxsplit=1)[0]
+    return re.sub(r"^([^/]*//)?[^/]*@", r"\1", address)
 
 
 def checked(url: str) -> str:
@@ -64,6 +64,7 @@ def next_hop(trail: Sequence[str], location: str) -> str:
     :param location: What the redirect says, relative to the last of them.
     :raises ForbiddenError: It breaks the rule.
     """
+    _split(location)  # urljoin would raise of it what is not ours
     target = checked(urllib.parse.urljoin(trail[-1], location.strip()))
     first, there = _split(trail[0]), _split(target)
     if not (_both_here(first, there) or _in_family(first, there)):

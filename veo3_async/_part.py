@@ -49,7 +49,7 @@ _CHECKPOINT_SECONDS: Final = 5.0
 
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
-_USUAL_ID: Final = re.compile(r"([a-z0-9-]{1,40}):([0-9a-f-]{1,64})")
+_USUAL_ID: Final = re.compile(r"([a-z0-9-]{1,40}):([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 
 def file_name(request_id: str | None, url: str) -> str:
