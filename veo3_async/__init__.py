@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from veo3_async._client import Veo3Client
 from veo3_async._errors import (
     AuthenticationError,
@@ -36,7 +38,11 @@ from veo3_async._models import (
     VideoTask,
 )
 from veo3_async._pacing import BackoffPacing, Eta, FixedPacing, Pacing, Progress
+from veo3_async._records import Pending
 from veo3_async._watch import Watch
+
+if TYPE_CHECKING:
+    from veo3_async._journal import Journal
 
 __all__ = [
     "AuthenticationError",
@@ -48,8 +54,10 @@ __all__ = [
     "FixedPacing",
     "GenerationRequest",
     "InvalidRequest",
+    "Journal",
     "JournalError",
     "Pacing",
+    "Pending",
     "Phase",
     "PollReport",
     "Progress",
@@ -70,10 +78,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> str:
+def __getattr__(name: str) -> object:
     if name == "__version__":
         import importlib.metadata  # noqa: PLC0415 - takes 20 ms, and is seldom asked for
 
         return importlib.metadata.version("veo3_async")
+    if name == "Journal":
+        from veo3_async._journal import Journal  # noqa: PLC0415 - loads sqlite3
+
+        return Journal
     message = f"module {__name__!r} has no attribute {name!r}"
     raise AttributeError(message)

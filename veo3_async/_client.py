@@ -5,25 +5,34 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import datetime
+import functools
 import inspect
 import logging
 import os
+import pathlib
 import random
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import anyio
 
-from veo3_async._errors import ClientClosed
+from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._lifecycle import Until
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing import FixedPacing, Pacing, seconds
 from veo3_async._poller import Poller
 from veo3_async._settings import ApiKey, find_base_url, positive
+from veo3_async._submission import (
+    SubmitVerdict,
+    submit_call,
+    submit_error,
+    submit_verdict,
+    submitted_id,
+)
 from veo3_async._watch import Mailbox, Watch
 from veo3_async._wire import (
     Call,
@@ -39,13 +48,23 @@ from veo3_async._wire import (
 if TYPE_CHECKING:
     import aiohttp
 
+    from veo3_async._download import Downloader
+    from veo3_async._journal import Journal
+    from veo3_async._records import Pending
     from veo3_async._transport import Transport
 
 __all__ = ["Veo3Client"]
 
+_T = TypeVar("_T")
+
 _log = logging.getLogger("veo3_async")
 
 _FETCH_TRIES: Final = 4
+_SUBMIT_TRIES: Final = 5
+
+
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
 
 
 class Veo3Client:
@@ -66,6 +85,8 @@ class Veo3Client:
     :param max_connections: Requests under way at once, at least 1.
     :param request_timeout: Seconds (``float`` or ``timedelta``) that one request may take in
         all; connecting may take 10 of them and a silence 20.
+    :param journal: A file, or a `Journal`, that knows every accepted task until its end was
+        delivered; see `pending` and `resume`. A `Journal` handed in is used, not closed.
     :param proxy: URL of an HTTP proxy; None goes direct, whatever the environment says.
     :param on_poll: A plain function that gets a `PollReport` after every poll. What it raises
         is logged once and ignored.
@@ -86,6 +107,7 @@ class Veo3Client:
         max_polls_per_second: float = 20.0,
         max_connections: int = 32,
         request_timeout: float | datetime.timedelta = 30.0,
+        journal: str | os.PathLike[str] | Journal | None = None,
         proxy: str | None = None,
         on_poll: Callable[[PollReport], object] | None = None,
     ) -> None:
@@ -100,6 +122,8 @@ class Veo3Client:
         self._pacing: Final[Pacing] = FixedPacing() if pacing is None else pacing
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
         self._max_connections: Final = int(positive("max_connections", max_connections))
+        self._given_journal: Final = journal
+        self._journal: Journal | None = None
         self._on_poll: Final = on_poll
         if on_poll is not None and (inspect.iscoroutinefunction(on_poll) or not callable(on_poll)):
             message = "on_poll is a plain function: it is called, not awaited"
@@ -118,6 +142,8 @@ class Veo3Client:
             request_timeout=seconds("request_timeout", request_timeout),
             proxy=proxy,
         )
+        self._proxy: Final = proxy
+        self._downloader: Downloader | None = None
         self._pid: Final = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
@@ -152,6 +178,17 @@ class Veo3Client:
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         :raises RuntimeError: No event loop is running.
         """
+        watch, _ = self._watch(request_ids, until=until, timeout=timeout, keep_open=keep_open)
+        return watch
+
+    def _watch(
+        self,
+        request_ids: Sequence[str],
+        *,
+        until: Until,
+        timeout: float | datetime.timedelta | None,
+        keep_open: bool,
+    ) -> tuple[Watch, Mailbox]:
         if until not in {"best", "video"}:
             message = f"until is 'best' or 'video', not {until!r}"
             raise ValueError(message)
@@ -162,7 +199,7 @@ class Veo3Client:
         mailbox = Mailbox(until, keep_open=keep_open)
         poller.register(mailbox, limit)
         poller.subscribe(mailbox, request_ids)
-        return Watch(mailbox, poller, owner=self)
+        return Watch(mailbox, poller, owner=self), mailbox
 
     async def wait(
         self,
@@ -201,7 +238,7 @@ class Veo3Client:
         streak = NO_FAULTS
         began = time.monotonic()
         while True:
-            outcome = await self._ask(call)
+            outcome = await self._ask(call, decode)
             if isinstance(outcome, VideoTask):
                 return outcome
             now = time.monotonic()
@@ -213,6 +250,123 @@ class Veo3Client:
             ):
                 raise outcome.error(request_id, attempts=streak.faults, elapsed=now - began)
             await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
+
+    async def submit(
+        self,
+        prompt: str,
+        *,
+        image: str | None = None,
+        model: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Submit a task and return its request id, which `watch` takes.
+
+        This costs money. The request is sent again, up to 5 times in all, only where it
+        certainly did not arrive: no connection was made, or 429 or 503 answered. With a journal
+        it is written down before; one that is cut short is listed by `pending` as in doubt.
+
+        :param prompt: What the video is to show; not empty.
+        :param image: Public http(s) URL of an image that the video begins with, or None.
+        :param model: ``"veo3-pro"``, ``"veo3-fast"``, ``"veo3"`` or another of their kind; None
+            takes the client's.
+        :param extra: Further fields of the request's JSON.
+        :raises InvalidRequest: Something cannot be sent, or the service refuses it.
+        :raises SubmitUncertain: The task may exist and may have been charged.
+        :raises ServiceUnavailable: The service cannot be reached; no task exists.
+        :raises AuthenticationError: The key is refused.
+        :raises QuotaExceeded: The balance or a quota is used up.
+        :raises JournalError: The intent could not be written down, and nothing was sent; or the
+            id could not, and is in ``request_id``.
+        """
+        model = self._model if model is None else model
+        call = submit_call(prompt, image=image, model=model, extra=extra)
+        self._started()
+        if self._journal is None:
+            return await self._submit(call)
+        intent = await self._journal.intend(prompt, model=model, image=image, at=time.time())
+        try:
+            request_id = await self._submit(call)
+        except SubmitUncertain:
+            raise  # it stays in doubt
+        except Veo3Error as error:
+            await self._journal.refused(intent, error.message, at=time.time())
+            raise
+        await self._journal.submitted(intent, request_id, at=time.time())
+        return request_id
+
+    async def download(
+        self,
+        task_or_url: VideoTask | str,
+        path: str | os.PathLike[str],
+        *,
+        progress: Callable[[int, int | None], object] | None = None,
+        resume: bool = True,
+        overwrite: bool = False,
+    ) -> pathlib.Path:
+        """Bring a video to disk whole, and return where it is. The key is never sent.
+
+        What is there of it stays beside ``path`` as ``….part`` until it is whole; the path
+        itself is absent or complete. Up to 4 downloads run at once. A URL that has expired is
+        asked for anew once, where a task was given.
+
+        :param task_or_url: A task with a video, of which the best is taken, or a URL.
+        :param path: The file, or a directory, in which the file is named after the request id.
+        :param progress: Gets the bytes that are there and the bytes in all (None where the
+            server does not tell), at most 10 times a second. What it raises is logged once.
+        :param resume: Go on with what an earlier call left; False begins anew.
+        :param overwrite: Replace a file that is there; False leaves it and raises.
+        :raises DownloadError: It could not be done; the message says what to do.
+        :raises ClientClosed: The client was closed.
+        """
+        self._started()
+        assert self._downloader is not None  # noqa: S101 - made when it was started
+        task = task_or_url if isinstance(task_or_url, VideoTask) else None
+        refresh = None if task is None or not task.id else functools.partial(self.fetch, task.id)
+        return await self._downloader.download(
+            task_or_url,
+            path,
+            progress=progress,
+            resume=resume,
+            overwrite=overwrite,
+            refresh=refresh,
+        )
+
+    # --- the journal ------------------------------------------------------------------------
+
+    async def pending(self) -> list[Pending]:
+        """Return the tasks that are unfinished, undelivered, or submitted in doubt.
+
+        :raises JournalError: There is no journal, or it cannot be read.
+        """
+        self._started()
+        return await self._needed_journal().pending()
+
+    async def resume(
+        self,
+        *,
+        until: Until = "best",
+        timeout: float | datetime.timedelta | None = None,
+        keep_open: bool = False,
+    ) -> Watch:
+        """Return a `Watch` over everything in the journal that is unfinished or undelivered.
+
+        An end that is known already comes at once, without a poll. Parameters as for `watch`.
+
+        :raises JournalError: There is no journal, or it cannot be read.
+        """
+        owed = [p for p in await self.pending() if p.request_id is not None]
+        watch, mailbox = self._watch(
+            [p.request_id for p in owed if p.request_id is not None and p.final is None],
+            until=until,
+            timeout=timeout,
+            keep_open=keep_open,
+        )
+        for end in (p.final for p in owed if p.final is not None):
+            mailbox.open_for([end.request_id])
+            mailbox.post(end, None)
+        return watch
+
+    # --- lifetime ---------------------------------------------------------------------------
 
     def stats(self) -> Stats:
         """Return what the client is doing; all zero before the first use."""
@@ -232,10 +386,10 @@ class Veo3Client:
             oldest=None,
         )
 
-    # --- lifetime ---------------------------------------------------------------------------
-
     async def __aenter__(self) -> Veo3Client:
         self._started()
+        if self._journal is not None:
+            await self._journal.open()  # trouble shows now
         return self
 
     async def __aexit__(
@@ -281,6 +435,7 @@ class Veo3Client:
         if self._loop is not loop:
             raise _elsewhere()
         if self._poller is None or self._runner is None or self._runner.done():
+            self._journal = self._used_journal()
             self._poller = Poller(
                 self._transport,
                 self._pacing,
@@ -288,33 +443,68 @@ class Veo3Client:
                 max_rate=self._max_rate,
                 max_in_flight=self._max_connections,
                 on_poll=self._on_poll,
+                journal=self._journal,
             )
             # Not in the caller's context: its cancel scopes and variables are not ours.
             self._runner = loop.create_task(
-                _run(self._poller, self._transport),
+                _run(self._poller, *self._parts()),
                 name="veo3_async",
                 context=contextvars.Context(),
             )
         return self._poller
 
-    async def _ask(self, call: Call) -> VideoTask | Problem:
+    def _used_journal(self) -> Journal | None:
+        given = self._given_journal
+        if given is None:
+            return None
+        from veo3_async._journal import Journal  # noqa: PLC0415 - sqlite3 is not always there
+
+        return given if isinstance(given, Journal) else Journal(given)
+
+    def _parts(self) -> list[_Closable]:
+        """Return what ends with the polling."""
+        own = (
+            [] if self._journal is None or self._journal is self._given_journal else [self._journal]
+        )
+        return [self._transport, self._downloader, *own]
+
+    def _needed_journal(self) -> Journal:
+        if self._journal is None:
+            message = "this client has no journal; make it with journal='veo3.db'"
+            raise JournalError(message)
+        return self._journal
+
+    async def _submit(self, call: Call) -> str:
+        streak = NO_FAULTS
+        began = time.monotonic()
+        while True:
+            outcome = await self._ask(call, submitted_id)
+            if isinstance(outcome, str):
+                return outcome
+            now = time.monotonic()
+            streak, _ = after_fault(streak, outcome.kind, now)
+            again = submit_verdict(outcome) is SubmitVerdict.NOT_ARRIVED
+            if not again or streak.faults >= _SUBMIT_TRIES:
+                raise submit_error(outcome, attempts=streak.faults, elapsed=now - began)
+            await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
+
+    async def _ask(self, call: Call, judge: Callable[..., _T | Problem]) -> _T | Problem:
+        """Make a call in its turn, and return what ``judge`` says of the reply."""
         dispatcher = self._started().dispatcher
         with anyio.CancelScope() as scope:
             self._calls.add(scope)
             try:
-                taken, outcome = await dispatcher.ask(call)
+                taken, answer = await dispatcher.ask(call)
             finally:
                 self._calls.discard(scope)
-            answer = (
-                decode(outcome, wall_now=time.time()) if isinstance(outcome, Reply) else outcome
-            )
-            dispatcher.learn(taken, answer)
-            return answer
+            outcome = judge(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
+            dispatcher.learn(taken, outcome)
+            return outcome
         message = "the client was closed while the request was under way"
         raise ClientClosed(message)
 
 
-async def _run(poller: Poller, transport: Transport) -> None:
+async def _run(poller: Poller, *parts: _Closable) -> None:
     """Poll until cancelled; nobody who watches is left without a word.
 
     A function, for a method would keep a forgotten client alive.
@@ -329,7 +519,9 @@ async def _run(poller: Poller, transport: Transport) -> None:
         _log.error("polling has stopped: %r", reason)
     finally:
         poller.fail(reason)
-        await transport.aclose()
+        with anyio.CancelScope(shield=True):
+            for part in parts:
+                await part.aclose()
 
 
 def _elsewhere() -> ClientClosed:

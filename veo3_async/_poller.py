@@ -7,28 +7,30 @@ throttle's, what a reply means the lifecycle's, what a fault means that of ``_fa
 from __future__ import annotations
 
 import asyncio
+import collections
 import contextlib
 import logging
-import math
 import random
 import time
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
+import anyio
 import msgspec
 
-from veo3_async._agenda import Entry
 from veo3_async._dispatch import Dispatcher
-from veo3_async._errors import StillPending, Veo3Error
-from veo3_async._faults import NO_FAULTS, Streak, Verdict, after_fault, backoff
+from veo3_async._errors import JournalError, StillPending, Veo3Error
+from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
+from veo3_async._job import Job, ask_pacing
 from veo3_async._lifecycle import FINAL, State, grace_left, remembered
-from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
-from veo3_async._pacing import Eta, Pacing, Progress
+from veo3_async._models import PollReport, Stats, Transition, VideoTask
+from veo3_async._pacing import Eta, Pacing
 from veo3_async._watch import Mailbox
-from veo3_async._wire import Call, Problem, Reply, decode, poll_path, server_time
+from veo3_async._wire import Call, Problem, Reply, decode, poll_path
 
 if TYPE_CHECKING:
+    from veo3_async._journal import Journal
     from veo3_async._transport import Transport
 
 __all__ = ["Poller"]
@@ -38,34 +40,11 @@ _log = logging.getLogger("veo3_async")
 _BATCH: Final = 1000
 """Ids that are added or ended before the event loop gets its turn."""
 
-_HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
+_RECORD_AGAIN: Final = 5.0
+"""Seconds after which an id whose end could not be written down is asked for again."""
 
-_Changes = Sequence[tuple[Mailbox, Transition]]
-
-
-class Job(Entry, kw_only=True):
-    """One id that is being polled, whoever watches it."""
-
-    request_id: str
-    watchers: tuple[Mailbox, ...]
-    added: float
-    attempts: int = 0
-    streak: Streak = NO_FAULTS
-    fingerprint: int | None = None
-    """Hash of the last reply's bytes: the same bytes say nothing new."""
-    last: Progress | None = None
-    """How far it was at the last reply; None before the first."""
-    began: float = 0.0
-    """When its phase began, seconds of the loop's clock."""
-    entered_at: int | None = None
-    """The same by the server's clock, milliseconds since the epoch, where it told."""
-
-    def progress(self, phase: Phase, now: float) -> Progress:
-        """Return how far it is in a phase; a phase other than the last one begins now."""
-        age = max(0.0, now - self.began)
-        if self.last is None or self.last.phase is not phase:
-            return Progress(phase=phase, age=age)
-        return Progress(phase=phase, age=age, previous_age=self.last.age, polls=self.last.polls + 1)
+_News = list[tuple[Mailbox, State | None, Transition | None]]
+"""What a reply means to each watcher: what it remembers then, None at an end, and is told."""
 
 
 class Poller:
@@ -76,6 +55,7 @@ class Poller:
     :param max_rate: Physical requests a second.
     :param max_in_flight: Requests under way at once.
     :param on_poll: Called after every poll, or None.
+    :param journal: What ids and changes are written to before they are acted on, or None.
     """
 
     def __init__(
@@ -87,6 +67,7 @@ class Poller:
         max_rate: float,
         max_in_flight: int,
         on_poll: Callable[[PollReport], object] | None,
+        journal: Journal | None,
     ) -> None:
         self.dispatcher: Final[Dispatcher[Job]] = Dispatcher(
             transport, max_rate=max_rate, max_in_flight=max_in_flight
@@ -95,17 +76,24 @@ class Poller:
         self._pacing = pacing
         self._model = model
         self._on_poll = on_poll
+        self._journal = journal
+        self._unaccepted: collections.deque[tuple[Mailbox, list[str]]] = collections.deque()
+        self._accepting = asyncio.Event()
         self._jobs: dict[str, Job] = {}
         self._mailboxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
         self._transitions = 0
         self._hook_failed = False
+        self._journal_failed = False
 
     def __repr__(self) -> str:
         return f"<Poller: {len(self._jobs)} ids, {self.dispatcher!r}>"
 
     async def run(self) -> NoReturn:
         """Poll until cancelled. An error of the pacing, or a bug, comes out."""
-        await self.dispatcher.run(self._poll)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._accept)
+            await self.dispatcher.run(self._poll)
+        raise AssertionError  # pragma: no cover - the dispatcher does not return
 
     def register(self, mailbox: Mailbox, timeout: float | None) -> None:
         """Take charge of a mailbox; its ids come with `subscribe`.
@@ -117,8 +105,16 @@ class Poller:
             mailbox.deadline = self._loop.call_later(timeout, self._expire, mailbox, timeout)
 
     def subscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
-        """Begin to poll for a mailbox; ids that are polled already share their polls."""
-        self._join(mailbox, mailbox.open_for(request_ids))
+        """Begin to poll for a mailbox; ids that are polled already share their polls.
+
+        With a journal the ids are written down first; those that cannot be end with the error.
+        """
+        new = mailbox.open_for(request_ids)
+        if self._journal is None:
+            self._join(mailbox, new)
+        elif new:
+            self._unaccepted.append((mailbox, new))
+            self._accepting.set()
 
     def unsubscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
         """End the polling for a mailbox, and for the ids that no other one wants."""
@@ -126,6 +122,11 @@ class Poller:
             mailbox.drop(request_id)
             if (job := self._jobs.get(request_id)) is not None:
                 self._leave(job, mailbox)
+
+    def delivered(self, transition: Transition) -> None:
+        """Note that a final transition was dealt with."""
+        if self._journal is not None:
+            self._journal.delivered(transition, at=time.time())
 
     def abandon(self, mailbox: Mailbox) -> None:
         """Drop all subscriptions of a mailbox; may be called from any thread."""
@@ -166,6 +167,26 @@ class Poller:
         )
 
     # --- who watches what -------------------------------------------------------------------
+
+    async def _accept(self) -> NoReturn:
+        while True:
+            await self._accepting.wait()
+            self._accepting.clear()
+            while self._unaccepted:
+                mailbox, request_ids = self._unaccepted.popleft()
+                await self._accept_for(mailbox, request_ids)
+
+    async def _accept_for(self, mailbox: Mailbox, request_ids: list[str]) -> None:
+        assert self._journal is not None  # noqa: S101 - `subscribe` looked
+        try:
+            await self._journal.accept(request_ids, at=time.time())
+        except JournalError as error:
+            for request_id in request_ids:
+                if request_id in mailbox.states:
+                    own = JournalError(error.message, request_id=request_id)
+                    self._finish(mailbox, request_id, own)
+        else:
+            self._join(mailbox, request_ids)
 
     def _join(self, mailbox: Mailbox, request_ids: Sequence[str]) -> None:
         now = self._loop.time()
@@ -212,14 +233,13 @@ class Poller:
             self._loop.call_soon(self._expire, mailbox, timeout)
 
     def _finish(self, mailbox: Mailbox, request_id: str, error: Veo3Error) -> None:
-        """End one id of one mailbox for a reason that is not the service's word."""
-        self._deliver(mailbox, mailbox.end(request_id, error, wall_now=time.time()))
+        """End an id of one mailbox, while its task goes on."""
+        self._tell(mailbox, None, mailbox.end(request_id, error, wall_now=time.time()))
 
-    def _deliver(self, mailbox: Mailbox, transition: Transition) -> None:
-        if transition.request_id not in mailbox.states:
+    def _tell(self, mailbox: Mailbox, state: State | None, transition: Transition) -> None:
+        if not mailbox.post(transition, state):
             return  # discarded meanwhile
         self._transitions += 1
-        mailbox.post(transition)
         if transition.final and (job := self._jobs.get(transition.request_id)) is not None:
             self._leave(job, mailbox)
 
@@ -235,18 +255,21 @@ class Poller:
         self.dispatcher.learn(taken, outcome)
         now = self._loop.time()
         delay: float | None = None
-        if self._jobs.get(job.request_id) is job:  # it may have been dropped meanwhile
+        if self._is_wanted(job):
             match outcome:
                 case Problem():
-                    delay = self._after_problem(job, outcome, now)
+                    delay = await self._after_problem(job, outcome, now)
                 case VideoTask():
-                    delay = self._after_task(job, outcome, answer, now)
+                    delay = await self._after_task(job, outcome, answer, now)
                 case None:
                     delay = self._after_nothing_new(job, now)
-        if delay is not None:
+        if delay is not None and self._is_wanted(job):
             self.dispatcher.put(job, now + delay)
         if self._on_poll is not None:
             self._report(job, answer, outcome, sent, delay)
+
+    def _is_wanted(self, job: Job) -> bool:
+        return self._jobs.get(job.request_id) is job  # it may be dropped at any await
 
     def _read(self, job: Job, answer: Reply | Problem) -> VideoTask | Problem | None:
         """Return what an answer says, None where it is what the last one said."""
@@ -259,13 +282,14 @@ class Poller:
         job.fingerprint = fingerprint if isinstance(outcome, VideoTask) else None
         return outcome
 
-    def _after_problem(self, job: Job, problem: Problem, now: float) -> float | None:
+    async def _after_problem(self, job: Job, problem: Problem, now: float) -> float | None:
         job.streak, verdict = after_fault(job.streak, problem.kind, now)
         if verdict is Verdict.AGAIN:
             return backoff(job.streak, problem.kind, now, random.random())
         if verdict is Verdict.EVERYBODY:
             self.fail(problem.error(attempts=job.attempts, elapsed=now - job.added))
             return None
+        news: _News = []
         for mailbox in job.watchers:
             error = problem.error(
                 job.request_id,
@@ -273,68 +297,75 @@ class Poller:
                 elapsed=now - job.added,
                 task=remembered(mailbox.states[job.request_id], job.request_id),
             )
-            self._finish(mailbox, job.request_id, error)
-        return None
+            news.append((mailbox, None, mailbox.end(job.request_id, error, wall_now=time.time())))
+        return None if await self._publish(job, news) else _RECORD_AGAIN
 
     def _after_nothing_new(self, job: Job, now: float) -> float:
         assert job.last is not None  # noqa: S101 - there was a reply that said the same
         job.streak = NO_FAULTS
         job.last = job.progress(job.last.phase, now)
-        return self._delay(job.last)
+        return ask_pacing(self._pacing, job.last, random.random())
 
-    def _after_task(
+    async def _after_task(
         self, job: Job, task: VideoTask, answer: Reply | Problem, now: float
     ) -> float | None:
         job.streak = NO_FAULTS
-        wall_now = time.time()
-        changes = [
-            (mailbox, transition)
-            for mailbox in job.watchers
-            if (transition := mailbox.observe(job.request_id, task, now, wall_now))
-        ]
-        unfinished = (w for w in job.watchers if not w.states[job.request_id].final)
-        state = next(unfinished, job.watchers[0]).states[job.request_id]
-        self._follow(job, state, answer, now)
-        for mailbox, transition in self._with_eta(job, changes):
-            self._deliver(mailbox, transition)
-        if not job.watchers or job.last is None:
+        news: _News = []
+        for mailbox in job.watchers:
+            state, transition = mailbox.observe(job.request_id, task, now, time.time())
+            news.append((mailbox, state, transition))
+        states = [state for _, state, _ in news if state is not None]
+        lead = next((state for state in states if not state.final), states[0])
+        job.follow(lead, answer, self._pacing, now)
+        if not await self._publish(job, self._with_eta(job, news)):
+            job.fingerprint = None
+            return _RECORD_AGAIN
+        if lead.final or job.last is None:
             return None
-        delay = self._delay(job.last)
-        if (grace := grace_left(state, now)) is None:
+        delay = ask_pacing(self._pacing, job.last, random.random())
+        if (grace := grace_left(lead, now)) is None:
             return delay
         job.fingerprint = None  # the same words mean something else when the grace is over
         return min(delay, grace)
 
-    def _follow(self, job: Job, state: State, answer: Reply | Problem, now: float) -> None:
-        """Keep up with the phase, and let the pacing learn from one that ended."""
-        phase = state.phase or Phase.UNKNOWN
-        if job.last is None or job.last.phase is not phase:
-            if job.last is not None:
-                lasted = now - job.began
-                if state.entered_at is not None and job.entered_at is not None:
-                    lasted = (state.entered_at - job.entered_at) / 1000  # whenever we looked
-                self._pacing.phase_ended(job.last, max(0.0, lasted), phase)
-            job.began = now - _age(state, answer)
-            job.entered_at = state.entered_at
-        job.last = job.progress(phase, now)
-
-    def _with_eta(self, job: Job, changes: _Changes) -> _Changes:
-        if not changes or job.last is None or job.last.phase in FINAL:
-            return changes
-        eta = self._pacing.eta(job.last)
-        if eta is None:
-            return changes
+    def _with_eta(self, job: Job, news: _News) -> _News:
+        if job.last is None or job.last.phase in FINAL or all(t is None for *_, t in news):
+            return news
+        if (eta := self._pacing.eta(job.last)) is None:
+            return news
         return [
-            (mailbox, t if t.final else msgspec.structs.replace(t, eta=eta.median))
-            for mailbox, t in changes
+            (mailbox, state, t and (t if t.final else msgspec.structs.replace(t, eta=eta.median)))
+            for mailbox, state, t in news
         ]
 
-    def _delay(self, progress: Progress) -> float:
-        delay = self._pacing.delay(progress, random.random())
-        if not 0 <= delay < math.inf:
-            message = f"{self._pacing!r} said to ask again in {delay!r} seconds"
-            raise ValueError(message)
-        return delay
+    async def _publish(self, job: Job, news: _News) -> bool:
+        """Write the changes down, then tell them; return whether that could be done.
+
+        What could not be written and is an end is not told: it will be seen and tried again.
+        """
+        if not await self._record([transition for *_, transition in news if transition]):
+            return False
+        for mailbox, state, transition in news:
+            if transition is not None:
+                self._tell(mailbox, state, transition)
+            elif state is not None:
+                mailbox.remember(job.request_id, state)
+        return True
+
+    async def _record(self, changes: Sequence[Transition]) -> bool:
+        if self._journal is None:
+            return True
+        try:
+            for change in {change.phase: change for change in changes}.values():
+                await self._journal.record(change)
+        except JournalError as error:
+            if not self._journal_failed:
+                _log.error("no end is told until the journal can be written: %s", error)
+            self._journal_failed = True
+            return not any(change.final for change in changes)
+        if changes:
+            self._journal_failed = False
+        return True
 
     def _report(
         self,
@@ -365,11 +396,3 @@ class Poller:
             if not self._hook_failed:
                 _log.exception("on_poll raised; this is said once, and polling goes on")
             self._hook_failed = True
-
-
-def _age(state: State, answer: Reply | Problem) -> float:
-    """Return for how many seconds a phase that we see first has lasted, by the server's clock."""
-    if state.entered_at is None or not isinstance(answer, Reply):
-        return 0.0
-    served = server_time(answer)
-    return 0.0 if served is None else max(0.0, served + _HALF_A_SECOND - state.entered_at / 1000)

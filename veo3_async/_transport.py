@@ -64,7 +64,7 @@ class Transport:
         self._post_headers = self._headers.copy()
         self._post_headers["Content-Type"] = "application/json"
         self._borrowed = session
-        self._own: aiohttp.ClientSession | None = None
+        self._own: dict[bool, aiohttp.ClientSession] = {}
         self._max_connections = max_connections
         self._timeout = aiohttp.ClientTimeout(
             total=request_timeout,
@@ -92,14 +92,14 @@ class Transport:
             return problem_of(error)
 
     async def aclose(self) -> None:
-        """Close an own session and its connections."""
-        if self._own is not None:
-            with anyio.CancelScope(shield=True):
-                await self._own.close()
-            self._own = None
+        """Close own sessions and their connections."""
+        with anyio.CancelScope(shield=True):
+            while self._own:
+                _, session = self._own.popitem()
+                await session.close()
 
     async def _exchange(self, call: Call) -> Reply | Problem:
-        response = await self._session().request(
+        response = await self._session(fresh=call.method == "POST").request(
             call.method,
             URL(self._base_url + call.target, encoded=True),
             headers=self._headers if call.body is None else self._post_headers,
@@ -125,18 +125,26 @@ class Transport:
             body = body.replace(self._secret, b"[key]")
         return Reply(response.status, response.headers, body)
 
-    def _session(self) -> aiohttp.ClientSession:
+    def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
+        """Return a session; one for fresh connections where a request must not be repeated.
+
+        A kept connection may have been hung up a moment ago, and then nobody could tell whether
+        the request arrived.
+        """
         if self._borrowed is not None:
             return self._borrowed
-        if self._own is None:
-            self._own = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(
+        if fresh not in self._own:
+            connector = (
+                aiohttp.TCPConnector(limit=self._max_connections, force_close=True)
+                if fresh
+                else aiohttp.TCPConnector(
                     limit=self._max_connections, keepalive_timeout=_KEEPALIVE_SECONDS
-                ),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
+                )
             )
-        return self._own
+            self._own[fresh] = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False
+            )
+        return self._own[fresh]
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes | None:

@@ -31,6 +31,9 @@ class Subscriptions(Protocol):
     def unsubscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
         """Stop it; ids that nobody watches any more are not polled any more."""
 
+    def delivered(self, transition: Transition) -> None:
+        """Note that a final transition was dealt with."""
+
     def abandon(self, mailbox: Mailbox) -> None:
         """Stop it for all ids; may be called from any thread."""
 
@@ -72,9 +75,9 @@ class Mailbox:
 
     def observe(
         self, request_id: str, task: VideoTask, now: float, wall_now: float
-    ) -> Transition | None:
-        """Take note of a reply, and return the transition that it makes here, to be posted."""
-        self.states[request_id], transition = observe(
+    ) -> tuple[State, Transition | None]:
+        """Return what is to be remembered after a reply, and what is to be told of it."""
+        return observe(
             self.states[request_id],
             task,
             now,
@@ -82,23 +85,35 @@ class Mailbox:
             until=self.until,
             wall_now=wall_now,
         )
-        return transition
 
     def end(self, request_id: str, error: Veo3Error, *, wall_now: float) -> Transition:
         """Return the final transition of an id that ends with an error, to be posted."""
         return end(self.states[request_id], error, request_id=request_id, wall_now=wall_now)
 
-    def post(self, transition: Transition) -> None:
-        """Put in a transition of an id; with its final one the id is done."""
+    def remember(self, request_id: str, state: State) -> None:
+        """Keep what is to be remembered of an id, unless it was dropped."""
+        if request_id in self.states:
+            self.states[request_id] = state
+
+    def post(self, transition: Transition, state: State | None) -> bool:
+        """Put in a transition, unless its id was dropped; with its final one an id is done.
+
+        :param state: What is to be remembered after it; None after a final one.
+        """
         request_id = transition.request_id
-        if transition.final:
+        if request_id not in self.states:
+            return False
+        if transition.final or state is None:
             del self.states[request_id]
             self._stop_clock()
+        else:
+            self.states[request_id] = state
         letters = self._unread.setdefault(request_id, [])
         letters.append(transition)
         if len(letters) > _UNREAD_PER_ID:
             letters[:] = _without_detours(letters)
         self._wake.set()
+        return True
 
     def drop(self, request_id: str) -> None:
         """Forget an id, its unread transitions included."""
@@ -186,6 +201,7 @@ class Watch:
         self._subscriptions = subscriptions
         self._owner = owner  # lives as long as somebody watches
         self._closed = False
+        self._handed_out: Transition | None = None
 
     def __repr__(self) -> str:
         state = "closed, " if self._closed else ""
@@ -224,7 +240,9 @@ class Watch:
         return self
 
     async def __anext__(self) -> Transition:
-        return await self._mailbox.take()
+        self._acknowledge()
+        self._handed_out = await self._mailbox.take()
+        return self._handed_out
 
     async def __aenter__(self) -> Watch:
         return self
@@ -235,7 +253,16 @@ class Watch:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is None:
+            self._acknowledge()
         await self.aclose()
+
+    def _acknowledge(self) -> None:
+        # Who asks for the next one, or leaves in peace, has dealt with the last one. Who breaks
+        # off or raises may have not, and a journal tells it again after a restart.
+        if self._handed_out is not None and self._handed_out.final:
+            self._subscriptions.delivered(self._handed_out)
+        self._handed_out = None
 
     async def aclose(self) -> None:
         """End the watch; who iterates it comes to an end. Never blocks, and may be repeated."""

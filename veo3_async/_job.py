@@ -1,0 +1,78 @@
+"""What the poller remembers of one id, and how a pacing is asked about it."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+from veo3_async._agenda import Entry
+from veo3_async._faults import NO_FAULTS, Streak
+from veo3_async._lifecycle import State
+from veo3_async._models import Phase
+from veo3_async._pacing import Pacing, Progress
+from veo3_async._watch import Mailbox
+from veo3_async._wire import Problem, Reply, server_time
+
+__all__ = ["Job", "ask_pacing"]
+
+_HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
+
+
+class Job(Entry, kw_only=True):
+    """One id that is being polled, whoever watches it."""
+
+    request_id: str
+    watchers: tuple[Mailbox, ...]
+    added: float
+    attempts: int = 0
+    streak: Streak = NO_FAULTS
+    fingerprint: int | None = None
+    """Hash of the last reply's bytes: the same bytes say nothing new."""
+    last: Progress | None = None
+    """How far it was at the last reply; None before the first."""
+    began: float = 0.0
+    """When its phase began, seconds of the loop's clock."""
+    entered_at: int | None = None
+    """The same by the server's clock, milliseconds since the epoch, where it told."""
+
+    def follow(self, state: State, answer: Reply | Problem, pacing: Pacing, now: float) -> None:
+        """Keep up with the phase, and let the pacing learn from one that ended."""
+        phase = state.phase or Phase.UNKNOWN
+        if self.last is None or self.last.phase is not phase:
+            if self.last is not None:
+                pacing.phase_ended(self.last, self._lasted(state, now), phase)
+            self.began = now - _age(state, answer)
+            self.entered_at = state.entered_at
+        self.last = self.progress(phase, now)
+
+    def progress(self, phase: Phase, now: float) -> Progress:
+        """Return how far it is in a phase; a phase other than the last one begins now."""
+        age = max(0.0, now - self.began)
+        if self.last is None or self.last.phase is not phase:
+            return Progress(phase=phase, age=age)
+        return Progress(phase=phase, age=age, previous_age=self.last.age, polls=self.last.polls + 1)
+
+    def _lasted(self, state: State, now: float) -> float:
+        if state.entered_at is None or self.entered_at is None:
+            return max(0.0, now - self.began)
+        return max(0.0, (state.entered_at - self.entered_at) / 1000)  # whenever we looked
+
+
+def ask_pacing(pacing: Pacing, progress: Progress, rand: float) -> float:
+    """Return when an id is to be asked for again, in seconds.
+
+    :raises ValueError: The pacing said something that is no time to come.
+    """
+    delay = pacing.delay(progress, rand)
+    if not 0 <= delay < math.inf:
+        message = f"{pacing!r} said to ask again in {delay!r} seconds"
+        raise ValueError(message)
+    return delay
+
+
+def _age(state: State, answer: Reply | Problem) -> float:
+    """Return for how many seconds a phase that we see first has lasted, by the server's clock."""
+    if state.entered_at is None or not isinstance(answer, Reply):
+        return 0.0
+    served = server_time(answer)
+    return 0.0 if served is None else max(0.0, served + _HALF_A_SECOND - state.entered_at / 1000)

@@ -1,0 +1,141 @@
+"""How a task is submitted: the request, and what its reply means. Without I/O.
+
+A submission costs money, so it is sent again only when it certainly did not arrive: no
+connection was made, or the gateway answered 429 or 503. A reply that refuses is an error that
+says why. Anything else leaves it open whether the task exists.
+"""
+
+from __future__ import annotations
+
+import enum
+import urllib.parse
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from veo3_async._errors import InvalidRequest, SubmitUncertain, Veo3Error
+from veo3_async._wire import Call, Kind, Problem, Reply, check_model, check_request_id, problem_of
+
+__all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "submitted_id"]
+
+_FRAMES: Final = "-frames"
+_NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
+_NOT_TAKEN: Final = frozenset({429, 503})
+_REFUSED: Final = frozenset(
+    {
+        Kind.INVALID,
+        Kind.NOT_FOUND,
+        Kind.AUTHENTICATION,
+        Kind.QUOTA,
+        Kind.CERTIFICATE,
+        Kind.REDIRECT,
+        Kind.THROTTLED,
+        Kind.OVERLOADED,
+    }
+)
+
+
+class SubmitVerdict(enum.Enum):
+    """What is known of a submission that brought no id."""
+
+    NOT_ARRIVED = "not_arrived"
+    """It may be sent again."""
+    REFUSED = "refused"
+    """It was refused, and no task exists."""
+    UNCERTAIN = "uncertain"
+    """The task may exist and may have been charged."""
+
+
+def submit_call(
+    prompt: str, *, image: str | None, model: str, extra: Mapping[str, Any] | None
+) -> Call:
+    """Return the request that submits a task.
+
+    :raises InvalidRequest: The prompt is empty, the image is no http(s) URL, the model does
+        not fit, or ``extra`` cannot be sent.
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        message = "the prompt is empty; say what the video is to show"
+        raise InvalidRequest(message)
+    fields: dict[str, Any] = {"text_prompt": prompt}
+    check_model(model)
+    if image is not None:
+        fields["input_image"] = _public_url(image)
+        model = model.removesuffix(_FRAMES) + _FRAMES
+    elif model.endswith(_FRAMES):
+        message = f"{model} makes a video from an image: pass image= too"
+        raise InvalidRequest(message)
+    if twice := fields.keys() & (extra or {}).keys():
+        message = f"extra repeats {', '.join(sorted(twice))}, which have arguments of their own"
+        raise InvalidRequest(message)
+    try:
+        body = msgspec.json.encode(fields | dict(extra or {}))
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
+        message = f"prompt or extra cannot be sent as JSON: {error}"
+        raise InvalidRequest(message) from None
+    return Call("POST", f"/302/submit/{model}", body)
+
+
+def _public_url(image: object) -> str:
+    if isinstance(image, str):
+        try:
+            parts = urllib.parse.urlsplit(image)
+        except ValueError:
+            parts = urllib.parse.SplitResult("", "", "", "", "")
+        if parts.scheme in {"http", "https"} and parts.hostname and image.isprintable():
+            return image
+    message = (
+        "the image is a public http(s) URL that the service can fetch; put a local file on a "
+        f"web server first: {str(image)[:64]!r}"
+    )
+    raise InvalidRequest(message)
+
+
+def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
+    """Find the request id in the reply to a submission, in every envelope that was seen."""
+    try:
+        content = msgspec.json.decode(reply.body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        content = None
+    if 200 <= reply.status < 300 and isinstance(content, dict):
+        data = content.get("data")
+        nested = data if isinstance(data, dict) else {}
+        for holder in (content, nested):
+            for name in ("task_id", "request_id", "id"):
+                if found := _id(holder.get(name)):
+                    return found
+        if found := _id(data):
+            return found
+    return problem_of(reply, content, wall_now=wall_now)
+
+
+def _id(value: object) -> str | None:
+    try:
+        return check_request_id(value)
+    except (TypeError, InvalidRequest):
+        return None
+
+
+def submit_verdict(problem: Problem) -> SubmitVerdict:
+    """Say whether a submission may be sent again."""
+    passing = problem.kind in {Kind.THROTTLED, Kind.OVERLOADED, Kind.SERVER}
+    if problem.kind in _NOT_SENT or (passing and problem.http_status in _NOT_TAKEN):
+        return SubmitVerdict.NOT_ARRIVED
+    return SubmitVerdict.REFUSED if problem.kind in _REFUSED else SubmitVerdict.UNCERTAIN
+
+
+def submit_error(problem: Problem, *, attempts: int, elapsed: float) -> Veo3Error:
+    """Return the error of a submission that brought no id."""
+    error = problem.error(attempts=attempts, elapsed=elapsed)
+    if submit_verdict(problem) is not SubmitVerdict.UNCERTAIN:
+        return error
+    return SubmitUncertain(
+        "the submission may have arrived: the task may exist and may have been charged; look at "
+        f"the account before sending it again ({problem.message})",
+        http_status=error.http_status,
+        err_code=error.err_code,
+        attempts=attempts,
+        elapsed=elapsed,
+        body=error.body,
+    )
