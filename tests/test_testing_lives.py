@@ -113,7 +113,7 @@ def test_a_stage_says_what_its_sample_says(name: str, life: Life, at: float) -> 
 
 
 def test_the_plain_life_ends_as_its_sample() -> None:
-    """Without upsampling the reply is the sample's; there only ``req.images`` contradicts itself."""
+    """It is the sample's reply, but for ``req.images``, where the sample contradicts itself."""
     expected = sample("completed_without_upsample")
     expected["req"]["images"] = [IMAGE_URL]
     assert comparable(expected) == comparable(told(Life.plain(), 231.0, request_id=expected["id"]))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -26,6 +26,9 @@ from veo3_async.testing import (
     Status,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
 pytestmark = pytest.mark.anyio
 
 KEY = {"Authorization": "Bearer test-key"}
@@ -35,18 +38,13 @@ BODY = b'{"id":"id","status":"pending"}'
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[FakeVeo3]:
     async with FakeVeo3() as server:
         server.add("id", STATE)
         yield server
 
 
-class Line:
+class _Line:
     """One connection, byte by byte: what a client library would hide shows here."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -54,7 +52,7 @@ class Line:
         self.writer = writer
 
     @classmethod
-    async def to(cls, server: FakeVeo3) -> Line:
+    async def to(cls, server: FakeVeo3) -> _Line:
         port = int(server.url.rpartition(":")[2])
         return cls(*await asyncio.open_connection("127.0.0.1", port))
 
@@ -68,6 +66,16 @@ class Line:
         finally:
             self.writer.close()
 
+    async def within(self, seconds: float) -> bytes:
+        got = b""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while chunk := await self.reader.read(4096):
+                    got += chunk
+                self.writer.close()
+                pytest.fail("the connection was closed")
+        return got
+
     async def reply(self) -> bytes:
         head = await self.reader.readuntil(b"\r\n\r\n")
         length = re.search(rb"Content-Length: (\d+)", head)
@@ -75,7 +83,7 @@ class Line:
 
 
 async def ask(server: FakeVeo3, target: str = "/302/submit/veo3-pro?request_id=id") -> bytes:
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask(target)
     return await line.rest()
 
@@ -110,6 +118,13 @@ async def test_a_life_runs_on_the_loops_clock() -> None:
     assert abs(task["completed_at"] / 1000 - time.time()) < 60
 
 
+async def test_the_servers_clock_may_be_wrong() -> None:
+    """With a skew the times in the replies are that far ahead of this machine's."""
+    async with FakeVeo3(clock_skew=3600.0) as server:
+        _, _, body = await fetched(poll_url(server, server.add()))
+    assert abs(json.loads(body)["created_at"] / 1000 - time.time() - 3600) < 60
+
+
 async def test_a_submission_makes_a_task() -> None:
     """The id that a POST answers with can be polled, and has the life that was drawn."""
     async with FakeVeo3(lives=[Life.failing()], speed=1e6) as server:
@@ -125,7 +140,7 @@ async def test_a_submission_makes_a_task() -> None:
 
 async def test_what_arrived_is_recorded_as_it_was_on_the_wire(server: FakeVeo3) -> None:
     """Method, raw target, decoded id, headers, body and connection are kept, in order."""
-    line = await Line.to(server)
+    line = await _Line.to(server)
     for spelled in ("id", "a:b%3Ac%26%C3%BC"):
         line.ask(f"/302/submit/veo3-pro?request_id={spelled}")
         await line.reply()
@@ -158,7 +173,7 @@ async def test_requests_at_the_same_time_are_counted() -> None:
 
 
 async def ask_once(server: FakeVeo3) -> bytes:
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask()
     try:
         return await line.reply()
@@ -166,7 +181,7 @@ async def ask_once(server: FakeVeo3) -> bytes:
         line.writer.close()
 
 
-async def test_the_rate_limit_answers_429(server: FakeVeo3) -> None:
+async def test_the_rate_limit_answers_429() -> None:
     """What is over the rate gets the 429 of the gateway."""
     async with FakeVeo3(rate_limit=2) as server:
         server.add("id", STATE)
@@ -233,7 +248,7 @@ async def test_a_hang_up_may_be_a_reset(server: FakeVeo3) -> None:
 async def test_a_stale_connection_answers_its_first_request_only(server: FakeVeo3) -> None:
     """Reuse of a connection meets the hang-up, a fresh one does not."""
     server.fault(HangUp(reused_only=True))
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask()
     assert await line.reply() == BODY
     line.ask()
@@ -257,13 +272,9 @@ async def test_silence_lasts_until_the_client_goes(
 ) -> None:
     """Nothing, or the headers only, comes; when the client goes the handler ends."""
     server.fault(fault)
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask()
-    got = b""
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(MOMENT):
-            while chunk := await line.reader.read(4096):
-                got += chunk
+    got = await line.within(MOMENT)
     assert got.startswith(begins)
     assert got == begins or got.endswith(b"\r\n\r\n")
     assert server.in_flight == 1
@@ -291,7 +302,7 @@ async def test_a_drip_brings_the_truth_byte_by_byte(server: FakeVeo3) -> None:
     server.fault(Drip(0.0001), times=1)
     assert (await ask(server)).endswith(b"\r\n\r\n" + BODY)
     server.fault(Drip())
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask()
     await line.reader.readuntil(b"\r\n\r\n")
     with pytest.raises(TimeoutError):
@@ -320,7 +331,7 @@ async def test_a_cut_body_ends_in_the_middle(
 async def test_a_slow_answer_is_the_truth(server: FakeVeo3) -> None:
     """Nothing comes at first, then what would have come anyway."""
     server.fault(Slow(2 * MOMENT))
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask()
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(line.reader.read(1), MOMENT)
@@ -425,7 +436,7 @@ async def test_a_client_that_leaves_in_the_middle_of_a_film_is_no_trouble(
 ) -> None:
     """Nothing is logged and nothing is left."""
     server.serve("a.mp4", Film(size=50_000_000))
-    line = await Line.to(server)
+    line = await _Line.to(server)
     line.ask("/files/a.mp4")
     await line.reader.read(1000)
     line.writer.transport.abort()
@@ -499,7 +510,7 @@ async def test_no_task_is_left_when_it_has_stopped() -> None:
     before = asyncio.all_tasks()
     async with FakeVeo3() as server:
         server.add("id", STATE)
-        idle, silent = await Line.to(server), await Line.to(server)
+        idle, silent = await _Line.to(server), await _Line.to(server)
         idle.ask()
         await idle.reply()
         server.fault(Silence())

@@ -19,9 +19,10 @@ from veo3_async.testing._faults import (
     Silence,
     Slow,
     Status,
+    Where,
 )
 from veo3_async.testing._films import Film
-from veo3_async.testing._gateway import MODELS, Received
+from veo3_async.testing._gateway import MODELS, Envelope, Lives, Received
 from veo3_async.testing._lives import Life, Stage
 
 if TYPE_CHECKING:
@@ -32,17 +33,20 @@ __all__ = [
     "Body",
     "Cut",
     "Drip",
+    "Envelope",
     "FakeVeo3",
     "Fault",
     "Film",
     "HangUp",
     "Life",
+    "Lives",
     "Received",
     "Redirect",
     "Silence",
     "Slow",
     "Stage",
     "Status",
+    "Where",
 ]
 
 
