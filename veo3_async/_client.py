@@ -463,10 +463,13 @@ class Veo3Client:
 
     def _parts(self) -> list[_Closable]:
         """Return what ends with the polling."""
-        own = (
-            [] if self._journal is None or self._journal is self._given_journal else [self._journal]
-        )
-        return [self._transport, self._downloader, *own]
+        from veo3_async._download import Downloader  # noqa: PLC0415 - aiohttp takes 0.2 s
+
+        self._downloader = Downloader(proxy=self._proxy)
+        parts: list[_Closable] = [self._transport, self._downloader]
+        if self._journal is not None and self._journal is not self._given_journal:
+            parts.append(self._journal)
+        return parts
 
     def _needed_journal(self) -> Journal:
         if self._journal is None:
