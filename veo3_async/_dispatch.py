@@ -86,17 +86,12 @@ class Dispatcher(Generic[_E]):
         ``handle`` must `send` once. What it raises comes out.
         """
         self._handle = handle
-        try:
-            async with anyio.create_task_group() as self._workers:
-                self._pump()
+        async with anyio.create_task_group() as self._workers:
+            self._pump()
+            try:
                 await anyio.sleep_forever()
-        finally:
-            self._workers = None
-            if self._timer is not None:
-                self._timer.cancel()
-            for turn in self._turns:
-                if not turn.done():
-                    turn.set_exception(ClientClosed("the client stopped before this call's turn"))
+            finally:
+                self._stop()
         raise AssertionError  # pragma: no cover - sleep_forever does not return
 
     def put(self, entry: _E, due: float) -> None:
@@ -157,6 +152,15 @@ class Dispatcher(Generic[_E]):
             self.failures[outcome.kind] += 1
         self._pump()
 
+    def _stop(self) -> None:
+        """Let nothing go any more: a worker has ended, which none does by itself."""
+        self._workers = None
+        if self._timer is not None:
+            self._timer.cancel()
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_exception(ClientClosed("the client stopped before this call's turn"))
+
     def _give_back(self, taken: float) -> None:
         self.in_flight -= 1
         self.throttle.abandoned(taken)
@@ -216,13 +220,16 @@ class Dispatcher(Generic[_E]):
 
     async def _work(self, claim: _Claim[_E]) -> NoReturn:
         assert self._handle is not None  # noqa: S101 - `run` set it
-        while True:
-            await self._handle(claim.entry, claim.taken)
-            slot: _Slot[_E] = _Slot()
-            self._idle.append(slot)
-            self._pump()
-            if slot.claim is None:
-                slot.waiter = self._loop.create_future()
-                await slot.waiter
-            assert slot.claim is not None  # noqa: S101 - `_hand_over` set it
-            claim = slot.claim
+        try:
+            while True:
+                await self._handle(claim.entry, claim.taken)
+                slot: _Slot[_E] = _Slot()
+                self._idle.append(slot)
+                self._pump()
+                if slot.claim is None:
+                    slot.waiter = self._loop.create_future()
+                    await slot.waiter
+                assert slot.claim is not None  # noqa: S101 - `_hand_over` set it
+                claim = slot.claim
+        finally:
+            self._stop()
