@@ -158,6 +158,8 @@ class Ledger:
             self._create()
         elif os.path.getsize(self.path) == 0:  # noqa: PTH202
             self._fail("it is empty, so it is damaged or no journal; delete it to begin anew")
+        if not os.access(self.path, os.W_OK):  # SQLite would tell with the first row only
+            self._fail(_ADVICE[sqlite3.SQLITE_READONLY])
 
     def _check_origin(self, connection: sqlite3.Connection) -> None:
         if _pragma(connection, "application_id") != self._application_id:

@@ -1,0 +1,509 @@
+"""The journal on a good day: what is written, what comes back, who waits for what."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import sqlite3
+import stat
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from veo3_async import _records
+from veo3_async._errors import JournalError, StillPending, TaskFailed
+from veo3_async._journal import Journal
+from veo3_async._ledger import Ledger, Work
+from veo3_async._models import Phase, Transition, VideoTask
+
+NOON = 1_750_000_000.0
+DAY = 86_400.0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "veo3.db"
+
+
+@pytest.fixture
+async def journal(path: Path) -> AsyncIterator[Journal]:
+    journal = Journal(path)
+    yield journal
+    await journal.aclose()
+
+
+def change(request_id: str, phase: Phase, at: float = NOON, **fields: Any) -> Transition:
+    task = VideoTask(id=request_id, video_url="https://file.302.ai/storm.mp4")
+    return Transition(
+        **{
+            "request_id": request_id,
+            "phase": phase,
+            "previous": None,
+            "status": phase.value,
+            "task": task,
+            "observed_at": at,
+            "final": phase in {Phase.COMPLETED, Phase.FAILED, Phase.LOST},
+        }
+        | fields
+    )
+
+
+async def pending_ids(journal: Journal) -> list[str | None]:
+    return [task.request_id for task in await journal.pending()]
+
+
+@contextlib.contextmanager
+def writing_takes_long(path: Path) -> Iterator[None]:
+    """Hold the file, as a person's shell does in the middle of a transaction."""
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as shell:
+        shell.execute("BEGIN IMMEDIATE")
+        yield
+        shell.execute("ROLLBACK")
+
+
+@pytest.fixture
+def transactions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that grows by the size of each transaction."""
+    sizes: list[int] = []
+    transact = Ledger.transact
+
+    def counted(self: Ledger, works: list[Work]) -> list[Any]:
+        sizes.append(len(works))
+        return transact(self, works)
+
+    monkeypatch.setattr(Ledger, "transact", counted)
+    return sizes
+
+
+async def begun(transactions: list[int], number: int) -> None:
+    while len(transactions) < number:
+        await asyncio.sleep(0)
+
+
+# --- what happens to a task -------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_submission_in_doubt_survives_with_prompt_and_time(path: Path) -> None:
+    """A process that dies between sending and the answer leaves an intent that is listed."""
+    journal = Journal(path)
+    key = await journal.intend("a lighthouse", model="veo3-pro", image="https://x/y.jpg", at=NOON)
+    await journal.aclose()
+
+    journal = Journal(path)
+    [task] = await journal.pending()
+    await journal.aclose()
+
+    assert (task.key, task.in_doubt, task.request_id, task.phase) == (key, True, None, None)
+    assert (task.prompt, task.model, task.image) == ("a lighthouse", "veo3-pro", "https://x/y.jpg")
+    assert task.since == task.submitted_at == NOON
+
+
+@pytest.mark.anyio
+async def test_a_submission_becomes_pending_under_its_id(journal: Journal) -> None:
+    """The id takes the place of the doubt, and the prompt stays."""
+    key = await journal.intend("a lighthouse", model="veo3-pro", image=None, at=NOON)
+    await journal.submitted(key, "veo3-pro:1", at=NOON + 2)
+
+    [task] = await journal.pending()
+
+    assert (task.request_id, task.phase, task.in_doubt) == ("veo3-pro:1", Phase.QUEUED, False)
+    assert (task.prompt, task.submitted_at, task.since) == ("a lighthouse", NOON, NOON + 2)
+
+
+@pytest.mark.anyio
+async def test_an_id_is_kept_even_if_its_intent_is_gone(journal: Journal) -> None:
+    """A person who deletes an intent while the answer is on its way does not lose the id."""
+    await journal.submitted(77, "veo3-pro:1", at=NOON)
+
+    assert await pending_ids(journal) == ["veo3-pro:1"]
+
+
+@pytest.mark.anyio
+async def test_an_answer_with_a_known_id_takes_the_row_over(journal: Journal) -> None:
+    """A gateway that answers with an id that is watched already does not stop the submission."""
+    await journal.accept(["veo3-pro:1"], at=NOON)
+    key = await journal.intend("a lighthouse", model="veo3-pro", image=None, at=NOON)
+    await journal.submitted(key, "veo3-pro:1", at=NOON)
+
+    [task] = await journal.pending()
+
+    assert (task.request_id, task.prompt) == ("veo3-pro:1", "a lighthouse")
+
+
+@pytest.mark.anyio
+async def test_a_refused_submission_is_not_pending(journal: Journal) -> None:
+    """What certainly did not arrive is no longer in doubt."""
+    key = await journal.intend("a lighthouse", model="veo3-pro", image=None, at=NOON)
+    await journal.refused(key, "connection refused", at=NOON + 1)
+
+    assert await journal.pending() == []
+
+
+@pytest.mark.anyio
+async def test_accepting_again_changes_nothing(journal: Journal) -> None:
+    """An id that is pending keeps its phase, and an undelivered end stays."""
+    end = change("veo3-pro:2", Phase.FAILED)
+    await journal.accept(["veo3-pro:1", "veo3-pro:2", "veo3-pro:1"], at=NOON)
+    await journal.record(change("veo3-pro:1", Phase.GENERATING, NOON + 5))
+    await journal.record(end)
+    before = await journal.pending()
+
+    await journal.accept(iter(["veo3-pro:2", "veo3-pro:1"]), at=NOON + 60)
+
+    assert await journal.pending() == before
+    assert [(task.phase, task.since, task.final) for task in before] == [
+        (Phase.GENERATING, NOON + 5, None),
+        (Phase.FAILED, NOON, end),
+    ]
+
+
+@pytest.mark.anyio
+async def test_accepting_what_was_delivered_makes_it_pending_anew(journal: Journal) -> None:
+    """Who watches a finished task again is owed its end again."""
+    end = change("veo3-pro:1", Phase.COMPLETED)
+    await journal.record(end)
+    journal.delivered(end, at=NOON)
+    await journal.accept(["veo3-pro:1"], at=NOON + 60)
+
+    [task] = await journal.pending()
+
+    assert (task.phase, task.since, task.final) == (Phase.QUEUED, NOON + 60, None)
+
+
+@pytest.mark.anyio
+async def test_accepting_nothing_touches_nothing(journal: Journal, path: Path) -> None:
+    """An empty list of ids needs no file."""
+    await journal.accept([], at=NOON)
+
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_an_end_comes_back_whole_until_it_is_delivered(path: Path) -> None:
+    """After a crash the end is told again, with its error; after that it is not."""
+    task = VideoTask(id="veo3-pro:1", status="failed", extra={"weird": [1, None]})
+    error = TaskFailed("gave up", request_id="veo3-pro:1", err_code=-1, attempts=7, task=task)
+    end = change("veo3-pro:1", Phase.FAILED, NOON + 0.25, task=task, error=error)
+    journal = Journal(path)
+    await journal.record(end)
+    await journal.aclose()
+
+    journal = Journal(path)
+    [found] = await journal.pending()
+    journal.delivered(end, at=NOON)
+    left = await journal.pending()
+    await journal.aclose()
+
+    assert found.final is not None
+    restored = found.final.error
+    assert isinstance(restored, TaskFailed)
+    assert vars(restored) == vars(error)
+    assert found.final == change("veo3-pro:1", Phase.FAILED, NOON + 0.25, task=task, error=restored)
+    assert left == []
+
+
+@pytest.mark.anyio
+async def test_a_callers_timeout_ends_no_task(journal: Journal) -> None:
+    """`StillPending` ends a watch; in the journal the task goes on."""
+    error = StillPending("after 60 s")
+    end = change("veo3-pro:1", Phase.LOST, error=error)
+    await journal.accept(["veo3-pro:1"], at=NOON)
+    await journal.record(end)
+    journal.delivered(end, at=NOON)
+
+    [task] = await journal.pending()
+
+    assert (task.request_id, task.final) == ("veo3-pro:1", None)
+
+
+@pytest.mark.anyio
+async def test_a_note_is_kept(path: Path) -> None:
+    """What was saved last under a name is loaded in the next life, and no name gives None."""
+    journal = Journal(path)
+    await journal.save("pacing", '{"a": 1}')
+    await journal.save("pacing", '{"a": 2}')
+    await journal.aclose()
+
+    journal = Journal(path)
+    found = await journal.load("pacing"), await journal.load("other")
+    await journal.aclose()
+
+    assert found == ('{"a": 2}', None)
+
+
+@pytest.mark.anyio
+async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
+    """Pruning takes what was delivered long ago, never what is owed, at most once an hour."""
+    journal = Journal(path, keep_finished=30 * DAY)
+    await journal.accept(["veo3-pro:owed"], at=NOON)
+    for request_id, at in (("veo3-pro:old", NOON), ("veo3-pro:new", NOON + 2 * DAY)):
+        journal.delivered(change(request_id, Phase.COMPLETED, at), at=at)
+    await journal.accept(["veo3-pro:x"], at=NOON + 31 * DAY)
+    await journal.aclose()
+
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        left = {request_id for (request_id,) in shell.execute("SELECT request_id FROM tasks")}
+
+    assert left == {"veo3-pro:owed", "veo3-pro:new", "veo3-pro:x"}
+
+
+@pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf")])
+def test_keep_finished_is_a_time(wrong: float) -> None:
+    """Seconds that make no sense are refused at once."""
+    with pytest.raises(ValueError, match="keep_finished"):
+        Journal("veo3.db", keep_finished=wrong)
+
+
+# --- for people -------------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_a_person_can_ask_what_was_spent_this_week(path: Path) -> None:
+    """The query of the docstring runs in any SQLite shell, also while the journal is in use."""
+    [*_, query] = textwrap.dedent((_records.__doc__ or "").split("::\n", 1)[1]).split("\n\n")
+    journal = Journal(path)
+    now = time.time()
+    for number, at in enumerate((now, now - DAY, now - 8 * DAY)):
+        key = await journal.intend("a lighthouse", model="veo3-pro", image=None, at=at)
+        await journal.submitted(key, f"veo3-pro:{number}", at=at)
+    await journal.intend("in doubt", model="veo3-fast", image=None, at=now)
+    await journal.refused(
+        await journal.intend("refused", model="veo3", image=None, at=now), "no", at=now
+    )
+
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        found = shell.execute(query).fetchall()
+    await journal.aclose()
+
+    assert sorted(found) == [("veo3-fast", 1, 1), ("veo3-pro", 2, 0)]
+
+
+@pytest.mark.anyio
+async def test_the_files_are_for_their_owner_only(journal: Journal, path: Path) -> None:
+    """Prompts are nobody else's business, in whatever file they lie."""
+    await journal.accept(["veo3-pro:1"], at=NOON)
+
+    modes = {file.name: stat.S_IMODE(file.stat().st_mode) for file in path.parent.iterdir()}
+
+    names = ("veo3.db", "veo3.db-wal", "veo3.db-shm", "veo3.db.lock")
+    assert modes == dict.fromkeys(names, 0o600)
+
+
+@pytest.mark.anyio
+async def test_repr_shows_the_state(path: Path) -> None:
+    """`repr` says where the journal is and whether it is in use."""
+    journal = Journal(path)
+    states = [repr(journal)]
+    await journal.open()
+    states.append(repr(journal))
+    await journal.aclose()
+    states.append(repr(journal))
+
+    assert states == [f"<Journal '{path}' {state}>" for state in ("untouched", "in use", "closed")]
+
+
+# --- open and close ---------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_an_unused_journal_leaves_no_trace(path: Path) -> None:
+    """Making and closing a journal touches nothing, and works without its directory."""
+    journal = Journal(path / "nowhere" / "veo3.db")
+    await journal.aclose()
+
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_close_writes_what_is_queued_and_leaves_one_file(path: Path) -> None:
+    """After `aclose` everything is in the one file, and the lock is free."""
+    journal = Journal(path)
+    await journal.open()
+    journal.delivered(change("veo3-pro:1", Phase.COMPLETED), at=NOON)
+    await journal.aclose()
+    await journal.aclose()
+
+    names = sorted(file.name for file in path.parent.iterdir())
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        found = shell.execute("SELECT request_id, phase, delivered_at FROM tasks").fetchall()
+
+    assert names == ["veo3.db", "veo3.db.lock"]
+    assert found == [("veo3-pro:1", "completed", "2025-06-15 15:06:40.000")]
+
+
+@pytest.mark.anyio
+async def test_a_closed_journal_says_so(path: Path) -> None:
+    """After `aclose` every call is refused, and a late `delivered` does no harm."""
+    journal = Journal(path)
+    await journal.open()
+    await journal.aclose()
+    journal.delivered(change("veo3-pro:1", Phase.COMPLETED), at=NOON)
+
+    with pytest.raises(JournalError, match="closed") as refused:
+        await journal.record(change("veo3-pro:1", Phase.COMPLETED))
+
+    assert refused.value.request_id == "veo3-pro:1"
+
+
+@pytest.mark.anyio
+async def test_two_names_of_one_file_are_one_journal(path: Path) -> None:
+    """A link does not get around the lock."""
+    link = path.with_name("link.db")
+    link.symlink_to(path)
+    first, second = Journal(path), Journal(link)
+    await first.open()
+
+    with pytest.raises(JournalError, match="another process has it open"):
+        await second.open()
+
+    await first.aclose()
+    await second.open()
+    await second.aclose()
+
+
+# --- group commit and cancellation (fault 23) -------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_what_comes_in_while_a_commit_runs_is_one_transaction(
+    journal: Journal, path: Path, transactions: list[int]
+) -> None:
+    """A hundred waiters cost two commits, not a hundred."""
+    await journal.open()
+    async with anyio.create_task_group() as tasks:
+        with writing_takes_long(path):
+            tasks.start_soon(lambda: journal.accept(["veo3-pro:first"], at=NOON))
+            await begun(transactions, 2)
+            for number in range(100):
+                tasks.start_soon(
+                    lambda number=number: journal.accept([f"veo3-pro:{number}"], at=NOON)
+                )
+            await asyncio.sleep(0)
+
+    assert transactions == [1, 1, 100]
+    assert len(await journal.pending()) == 101
+
+
+Act = Callable[[Journal], Coroutine[Any, Any, object]]
+ACTS: dict[str, Act] = {
+    "open": lambda journal: journal.open(),
+    "intend": lambda journal: journal.intend("x", model="veo3-pro", image=None, at=NOON),
+    "submitted": lambda journal: journal.submitted(1, "veo3-pro:x", at=NOON),
+    "refused": lambda journal: journal.refused(1, "no", at=NOON),
+    "accept": lambda journal: journal.accept(["veo3-pro:x", "veo3-pro:y"], at=NOON),
+    "record": lambda journal: journal.record(change("veo3-pro:x", Phase.FAILED)),
+    "pending": lambda journal: journal.pending(),
+    "save": lambda journal: journal.save("x", "y"),
+    "load": lambda journal: journal.load("x"),
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("name", ACTS)
+async def test_fault_23_a_cancelled_waiter_takes_nobody_with_it(
+    journal: Journal, path: Path, transactions: list[int], name: str
+) -> None:
+    """Whoever began the commit may leave; the others are told, and the next call works."""
+    await journal.open()
+    with writing_takes_long(path):
+        leaver = asyncio.ensure_future(ACTS[name](journal))
+        await begun(transactions, 2)
+        stayer = asyncio.ensure_future(journal.accept(["veo3-pro:stays"], at=NOON))
+        await asyncio.sleep(0)
+        leaver.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await leaver
+    await stayer
+
+    ids = await pending_ids(journal)
+
+    assert "veo3-pro:stays" in ids
+    assert None not in ids  # the intent is withdrawn
+    assert ("veo3-pro:x" in ids) == ("veo3-pro:y" in ids) or name != "accept"
+
+
+@pytest.mark.anyio
+async def test_fault_23_a_cancelled_intent_is_withdrawn(journal: Journal, path: Path) -> None:
+    """Nobody has to look up a submission that was cancelled before it was sent."""
+    await journal.open()
+    with writing_takes_long(path):
+        with anyio.move_on_after(0) as scope:
+            await journal.intend("a lighthouse", model="veo3-pro", image=None, at=NOON)
+
+    assert scope.cancelled_caught
+    assert await journal.pending() == []
+
+
+@pytest.mark.anyio
+async def test_fault_23_a_cancelled_close_closes(path: Path) -> None:
+    """Cancellation does not leave the file half closed, whether by scope or by task."""
+    for cancel in ("scope", "task"):
+        journal = Journal(path)
+        await journal.open()
+        with writing_takes_long(path):
+            journal.delivered(change(f"veo3-pro:{cancel}", Phase.COMPLETED), at=NOON)
+            closing = asyncio.ensure_future(journal.aclose())
+            await asyncio.sleep(0)
+            if cancel == "task":
+                closing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await closing
+        with anyio.CancelScope() as scope:
+            scope.cancel()
+            await journal.aclose()
+
+        after = Journal(path)
+        assert await after.pending() == []
+        await after.aclose()
+
+
+def test_fault_23_an_ending_loop_leaves_nothing_half(path: Path, transactions: list[int]) -> None:
+    """A program that cancels every task, ours too, can still close the journal and reopen it."""
+
+    async def first_life() -> list[type[BaseException]]:
+        journal = Journal(path)
+        await journal.accept(["veo3-pro:before"], at=NOON)
+        with writing_takes_long(path):
+            waiters = [
+                asyncio.ensure_future(journal.accept([f"veo3-pro:{n}", f"veo3-pro:{n}b"], at=NOON))
+                for n in range(2)
+            ]
+            await begun(transactions, 2)
+            for task in asyncio.all_tasks() - {asyncio.current_task(), *waiters}:
+                task.cancel()
+            outcomes = await asyncio.gather(*waiters, return_exceptions=True)
+        await journal.aclose()
+        return [type(outcome) for outcome in outcomes]
+
+    async def second_life() -> set[str | None]:
+        journal = Journal(path)
+        ids = await pending_ids(journal)
+        await journal.aclose()
+        return set(ids)
+
+    assert asyncio.run(first_life()) == [JournalError, JournalError]
+    found = asyncio.run(second_life())
+    assert "veo3-pro:before" in found
+    assert all((f"veo3-pro:{n}" in found) == (f"veo3-pro:{n}b" in found) for n in range(2))
+
+
+def test_a_journal_moves_with_its_file_mode_only(path: Path) -> None:
+    """A journal that exists already keeps the mode that its owner gave it."""
+
+    async def life() -> None:
+        journal = Journal(path)
+        await journal.open()
+        await journal.aclose()
+
+    asyncio.run(life())
+    os.chmod(path, 0o640)
+    asyncio.run(life())
+
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
