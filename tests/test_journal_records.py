@@ -1,0 +1,158 @@
+"""Rows and values of the journal: what goes in comes out."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import pickle
+import sqlite3
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from veo3_async import _errors, _records
+from veo3_async._errors import Veo3Error
+from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
+MOMENTS = st.floats(0, 4_000_000_000)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=5,
+)
+TASKS = st.builds(
+    VideoTask,
+    id=TEXTS,
+    status=TEXTS,
+    running=st.none() | st.booleans(),
+    created_at=st.none() | st.integers(0, 2**60),
+    images=st.lists(st.builds(SourceImage, media_id=TEXTS), max_size=2).map(tuple),
+    req=st.none() | st.builds(GenerationRequest, prompt=TEXTS),
+    video_url=st.none() | TEXTS,
+    extra=st.dictionaries(TEXTS, JSON, max_size=3),
+)
+ERRORS = st.builds(
+    lambda name, message, **evidence: getattr(_errors, name)(message, **evidence),
+    st.sampled_from([name for name in _errors.__all__ if name != "StillPending"]),
+    TEXTS,
+    request_id=st.just("veo3-pro:1"),
+    http_status=st.none() | st.integers(100, 599),
+    err_code=st.none() | st.integers(-20_000, 0),
+    attempts=st.integers(0, 1000),
+    elapsed=st.none() | st.floats(0, 1e6),
+)
+ENDS = st.builds(
+    Transition,
+    request_id=st.just("veo3-pro:1"),
+    phase=st.sampled_from(Phase),
+    previous=st.none(),
+    status=TEXTS,
+    task=TASKS,
+    observed_at=MOMENTS.map(lambda at: round(at, 3)),
+    final=st.just(True),
+    error=st.none() | ERRORS,
+)
+
+
+@contextlib.contextmanager
+def database() -> Iterator[sqlite3.Connection]:
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        for migration in _records.MIGRATIONS:
+            for statement in migration:
+                connection.execute(statement)
+        yield connection
+
+
+def stored(statement: str, row: _records.Row) -> _records.Pending:
+    """Return what comes back of a row that was written."""
+    with database() as connection:
+        connection.execute(statement, row)
+        return _records.pending(connection.execute(_records.PENDING).fetchone())
+
+
+@given(ENDS)
+def test_an_end_is_restored(end: Transition) -> None:
+    """Every end comes back equal, its error with the same class and evidence and the task."""
+    final = stored(_records.RECORD, _records.record_row(end)).final
+
+    assert final is not None
+    assert msgspec.structs.replace(final, error=None) == msgspec.structs.replace(end, error=None)
+    assert type(final.error) is type(end.error)
+    if end.error is not None and final.error is not None:
+        assert vars(final.error) == vars(end.error) | {"task": end.task}
+        assert vars(pickle.loads(pickle.dumps(final.error))) == vars(final.error)
+
+
+@given(st.text(), st.none() | st.text(), MOMENTS)
+def test_any_prompt_is_kept(prompt: str, image: str | None, at: float) -> None:
+    """A prompt comes back as it was; only what has no UTF-8 is spelled out."""
+    task = stored(_records.INTEND, _records.intend_row(prompt, "veo3-pro", image, at))
+
+    assert task.prompt is not None
+    assert task.prompt == prompt.encode(errors="backslashreplace").decode()
+    assert (task.image is None) == (image is None)
+    assert task.since == pytest.approx(at, abs=0.001)
+
+
+@given(MOMENTS, MOMENTS)
+def test_times_are_sqlites_own(one: float, other: float) -> None:
+    """SQLite reads our times as they are meant, and their order is that of the moments."""
+    with database() as connection:
+        query = "SELECT (julianday(?) - 2440587.5) * 86400"
+        [read] = connection.execute(query, (_records.stamp(one),)).fetchone()
+
+    assert read == pytest.approx(one, abs=0.002)
+    assert _records.moment(_records.stamp(one)) == pytest.approx(one, abs=0.001)
+    assert (_records.stamp(one) < _records.stamp(other)) <= (one < other)
+
+
+def test_a_time_is_utc() -> None:
+    """A time is spelled as ``datetime('now')`` spells it, with milliseconds."""
+    noon = datetime.datetime(2025, 6, 15, 12, tzinfo=datetime.UTC).timestamp()
+
+    assert _records.stamp(noon + 0.0625) == "2025-06-15 12:00:00.062"
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("phase", "asleep"), ("since", "yesterday"), ("finished_at", "x"), ("error", "{"), ("task", "[]")],
+)
+def test_a_row_that_makes_no_sense_is_a_value_error(column: str, value: Any) -> None:
+    """Whatever somebody has spoiled, it is one kind of error."""
+    end = Transition(
+        request_id="veo3-pro:1",
+        phase=Phase.FAILED,
+        previous=None,
+        status="failed",
+        task=VideoTask(),
+        observed_at=0.0,
+        final=True,
+        error=Veo3Error("gave up"),
+    )
+    with database() as connection:
+        connection.execute(_records.RECORD, _records.record_row(end))
+        connection.execute(f"UPDATE tasks SET {column} = ?", (value,))
+        row = connection.execute(_records.PENDING).fetchone()
+
+    with pytest.raises(ValueError, match=r"."):
+        _records.pending(row)
+
+
+def test_an_error_of_an_unknown_class_is_still_an_error() -> None:
+    """What another version called otherwise comes back as the base of all."""
+    with database() as connection:
+        connection.execute(
+            "INSERT INTO tasks (request_id, phase, status, since, finished_at, error)"
+            " VALUES ('veo3-pro:1', 'failed', '', '2025-06-15', '2025-06-15', ?)",
+            ('{"message": "gave up", "type": "annotations"}',),
+        )
+        task = _records.pending(connection.execute(_records.PENDING).fetchone())
+
+    assert task.final is not None
+    assert type(task.final.error) is Veo3Error
+    assert task.final.task == VideoTask()
