@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import blockbuster
 import hypothesis
@@ -35,11 +35,32 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     return "asyncio", {"loop_factory": VirtualTimeLoop}
 
 
+class _Blocked(blockbuster.BlockingError):
+    """A blocking call on the loop; noted, for the library may take it for a fault and go on."""
+
+    noted: ClassVar[list[str]] = []
+
+    def __init__(self, func: str) -> None:
+        super().__init__(func)
+        self.noted.append(func)
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _nothing_blocks() -> Iterator[None]:
-    """Fail a test in which the library makes a blocking call on the event loop."""
-    with blockbuster.blockbuster_ctx("veo3_async"):
+def _watch_for_blocking_calls() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch, blockbuster.blockbuster_ctx("veo3_async") as calls:
+        patch.setattr(blockbuster.blockbuster, "BlockingError", _Blocked)
+        # Where log records go to is the app's choice; here it is a file of pytest's.
+        for name in ("io.TextIOWrapper.write", "io.BufferedWriter.write"):
+            calls.functions[name].can_block_in("logging/__init__.py", "emit")
         yield
+
+
+@pytest.fixture(autouse=True)
+def blocking_calls() -> Iterator[list[str]]:
+    """Fail a test in which the library makes a blocking call on the event loop."""
+    _Blocked.noted.clear()
+    yield _Blocked.noted
+    assert _Blocked.noted == []
 
 
 @pytest.fixture(scope="session", autouse=True)
