@@ -105,7 +105,6 @@ class _Means(msgspec.Struct, frozen=True, kw_only=True):
     session: aiohttp.ClientSession
     proxy: str | None
     threads: anyio.CapacityLimiter
-    sleep: Callable[[float], Awaitable[None]]
     max_bytes: int
 
 
@@ -115,7 +114,6 @@ class Downloader:
     :param limit: Downloads at once, at least 1; the others wait for their turn.
     :param max_bytes: The largest film that is accepted, in bytes.
     :param proxy: URL of an HTTP proxy, or None for none; the environment is not looked at.
-    :param sleep: Waits so many seconds between two attempts.
     :raises ValueError: A number is out of its range.
 
     Needs no event loop to be made; belongs to the one of its first download.
@@ -127,7 +125,6 @@ class Downloader:
         limit: int = 4,
         max_bytes: int = 2 * 1024**3,
         proxy: str | None = None,
-        sleep: Callable[[float], Awaitable[None]] = anyio.sleep,
     ) -> None:
         for name, value in (("limit", limit), ("max_bytes", max_bytes)):
             if value < 1:
@@ -136,7 +133,6 @@ class Downloader:
         self._limit = limit
         self._max_bytes = max_bytes
         self._proxy = proxy
-        self._sleep = sleep
         self._means: _Means | None = None
         self._threads = anyio.CapacityLimiter(limit)
         self._turns = asyncio.Semaphore(limit)
@@ -244,7 +240,6 @@ class Downloader:
             session=session,
             proxy=self._proxy,
             threads=self._threads,
-            sleep=self._sleep,
             max_bytes=self._max_bytes,
         )
 
@@ -431,7 +426,7 @@ class _Job:
         jitter = backoff(Streak(faults=idle), plan.kind, 0.0, random.random())  # noqa: S311 - jitter
         seconds = (plan.retry_after or 0.0) + jitter
         _logger.debug("%s: %s; asked again in %.1f s", shown(self._url), plan.reason, seconds)
-        await self._means.sleep(seconds)
+        await anyio.sleep(seconds)
 
     def _report(self, done: int, total: int | None, *, is_last: bool = False) -> None:
         now = math.inf if is_last else asyncio.get_running_loop().time()
