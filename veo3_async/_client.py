@@ -412,7 +412,8 @@ class Veo3Client:
             scope.cancel()
         if self._runner is not None:
             self._runner.cancel()
-            await asyncio.wait({self._runner})
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({self._runner})
 
     def __del__(self) -> None:
         runner = getattr(self, "_runner", None)
@@ -521,7 +522,7 @@ async def _run(poller: Poller, *parts: _Closable) -> None:
             reason = reason.exceptions[0]
         _log.error("polling has stopped: %r", reason)
     finally:
-        poller.fail(reason)
+        poller.end(reason)
         with anyio.CancelScope(shield=True):
             for part in parts:
                 await part.aclose()

@@ -66,6 +66,7 @@ class Dispatcher(Generic[_E]):
         self._handle: Callable[[_E, float], Awaitable[None]] | None = None
         self._idle: list[_Slot[_E]] = []
         self._workers: anyio.abc.TaskGroup | None = None
+        self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self.throttle: Final = Throttle(max_rate, self._loop.time())
         self.in_flight = 0
@@ -111,7 +112,11 @@ class Dispatcher(Generic[_E]):
         """Make a single call in its turn, before the entries that are due.
 
         Returns its permit, for `learn`, and what came of it.
+
+        :raises ClientClosed: Nothing goes any more.
         """
+        if self._stopped:
+            raise _stopped()
         turn: asyncio.Future[float] = self._loop.create_future()
         self._turns.append(turn)
         self._pump()
@@ -154,12 +159,13 @@ class Dispatcher(Generic[_E]):
 
     def _stop(self) -> None:
         """Let nothing go any more: a worker has ended, which none does by itself."""
+        self._stopped = True
         self._workers = None
         if self._timer is not None:
             self._timer.cancel()
         for turn in self._turns:
             if not turn.done():
-                turn.set_exception(ClientClosed("the client stopped before this call's turn"))
+                turn.set_exception(_stopped())
 
     def _give_back(self, taken: float) -> None:
         self.in_flight -= 1
@@ -233,3 +239,7 @@ class Dispatcher(Generic[_E]):
                 claim = slot.claim
         finally:
             self._stop()
+
+
+def _stopped() -> ClientClosed:
+    return ClientClosed("the client stopped before this call had its turn")

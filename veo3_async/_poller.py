@@ -82,6 +82,7 @@ class Poller:
         self._jobs: dict[str, Job] = {}
         self._mailboxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
         self._transitions = 0
+        self._ended: BaseException | None = None
         self._hook_failed = False
         self._journal_failed = False
 
@@ -101,6 +102,8 @@ class Poller:
         :param timeout: Seconds after which what is unfinished ends, or None.
         """
         self._mailboxes.add(mailbox)
+        if self._ended is not None:
+            mailbox.fail(self._ended)
         if timeout is not None:
             mailbox.deadline = self._loop.call_later(timeout, self._expire, mailbox, timeout)
 
@@ -139,6 +142,11 @@ class Poller:
         self.dispatcher.clear()
         for mailbox in tuple(self._mailboxes):
             mailbox.fail(error)
+
+    def end(self, reason: BaseException) -> None:
+        """End every watch with an error, those that come too late included."""
+        self._ended = reason
+        self.fail(reason)
 
     def eta(self, mailbox: Mailbox, request_id: str) -> Eta | None:
         """Return what is left for an id that the mailbox waits for, or None where unknown."""
@@ -231,6 +239,8 @@ class Poller:
             self._finish(mailbox, request_id, error)
         if mailbox.states:
             self._loop.call_soon(self._expire, mailbox, timeout)
+        else:
+            mailbox.finish()
 
     def _finish(self, mailbox: Mailbox, request_id: str, error: Veo3Error) -> None:
         """End an id of one mailbox, while its task goes on."""

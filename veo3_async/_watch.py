@@ -128,13 +128,17 @@ class Mailbox:
         self._failure = failure
         self._wake.set()
 
-    def close(self) -> None:
-        """End the stream at once."""
+    def finish(self) -> None:
+        """End the stream when all is read that is there, even if it was to be kept open."""
         self._keep_open = False
         self.states.clear()
         self._stop_clock()
-        self._unread.clear()
         self._wake.set()
+
+    def close(self) -> None:
+        """End the stream at once."""
+        self._unread.clear()
+        self.finish()
 
     async def take(self) -> Transition:
         """Return the next transition.
