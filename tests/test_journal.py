@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 import stat
 import textwrap
@@ -376,15 +375,17 @@ async def test_what_comes_in_while_a_commit_runs_is_one_transaction(
     journal: Journal, path: Path, transactions: list[int]
 ) -> None:
     """A hundred waiters cost two commits, not a hundred."""
+
+    async def accept(request_id: str) -> None:
+        await journal.accept([request_id], at=NOON)
+
     await journal.open()
     async with anyio.create_task_group() as tasks:
         with writing_takes_long(path):
-            tasks.start_soon(lambda: journal.accept(["veo3-pro:first"], at=NOON))
+            tasks.start_soon(accept, "veo3-pro:first")
             await begun(transactions, 2)
             for number in range(100):
-                tasks.start_soon(
-                    lambda number=number: journal.accept([f"veo3-pro:{number}"], at=NOON)
-                )
+                tasks.start_soon(accept, f"veo3-pro:{number}")
             await asyncio.sleep(0)
 
     assert transactions == [1, 1, 100]
@@ -467,7 +468,7 @@ async def test_fault_23_a_cancelled_close_closes(path: Path) -> None:
 def test_fault_23_an_ending_loop_leaves_nothing_half(path: Path, transactions: list[int]) -> None:
     """A program that cancels every task, ours too, can still close the journal and reopen it."""
 
-    async def first_life() -> list[type[BaseException]]:
+    async def first_life() -> list[object]:
         journal = Journal(path)
         await journal.accept(["veo3-pro:before"], at=NOON)
         with writing_takes_long(path):
@@ -503,7 +504,7 @@ def test_a_journal_moves_with_its_file_mode_only(path: Path) -> None:
         await journal.aclose()
 
     asyncio.run(life())
-    os.chmod(path, 0o640)
+    path.chmod(0o640)
     asyncio.run(life())
 
     assert stat.S_IMODE(path.stat().st_mode) == 0o640

@@ -34,7 +34,7 @@ def memory_disk(tmp_path: Path) -> Iterator[Path]:
     """Mount a disk of 1 MB, which only root may."""
     place = tmp_path / "disk"
     place.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
+    mount: list[str | Path] = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place]
     if shutil.which("mount") is None or subprocess.run(mount, check=False).returncode != 0:
         pytest.skip("mounting a small disk needs root")
     yield place
@@ -208,7 +208,7 @@ async def test_fault_38_locked_by_another_process(path: Path) -> None:
         "asyncio.run(main())"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", program, path]
+    command: list[str | Path] = [sys.executable, "-c", program, path]
     journal = Journal(path)
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
         assert other.stdout is not None

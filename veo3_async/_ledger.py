@@ -213,7 +213,7 @@ def _connect(path: str) -> sqlite3.Connection:
     )
 
 
-def _pragma(connection: sqlite3.Connection, text: str) -> Any:
+def _pragma(connection: sqlite3.Connection, text: str) -> Any:  # noqa: ANN401 - each has its own
     row = connection.execute(f"PRAGMA {text}").fetchone()
     return None if row is None else row[0]
 
