@@ -12,10 +12,10 @@ import os
 import pathlib
 import random
 import re
-import struct
-import subprocess
 import shutil
 import ssl
+import struct
+import subprocess
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
@@ -254,18 +254,14 @@ async def test_fault_34_object_changed_between_two_attempts(
 
 async def test_fault_34_range_is_ignored(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """A server that answers a Range with the whole gets the file begun again."""
-    script = in_turn(
-        serving(FILM, sent=2_000_000), lambda _: Answer(200, {"ETag": '"1"'}, FILM)
-    )
+    script = in_turn(serving(FILM, sent=2_000_000), lambda _: Answer(200, {"ETag": '"1"'}, FILM))
     async with hosting(script) as host:
         path = await downloader.download(host.url, tmp_path / "film.mp4")
     assert FILM == path.read_bytes()
     assert [0, 2_000_000] == host.starts
 
 
-async def test_fault_34_more_than_announced(
-    downloader: Downloader, tmp_path: pathlib.Path
-) -> None:
+async def test_fault_34_more_than_announced(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """A rest that is longer than its Content-Range says is not trusted; the film begins again."""
 
     def too_long(asked: Asked) -> Answer:
@@ -525,9 +521,7 @@ async def test_passing_faults_are_waited_out(
     assert [True] * 5 == in_bounds
 
 
-async def test_passing_faults_without_end(
-    downloader: Downloader, tmp_path: pathlib.Path
-) -> None:
+async def test_passing_faults_without_end(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """After 8 attempts in a row without a new byte it says what is kept; the next call goes on."""
     script = in_turn(serving(SMALL, sent=5000), *[always(Answer(502))] * 8, serving(SMALL))
     async with hosting(script) as host:
@@ -590,8 +584,8 @@ async def test_no_connection_is_a_passing_fault(
 async def test_fault_18_certificate(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """A server that cannot prove who it is is not asked again."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(  # noqa: S603, ASYNC221 - quick, and the arguments are ours
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]  # noqa: S607
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
         + ["-nodes", "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(cert)],
         check=True,
         capture_output=True,
@@ -761,7 +755,9 @@ async def test_downloads_share_one_limit(tmp_path: pathlib.Path) -> None:
     """With a limit of 2, six downloads come two at a time."""
     downloader = Downloader(limit=2)
     async with hosting(serving(SMALL)) as host, asyncio.TaskGroup() as group:
-        calls = [group.create_task(downloader.download(host.url, tmp_path / f"{n}")) for n in range(6)]
+        calls = [
+            group.create_task(downloader.download(host.url, tmp_path / f"{n}")) for n in range(6)
+        ]
         await asyncio.wait(calls)
         assert 6 == len(host.asked)
         assert host.most_open <= 2

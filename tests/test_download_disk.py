@@ -326,10 +326,10 @@ def small_disk(tmp_path: pathlib.Path) -> Iterator[pathlib.Path]:
     folder = tmp_path / "disk"
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(folder)]
-    if subprocess.run(command, capture_output=True, check=False).returncode:  # noqa: S603
+    if subprocess.run(command, capture_output=True, check=False).returncode:
         pytest.skip("may not mount a tmpfs")
     yield folder
-    subprocess.run(["umount", str(folder)], check=True)  # noqa: S603, S607
+    subprocess.run(["umount", str(folder)], check=True)
 
 
 async def test_fault_36_disk_full(
@@ -345,7 +345,7 @@ async def test_fault_36_disk_full(
     kept = json.loads((small_disk / "storm.mp4.part.json").read_text())["done"]
     assert 0 < kept <= (small_disk / "storm.mp4.part").stat().st_size
     ballast.unlink()
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)  # noqa: ASYNC221, S603, S607
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     await downloader.download(url, final)
     assert server.film_of(url) == final.read_bytes()
 

@@ -102,7 +102,7 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
     (folder / "conf").write_text(CONFIGURATION.format(folder=folder, port=port))
     user = ["-g", f"user {folder.owner()};"] if os.geteuid() == 0 else []
     command = [NGINX, "-p", str(folder), "-c", str(folder / "conf"), *user]
-    process = subprocess.Popen(command)  # noqa: S603
+    process = subprocess.Popen(command)
     try:
         wait_for(port)
         yield Nginx(folder, port)
@@ -189,7 +189,9 @@ async def test_416(nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path)
     record = tmp_path / "film.mp4.part.json"
     kept = msgspec.json.decode(record.read_bytes())
     size = nginx.film.stat().st_size
-    record.write_bytes(msgspec.json.encode(kept | {"url": nginx.url(), "done": size, "total": None}))
+    record.write_bytes(
+        msgspec.json.encode(kept | {"url": nginx.url(), "done": size, "total": None})
+    )
     (tmp_path / "film.mp4.part").write_bytes(nginx.film.read_bytes())
     path = await downloader.download(nginx.url(), tmp_path / "film.mp4")
     assert digest(nginx.film) == digest(path)

@@ -38,7 +38,7 @@ async def test_it_takes_options(veo3_server):
 
 def run(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     # Installed, the plugin has an entry point; here it is loaded by name in either case.
-    return subprocess.run(  # noqa: S603 - our own interpreter
+    return subprocess.run(
         [sys.executable, *arguments],
         cwd=cwd,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_ADDOPTS": ""},

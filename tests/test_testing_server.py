@@ -538,4 +538,4 @@ async def test_it_has_no_url_before_it_is_started() -> None:
 def test_it_listens_on_the_loopback_only() -> None:
     """Any other host is refused: the fake has no defences."""
     with pytest.raises(ValueError, match="host is one of"):
-        FakeVeo3(host="0.0.0.0")  # noqa: S104 - refused
+        FakeVeo3(host="0.0.0.0")

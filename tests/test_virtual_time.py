@@ -84,7 +84,7 @@ async def test_a_blocking_call_is_noted_even_where_it_is_swallowed(
 
     class Sleepy(FixedPacing):
         def delay(self, progress: Progress, rand: float) -> float:
-            time.sleep(0.001)  # noqa: ASYNC251 - the point
+            time.sleep(0.001)
             return super().delay(progress, rand)
 
     client: Veo3Client = make_client(pacing=Sleepy())

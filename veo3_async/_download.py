@@ -143,7 +143,7 @@ class Downloader:
         state = "closed" if self._closed else f"{len(self._jobs)} running, {self._limit} at once"
         return f"<Downloader: {state}>"
 
-    async def download(  # noqa: PLR0913 - all by name but two
+    async def download(
         self,
         source: VideoTask | str,
         path: str | os.PathLike[str],
@@ -423,7 +423,7 @@ class _Job:
         raise self._error(reason, expired.status)
 
     async def _pause(self, plan: Again, idle: int) -> None:
-        jitter = backoff(Streak(faults=idle), plan.kind, 0.0, random.random())  # noqa: S311 - jitter
+        jitter = backoff(Streak(faults=idle), plan.kind, 0.0, random.random())
         seconds = (plan.retry_after or 0.0) + jitter
         _logger.debug("%s: %s; asked again in %.1f s", shown(self._url), plan.reason, seconds)
         await anyio.sleep(seconds)

@@ -139,11 +139,11 @@ def judge(reply: Reply, kept: Kept | None, *, max_bytes: int, wall_now: float) -
     :param wall_now: Seconds since the epoch, for a ``Retry-After`` that is a date.
     """
     status = reply.status
-    if status == 200:  # noqa: PLR2004 - statuses are their own names
+    if status == 200:
         return _whole(reply, max_bytes)
-    if kept is not None and status == 206:  # noqa: PLR2004
+    if kept is not None and status == 206:
         return _rest(reply, kept, max_bytes)
-    if kept is not None and status == 416:  # noqa: PLR2004
+    if kept is not None and status == 416:
         return _nothing_left(reply, kept)
     if status in _REDIRECTS and (location := reply.headers.get("Location")):
         return Redirect(location)
@@ -188,7 +188,7 @@ def _nothing_left(reply: Reply, kept: Kept) -> Plan:
 
 def _fault(reply: Reply, wall_now: float) -> Plan:
     problem = problem_of(reply, None, wall_now=wall_now)
-    passes = reply.status in _PASSING or reply.status >= 500 or reply.status < 300  # noqa: PLR2004
+    passes = reply.status in _PASSING or reply.status >= 500 or reply.status < 300
     reason = f"the server answered with HTTP {reply.status}"
     if not passes:
         return Refuse(reason=reason, status=reply.status)

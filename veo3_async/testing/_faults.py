@@ -164,7 +164,7 @@ class Rules:
     def __len__(self) -> int:
         return sum(rule.times != 0 for rules in self._rules.values() for rule in rules)
 
-    def add(  # noqa: PLR0913 - one row of a table
+    def add(
         self,
         fault: Fault,
         *,

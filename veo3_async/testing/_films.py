@@ -104,7 +104,7 @@ class Excerpt(msgspec.Struct, frozen=True):
 
 @functools.lru_cache(maxsize=16)
 def _noise(seed: str) -> bytes:
-    return random.Random(seed).randbytes(_BLOCK)  # noqa: S311 - noise, not secrets
+    return random.Random(seed).randbytes(_BLOCK)
 
 
 def requested_range(said: str | None, size: int) -> tuple[int, int] | None:

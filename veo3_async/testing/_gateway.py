@@ -101,7 +101,7 @@ class _Task(msgspec.Struct):
 class Gateway:
     """The tasks, the rules, and the answers."""
 
-    def __init__(  # noqa: PLR0913 - the options of `FakeVeo3`
+    def __init__(
         self,
         *,
         api_key: str,
@@ -118,7 +118,7 @@ class Gateway:
         if envelope not in get_args(Envelope):
             message = f"envelope is one of {', '.join(get_args(Envelope))}, not {envelope!r}"
             raise ValueError(message)
-        self.rng: Final = Random(seed)  # noqa: S311 - a fake, repeatable by its seed
+        self.rng: Final = Random(seed)
         self.rules: Final = Rules()
         self.tasks: Final[dict[str, _Task]] = {}
         self.films: Final[dict[str, Film]] = {}

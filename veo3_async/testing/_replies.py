@@ -97,7 +97,7 @@ def replacement(fault: Status | Body | Redirect) -> Answer:
             return Answer(code, {"Location": location}, b"")
 
 
-def task_body(  # noqa: PLR0913 - the row of a table
+def task_body(
     fields: dict[str, Any],
     *,
     request_id: str,

@@ -62,7 +62,7 @@ class FakeVeo3:
     :raises ValueError: A number is out of its range, or the host is not the loopback.
     """
 
-    def __init__(  # noqa: PLR0913 - each is optional and named
+    def __init__(
         self,
         *,
         api_key: str = "test-key",
@@ -196,7 +196,7 @@ class FakeVeo3:
         waits = begins == "first_poll"
         return self._gateway.add(request_id, life, SAMPLE, now=_now(), waits=waits)
 
-    def fault(  # noqa: PLR0913 - each is optional and named
+    def fault(
         self,
         fault: Fault,
         *,
