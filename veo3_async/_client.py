@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
 import anyio
 
@@ -345,7 +345,7 @@ class Veo3Client:
         self,
         *,
         until: Until = "best",
-        timeout: float | datetime.timedelta | None = None,
+        timeout: float | datetime.timedelta | None = None,  # noqa: ASYNC109 - ends in StillPending
         keep_open: bool = False,
     ) -> Watch:
         """Return a `Watch` over everything in the journal that is unfinished or undelivered.
@@ -386,7 +386,7 @@ class Veo3Client:
             oldest=None,
         )
 
-    async def __aenter__(self) -> Veo3Client:
+    async def __aenter__(self) -> Self:
         self._started()
         if self._journal is not None:
             await self._journal.open()  # trouble shows now

@@ -73,8 +73,8 @@ def final_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
     :param name: The file's name in a folder.
     """
     text = os.fspath(path)
-    if os.path.isdir(text) or text.endswith(os.sep):
-        text = os.path.join(text, name)
+    if os.path.isdir(text) or text.endswith(os.sep):  # noqa: PTH112 - a Path drops the slash
+        text = os.path.join(text, name)  # noqa: PTH118
     folder, last = os.path.split(text)
     return pathlib.Path(os.path.realpath(folder or os.curdir), last)
 

@@ -402,7 +402,7 @@ class Poller:
         )
         try:
             self._on_poll(report)
-        except Exception:
+        except Exception:  # noqa: BLE001 - a hook is not to end the polling
             if not self._hook_failed:
                 _log.exception("on_poll raised; this is said once, and polling goes on")
             self._hook_failed = True

@@ -7,7 +7,7 @@ import collections
 import copy
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 import msgspec
 
@@ -240,7 +240,7 @@ class Watch:
         """Return how long the video of an id will take, or None where nothing is known."""
         return self._subscriptions.eta(self._mailbox, request_id)
 
-    def __aiter__(self) -> Watch:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Transition:
@@ -248,7 +248,7 @@ class Watch:
         self._handed_out = await self._mailbox.take()
         return self._handed_out
 
-    async def __aenter__(self) -> Watch:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(

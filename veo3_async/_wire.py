@@ -379,7 +379,7 @@ def _build(cls: type[_T], content: dict[str, Any]) -> _T:
     return cls(**fields, extra=extra)
 
 
-def _convert(name: str, value: object, wanted: Any) -> object:
+def _convert(name: str, value: object, wanted: object) -> object:
     if name in {"video_url", "upsample_video_url"}:
         return _video_url(value)
     if wanted is _NESTED_REQUEST:
