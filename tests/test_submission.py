@@ -1,0 +1,168 @@
+"""How a task is submitted, and what every reply to it means."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from veo3_async import (
+    AuthenticationError,
+    InvalidRequest,
+    QuotaExceeded,
+    ServiceUnavailable,
+    SubmitUncertain,
+    Veo3Error,
+)
+from veo3_async._submission import (
+    SubmitVerdict,
+    submit_call,
+    submit_error,
+    submit_verdict,
+    submitted_id,
+)
+from veo3_async._wire import Kind, Problem, Reply
+
+REPLIES = pathlib.Path(__file__).with_name("replies")
+ID = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
+LAMP = "https://example.com/lamp.jpg"
+
+
+def build(
+    prompt: Any = "a lamp", image: Any = None, model: Any = "veo3-pro", extra: Any = None
+) -> tuple[str, dict[str, Any]]:
+    call = submit_call(prompt, image=image, model=model, extra=extra)
+    assert call.method == "POST"
+    assert call.body is not None
+    return call.target, json.loads(call.body)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "body"),
+    [
+        ({}, "veo3-pro", {"text_prompt": "a lamp"}),
+        ({"prompt": "这张图片有什么"}, "veo3-pro", {"text_prompt": "这张图片有什么"}),
+        ({"model": "veo3-fast"}, "veo3-fast", {"text_prompt": "a lamp"}),
+        (
+            {"image": LAMP},
+            "veo3-pro-frames",
+            {"text_prompt": "a lamp", "input_image": LAMP},
+        ),
+        (
+            {"image": LAMP, "model": "veo3-fast-frames"},
+            "veo3-fast-frames",
+            {"text_prompt": "a lamp", "input_image": LAMP},
+        ),
+        (
+            {"extra": {"aspect_ratio": "16:9"}},
+            "veo3-pro",
+            {"text_prompt": "a lamp", "aspect_ratio": "16:9"},
+        ),
+    ],
+)
+def test_request_is_spelled_as_the_wire_page_says(
+    arguments: dict[str, Any], path: str, body: dict[str, Any]
+) -> None:
+    """Text goes to the model's path, an image to its ``-frames`` path, unknown fields along."""
+    assert build(**arguments) == (f"/302/submit/{path}", body)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({"prompt": ""}, "the prompt is empty"),
+        ({"prompt": " \n"}, "the prompt is empty"),
+        ({"prompt": None}, "the prompt is empty"),
+        ({"prompt": "\ud800"}, "cannot be sent as JSON"),
+        ({"image": "/tmp/lamp.jpg"}, "public http"),
+        ({"image": "file:///tmp/lamp.jpg"}, "public http"),
+        ({"image": "data:image/png;base64,AAAA"}, "public http"),
+        ({"image": "https://"}, "public http"),
+        ({"image": "https://[::1"}, "public http"),
+        ({"image": "https://example.com/a\nb"}, "public http"),
+        ({"image": pathlib.Path("lamp.jpg")}, "public http"),
+        ({"model": "../secrets"}, "not a model name"),
+        ({"model": "veo3-pro-frames"}, "pass image="),
+        ({"extra": {"text_prompt": "twice"}}, "extra repeats text_prompt"),
+        ({"extra": {"x": object()}}, "cannot be sent as JSON"),
+    ],
+)
+def test_what_cannot_be_sent_is_refused_with_what_to_do(
+    arguments: dict[str, Any], said: str
+) -> None:
+    """Bad input is an `InvalidRequest` that names the fault, before anything is sent."""
+    with pytest.raises(InvalidRequest, match=said):
+        build(**arguments)
+
+
+@pytest.mark.parametrize(
+    "envelope",
+    [
+        json.loads((REPLIES / "submitted.json").read_text()),
+        {"task_id": ID},
+        {"request_id": ID},
+        {"id": ID},
+        {"data": ID},
+        {"data": {"task_id": ID}},
+        {"data": {"request_id": ID}},
+        {"data": {"id": ID, "status": "pending"}},
+        {"task_id": None, "data": {"id": ID}},
+        {"task_id": "", "request_id": ID},
+    ],
+)
+def test_id_is_found_in_every_envelope_that_was_seen(envelope: dict[str, Any]) -> None:
+    """Whatever deployment answers, the id comes out."""
+    reply = Reply(200, {}, json.dumps(envelope).encode())
+    assert submitted_id(reply, wall_now=0.0) == ID
+
+
+@given(status=st.integers(200, 599), body=st.binary())
+def test_any_reply_to_a_submission_is_an_id_or_a_problem(status: int, body: bytes) -> None:
+    """Nothing that a server answers raises."""
+    assert isinstance(submitted_id(Reply(status, {}, body), wall_now=0.0), str | Problem)
+
+
+NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
+
+
+@pytest.mark.parametrize(
+    ("kind", "status", "verdict", "error"),
+    [
+        (Kind.CONNECT, None, NOT_ARRIVED, ServiceUnavailable),
+        (Kind.DNS, None, NOT_ARRIVED, ServiceUnavailable),
+        (Kind.LOCAL, None, NOT_ARRIVED, ServiceUnavailable),
+        (Kind.THROTTLED, 429, NOT_ARRIVED, ServiceUnavailable),
+        (Kind.OVERLOADED, 503, NOT_ARRIVED, ServiceUnavailable),
+        (Kind.OVERLOADED, 200, REFUSED, ServiceUnavailable),
+        (Kind.CERTIFICATE, None, REFUSED, ServiceUnavailable),
+        (Kind.AUTHENTICATION, 401, REFUSED, AuthenticationError),
+        (Kind.QUOTA, 402, REFUSED, QuotaExceeded),
+        (Kind.QUOTA, 429, REFUSED, QuotaExceeded),
+        (Kind.INVALID, 400, REFUSED, InvalidRequest),
+        (Kind.TIMEOUT, None, UNCERTAIN, SubmitUncertain),
+        (Kind.RESET, None, UNCERTAIN, SubmitUncertain),
+        (Kind.SERVER, 500, UNCERTAIN, SubmitUncertain),
+        (Kind.SERVER, 502, UNCERTAIN, SubmitUncertain),
+        (Kind.SERVER, 504, UNCERTAIN, SubmitUncertain),
+        (Kind.UNEXPECTED, 200, UNCERTAIN, SubmitUncertain),
+    ],
+)
+def test_fault_33_only_what_certainly_did_not_arrive_may_be_sent_again(
+    kind: Kind, status: int | None, verdict: SubmitVerdict, error: type[Veo3Error]
+) -> None:
+    """No connection, 429 and 503 prove that no task exists; silence proves nothing."""
+    problem = Problem(kind=kind, message="so it was", http_status=status)
+    assert submit_verdict(problem) is verdict
+    raised = submit_error(problem, attempts=2, elapsed=1.5)
+    assert type(raised) is error
+    assert (raised.attempts, raised.elapsed, raised.http_status) == (2, 1.5, status)
+
+
+def test_every_kind_of_problem_has_a_verdict() -> None:
+    """No kind is left to chance: what is not known to be refused is uncertain."""
+    for kind in Kind:
+        assert submit_verdict(Problem(kind=kind, message="")) in SubmitVerdict

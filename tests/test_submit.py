@@ -1,0 +1,264 @@
+"""Submitting over real HTTP: once, or not at all, or it says that it does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import pathlib
+import time
+from typing import Any
+
+import pytest
+from conftest import MakeClient
+
+from veo3_async import (
+    AuthenticationError,
+    InvalidRequest,
+    JournalError,
+    Phase,
+    QuotaExceeded,
+    ServiceUnavailable,
+    SubmitUncertain,
+    Veo3Client,
+    Watch,
+)
+from veo3_async.testing import Cut, FakeVeo3, Fault, HangUp, Silence, Slow, Status
+
+pytestmark = pytest.mark.anyio
+
+
+def posts(server: FakeVeo3) -> list[Any]:
+    return [r for r in server.requests if r.method == "POST"]
+
+
+async def test_submitted_task_is_watched_to_its_video(server: FakeVeo3, veo: Veo3Client) -> None:
+    """The id that a submission returns is one that ``wait`` takes."""
+    request_id = await veo.submit("a lamp", image="https://example.com/lamp.jpg")
+    task = await veo.wait(request_id)
+    assert task.best_url is not None
+    (post,) = posts(server)
+    assert post.path == "/302/submit/veo3-pro-frames"
+    assert json.loads(post.body) == {
+        "text_prompt": "a lamp",
+        "input_image": "https://example.com/lamp.jpg",
+    }
+
+
+@pytest.mark.parametrize(
+    "fault", [HangUp(), HangUp(reset=True), Silence(), Cut(), Status(500), Status(502), Status(504)]
+)
+async def test_fault_33_lost_answer_is_never_sent_again(
+    server: FakeVeo3, veo: Veo3Client, fault: Fault
+) -> None:
+    """A submission that may have arrived is sent once, and the error says so."""
+    server.fault(fault, on="submit")
+    with pytest.raises(SubmitUncertain, match="may have been charged"):
+        await veo.submit("a lamp")
+    assert len(posts(server)) == 1
+
+
+@pytest.mark.parametrize("code", [429, 503])
+async def test_fault_33_refusal_for_want_of_capacity_is_sent_again(
+    server: FakeVeo3, veo: Veo3Client, code: int
+) -> None:
+    """429 and 503 prove that no task exists, so the submission goes on when they have passed."""
+    server.fault(Status(code, retry_after="2"), on="submit", times=2)
+    request_id = await veo.submit("a lamp")
+    assert len(posts(server)) == 3
+    assert server.ids == [request_id]
+
+
+async def test_fault_33_server_that_never_has_capacity_ends_it(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """After five tries the submission is given up, and certainly has made no task."""
+    server.fault(Status(503), on="submit")
+    with pytest.raises(ServiceUnavailable) as caught:
+        await veo.submit("a lamp")
+    assert (caught.value.attempts, len(posts(server)), server.ids) == (5, 5, [])
+
+
+async def test_fault_33_no_connection_is_tried_again(make_client: MakeClient) -> None:
+    """Nothing was sent where nobody listened, so nothing is uncertain."""
+    veo = make_client(base_url="http://127.0.0.1:1")
+    with pytest.raises(ServiceUnavailable) as caught:
+        await veo.submit("a lamp")
+    assert caught.value.attempts == 5
+
+
+async def test_fault_33_submission_never_reuses_a_connection(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """A kept connection that the server has just hung up would make every answer uncertain."""
+    await veo.fetch(server.add())
+    server.fault(HangUp(reused_only=True), on="submit")
+    for _ in range(3):
+        await veo.submit("a lamp")
+    assert len({post.connection for post in posts(server)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("code", "err_code", "error"),
+    [
+        (400, -10011, InvalidRequest),
+        (401, -10001, AuthenticationError),
+        (402, -10004, QuotaExceeded),
+    ],
+)
+async def test_refusal_says_who_must_act(
+    server: FakeVeo3, veo: Veo3Client, code: int, err_code: int, error: type[Exception]
+) -> None:
+    """What the service refuses is sent once and is the error of the one who must act."""
+    server.fault(Status(code, err_code=err_code), on="submit")
+    with pytest.raises(error):
+        await veo.submit("a lamp")
+    assert len(posts(server)) == 1
+
+
+async def test_bad_prompt_is_refused_before_anything_is_sent(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """An empty prompt or a local image costs no request."""
+    with pytest.raises(InvalidRequest):
+        await veo.submit("")
+    with pytest.raises(InvalidRequest, match="web server"):
+        await veo.submit("a lamp", image="lamp.jpg")
+    assert server.requests == []
+
+
+# --- with a journal -------------------------------------------------------------------------
+
+
+async def test_journal_knows_what_was_submitted_and_what_was_delivered(
+    make_client: MakeClient, tmp_path: pathlib.Path
+) -> None:
+    """A task is pending from its submission until its end was dealt with."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    request_id = await veo.submit("a lamp")
+    (owed,) = await veo.pending()
+    assert (owed.request_id, owed.prompt, owed.phase) == (request_id, "a lamp", Phase.QUEUED)
+    await veo.wait(request_id)
+    assert await veo.pending() == []
+
+
+async def test_fault_37_killed_between_two_submissions_resumes_both(
+    make_client: MakeClient, tmp_path: pathlib.Path
+) -> None:
+    """What the first process accepted, the second one watches to its end."""
+    first = make_client(journal=tmp_path / "veo3.db")
+    ids = {await first.submit("a lamp"), await first.submit("a lighthouse")}
+    await first.aclose()
+    second = make_client(journal=tmp_path / "veo3.db")
+    ends = {c.request_id: c.phase async for c in await second.resume() if c.final}
+    assert ends == dict.fromkeys(ids, Phase.COMPLETED)
+    assert await second.pending() == []
+
+
+async def deal_with(changes: Watch, *, raising: bool) -> None:
+    """Read a watch as a bot would that breaks off at the end, or fails over it."""
+    async with changes:
+        async for change in changes:
+            if change.final and raising:
+                raise ZeroDivisionError
+            if change.final:
+                break
+
+
+async def test_fault_24_end_that_a_consumer_failed_over_is_told_again(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """A consumer that raises over a final transition gets it again, even if the service forgot."""
+    first = make_client(journal=tmp_path / "veo3.db")
+    request_id = await first.submit("a lamp")
+    with pytest.raises(ZeroDivisionError):
+        await deal_with(first.watch(request_id), raising=True)
+    await first.aclose()
+    server.fault(Status(404))
+    second = make_client(journal=tmp_path / "veo3.db")
+    (told,) = [change async for change in await second.resume()]
+    assert (told.final, told.phase, told.error) == (True, Phase.COMPLETED, None)
+
+
+async def test_end_that_a_consumer_left_with_in_peace_is_not_told_again(
+    make_client: MakeClient, tmp_path: pathlib.Path
+) -> None:
+    """Leaving the watch without an error says that its last transition was dealt with."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    await deal_with(veo.watch(await veo.submit("a lamp")), raising=False)
+    assert await veo.pending() == []
+
+
+async def test_fault_33_uncertain_submission_is_listed_in_doubt(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """Who pays can see what may have been charged, with the prompt and the time."""
+    server.fault(HangUp(), on="submit")
+    veo = make_client(journal=tmp_path / "veo3.db")
+    with pytest.raises(SubmitUncertain):
+        await veo.submit("a lamp")
+    (owed,) = await veo.pending()
+    assert owed.in_doubt
+    assert owed.prompt == "a lamp"
+    assert owed.submitted_at is not None
+    assert abs(owed.submitted_at - time.time()) < 60
+
+
+async def test_refused_submission_is_not_owed(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """What certainly made no task is closed in the journal."""
+    server.fault(Status(402), on="submit")
+    veo = make_client(journal=tmp_path / "veo3.db")
+    with pytest.raises(QuotaExceeded):
+        await veo.submit("a lamp")
+    assert await veo.pending() == []
+
+
+async def test_fault_23_cancelled_submission_stays_in_doubt(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """A caller that gives up while the request is under way leaves a trace of it."""
+    server.fault(Slow(20), on="submit")
+    veo = make_client(journal=tmp_path / "veo3.db")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await veo.submit("a lamp")
+    (owed,) = await veo.pending()
+    assert owed.in_doubt
+
+
+async def test_fault_38_ids_that_cannot_be_written_end_and_others_go_on(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """Accepting fails loudly when the file is gone, and what was accepted is polled on."""
+    path = tmp_path / "veo3.db"
+    veo = make_client(journal=path)
+    accepted = server.add()
+    changes = veo.watch(accepted)
+    assert (await anext(changes)).phase is Phase.QUEUED
+    for file in tmp_path.iterdir():
+        file.unlink()
+    late = server.add()
+    changes.add(late)
+    change = await anext(c async for c in changes if c.request_id == late)
+    assert change.final
+    assert isinstance(change.error, JournalError)
+    before = len(server.polls_of(accepted))
+    await asyncio.sleep(20)
+    assert len(server.polls_of(accepted)) > before
+    assert server.polls_of(late) == []
+
+
+async def test_journal_that_cannot_be_opened_is_told_on_entering(
+    make_client: MakeClient, tmp_path: pathlib.Path
+) -> None:
+    """Trouble with the file shows before the first task, and says what to do."""
+    (tmp_path / "veo3.db").write_bytes(b"no database" * 100)
+    with pytest.raises(JournalError, match=r"veo3\.db"):
+        await make_client(journal=tmp_path / "veo3.db").__aenter__()
+
+
+async def test_pending_without_a_journal_says_what_is_missing(veo: Veo3Client) -> None:
+    """The error tells how to make a client with a journal."""
+    with pytest.raises(JournalError, match="journal="):
+        await veo.pending()
