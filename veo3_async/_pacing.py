@@ -21,6 +21,7 @@ __all__ = [
     "Pacing",
     "Progress",
     "seconds",
+    "share",
 ]
 
 
@@ -91,7 +92,7 @@ class FixedPacing:
 
     def __init__(self, interval: float | datetime.timedelta = 10.0, *, jitter: float = 0.1) -> None:
         self.interval: Final = seconds("interval", interval)
-        self.jitter: Final = _share("jitter", jitter)
+        self.jitter: Final = share("jitter", jitter)
 
     def __repr__(self) -> str:
         return f"FixedPacing({self.interval:g}, jitter={self.jitter:g})"
@@ -138,7 +139,7 @@ class BackoffPacing:
             message = f"factor is a number of at least 1, not {factor!r}"
             raise ValueError(message)
         self.factor: Final = factor
-        self.jitter: Final = _share("jitter", jitter)
+        self.jitter: Final = share("jitter", jitter)
 
     def __repr__(self) -> str:
         return f"BackoffPacing({self.initial:g}, {self.maximum:g}, factor={self.factor:g})"
@@ -176,7 +177,12 @@ def seconds(name: str, value: float | datetime.timedelta) -> float:
     return float(value)
 
 
-def _share(name: str, value: float) -> float:
+def share(name: str, value: float) -> float:
+    """Return a share of 1.
+
+    :param name: What the caller calls it, for the message.
+    :raises ValueError: It is not between 0 and 1.
+    """
     if not 0 <= value <= 1:
         message = f"{name} is between 0 and 1, not {value!r}"
         raise ValueError(message)

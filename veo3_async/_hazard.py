@@ -1,0 +1,208 @@
+"""How likely a phase is to end now, learned from phases that ended and phases that go on.
+
+The time since a phase began is cut into bins, narrow at first and ever wider. Of each bin two
+numbers are kept: the phases that ended in it, and the seconds that phases were seen to spend in
+it, whether they ended there or not; so what still runs counts as what it is, not ended yet.
+Their quotient is the hazard: ends a second, among what has lasted so long.
+
+Evidence fades by the evidence that comes after it in the same bin, never by a clock: a bin
+speaks of the last tasks that came as far as it, be that an hour or a month ago.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import operator
+from bisect import bisect_right
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+__all__ = ["BINS", "DOCUMENTED_SECONDS", "LEAST", "MOST", "Evidence", "Integral", "Kept", "rounded"]
+
+DOCUMENTED_SECONDS: Final = 334.7
+"""From ``created_at`` to ``completed_at`` of the one finished task on 302.AI's page."""
+
+_PER_OCTAVE: Final = 16
+_OFFSET: Final = 10.0  # seconds: the first bin is 0.44 s wide, late ones 4.4 % of their age
+_EDGES: Final = tuple(
+    _OFFSET * (2 ** (place / _PER_OCTAVE) - 1) for place in range(10 * _PER_OCTAVE + 1)
+)
+"""Where the bins begin, in seconds; the last begins after 2.8 hours and has no end."""
+
+_WIDTHS: Final = (*(end - begin for begin, end in itertools.pairwise(_EDGES)), _EDGES[-1])
+"""In seconds; the last counts as wide as it begins late."""
+
+BINS: Final = len(_EDGES)
+
+_PRIOR_HAZARD: Final = 1 / DOCUMENTED_SECONDS
+_PRIOR_LEAST: Final = 0.5  # tasks; for ever, so that what never happened stays possible
+_PRIOR_AT_FIRST: Final = 8.0  # tasks more, while no end was seen; half of it after four
+
+_STRIDES: Final = (1, 2, 4, 8)
+_REACH: Final = sum(_STRIDES)
+
+
+LEAST: Final = 0.001  # of a task or a second: what is less was forgotten
+MOST: Final = 1e9
+
+
+class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Evidence as it is stored."""
+
+    ended: dict[int, float]
+    """Phases that ended, by bin; bins without any are left out."""
+    exposed: list[float]
+    """Seconds at risk in each bin, from the first on; bins that nothing came to are left out."""
+
+
+class Evidence:
+    """What was seen of how long one phase lasts.
+
+    :param half_life: Tasks that come through a bin until what it held counts half.
+    """
+
+    __slots__ = ("_ended", "_exposed", "_half_life")
+
+    def __init__(self, half_life: float) -> None:
+        self._half_life: Final = half_life
+        self._ended = [0.0] * BINS
+        self._exposed = [0.0] * BINS
+
+    def went_on(self, since: float, until: float) -> None:
+        """Learn that the phase of some task lasted on from one age to another, in seconds.
+
+        Ages that make no sense teach nothing.
+        """
+        if not 0 <= since < until < math.inf:
+            return
+        place, last = _bin(since), _bin(until)
+        while place < last:
+            self._expose(place, _EDGES[place + 1] - since)
+            place += 1
+            since = _EDGES[place]
+        self._expose(place, min(until - since, _WIDTHS[place]))
+
+    def ended_at(self, age: float) -> None:
+        """Learn that the phase of some task ended when it was so many seconds old."""
+        if math.isfinite(age):
+            place = _bin(age)
+            self._fade(place, tasks=1.0)
+            self._ended[place] += 1
+
+    def hazard(self) -> list[float]:
+        """Return the ends a second in each bin, smoothed; above 0 everywhere.
+
+        How far to smooth is what the evidence itself says: of some widths the one that
+        foretells each end best from all the others (leave-one-out likelihood). Few tasks or a
+        broad hump want a wide one, many tasks or a sharp peak a narrow one. Where nothing was
+        seen, the hazard is that of the documented task.
+        """
+        top = min(BINS, max(_used(self._ended), _used(self._exposed)) + _REACH)
+        ended, exposed = self._ended[:top], self._exposed[:top]
+        tasks = _PRIOR_LEAST + _PRIOR_AT_FIRST / (1 + sum(ended) / 4)
+        prior = [tasks * width for width in _WIDTHS[:top]]
+        best, chosen = -math.inf, list[float]()
+        near_ended, near_exposed, own = ended, exposed, 1.0
+        for stride in _STRIDES:
+            near_ended, near_exposed = _smooth(near_ended, stride), _smooth(near_exposed, stride)
+            own /= 2  # what a bin keeps of itself
+            others = [near - own * min(end, 1) for near, end in zip(near_ended, ended, strict=True)]
+            hazard = list(map(_quotient, near_ended, near_exposed, prior))
+            foretold = map(_quotient, others, near_exposed, prior)
+            likelihood = sum(
+                end * math.log(rate) for end, rate in zip(ended, foretold, strict=True) if end
+            ) - math.fsum(map(operator.mul, exposed, hazard))
+            if likelihood > best:
+                best, chosen = likelihood, hazard
+        return chosen + [_PRIOR_HAZARD] * (BINS - top)
+
+    def kept(self) -> Kept:
+        """Return a copy to be stored, exact to about four digits."""
+        return Kept(
+            ended={place: rounded(end) for place, end in enumerate(self._ended) if rounded(end)},
+            exposed=[rounded(lasted) for lasted in self._exposed[: _used(self._exposed)]],
+        )
+
+    def learn(self, kept: Kept) -> None:
+        """Take what was stored in place of what is known.
+
+        :raises ValueError: There are more bins than exist, or numbers that can count nothing.
+        """
+        numbers = [*kept.ended.values(), *kept.exposed]
+        if not all(0 <= number <= MOST for number in numbers):
+            message = "evidence is a finite number of tasks and seconds, not below 0"
+            raise ValueError(message)
+        if len(kept.exposed) > BINS or not all(0 <= place < BINS for place in kept.ended):
+            message = f"evidence of more than {BINS} bins"
+            raise ValueError(message)
+        self._ended = [kept.ended.get(place, 0.0) for place in range(BINS)]
+        self._exposed = kept.exposed + [0.0] * (BINS - len(kept.exposed))
+
+    def _expose(self, place: int, lasted: float) -> None:
+        self._fade(place, tasks=lasted / _WIDTHS[place])
+        self._exposed[place] += lasted
+
+    def _fade(self, place: int, *, tasks: float) -> None:
+        kept = 2 ** (-tasks / self._half_life)
+        self._ended[place] *= kept
+        self._exposed[place] *= kept
+
+
+class Integral:
+    """The running integral over a phase's age of a rate that is constant in each bin.
+
+    :param rates: Events a second, above 0, one for each bin.
+    """
+
+    __slots__ = ("_rates", "_sums")
+
+    def __init__(self, rates: Sequence[float]) -> None:
+        self._rates: Final = rates
+        pieces = itertools.accumulate(map(operator.mul, rates, _WIDTHS), initial=0.0)
+        self._sums: Final = list(itertools.islice(pieces, BINS))
+
+    def until(self, age: float) -> float:
+        """Return the events from age 0 to an age, both in seconds."""
+        place = _bin(age)
+        return self._sums[place] + (age - _EDGES[place]) * self._rates[place]
+
+    def reaches(self, events: float) -> float:
+        """Return the age in seconds up to which there are so many events, at least 0."""
+        place = bisect_right(self._sums, events) - 1
+        return _EDGES[place] + (events - self._sums[place]) / self._rates[place]
+
+    def spent(self) -> list[float]:
+        """Return the seconds in each bin of a phase that ends at this rate, on average."""
+        seconds = [
+            math.exp(-before) * -math.expm1(-rate * width) / rate
+            for before, rate, width in zip(self._sums, self._rates, _WIDTHS, strict=True)
+        ]
+        seconds[-1] = math.exp(-self._sums[-1]) / self._rates[-1]  # that bin has no end
+        return seconds
+
+
+def _bin(age: float) -> int:
+    return max(0, bisect_right(_EDGES, age) - 1)
+
+
+def _used(column: list[float]) -> int:
+    return next((place + 1 for place in reversed(range(BINS)) if column[place]), 1)
+
+
+def _smooth(column: list[float], stride: int) -> list[float]:
+    # One step of the "à trous" cascade: twice the width at each, at the same small cost.
+    before = column[:1] * stride + column[:-stride]
+    after = column[stride:] + column[-1:] * stride
+    return [(a + b + b + c) / 4 for a, b, c in zip(before, column, after, strict=True)]
+
+
+def _quotient(ended: float, exposed: float, prior: float) -> float:
+    return (ended + prior * _PRIOR_HAZARD) / (exposed + prior)
+
+
+def rounded(number: float) -> float:
+    """Return a number of tasks or seconds as it is stored; 0 for what is as good as forgotten."""
+    return float(f"{number:.4g}") if number >= LEAST else 0.0
