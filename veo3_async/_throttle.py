@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["Cubic", "Throttle", "cubic_rate"]
+__all__ = ["Ceiling", "Cubic", "Throttle", "cubic_rate"]
 
 _BETA: Final = 0.7
 _SCALE: Final = 0.4
@@ -19,9 +19,14 @@ _MIN_RATE: Final = 0.5
 _BURST_SECONDS: Final = 0.1
 _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
 
-_CEILING_SHARE: Final = 0.95
-_CEILING_HOLD: Final = 10.0
-_MAX_CEILING_HOLD: Final = 60.0
+_LIMIT_SECONDS: Final = 1.0  # limits are counted by the second
+_STEP: Final = 0.05
+_MAX_STEP: Final = 0.3
+_GROWTH: Final = 0.01
+_GROWTH_SECONDS: Final = 3.0
+_HOLD: Final = 10.0
+_HOLD_GROWTH: Final = 3.0
+_MAX_HOLD: Final = 300.0
 
 _PAUSE_JITTER: Final = 0.1
 _FAILED_PROBE_PAUSE: Final = 1.0
@@ -90,6 +95,57 @@ def cubic_rate(last_max: float, since: float) -> float:
     return float(_SCALE * (since - flat) ** 3 + last_max)
 
 
+class Ceiling:
+    """A steady limit, kept a little below of.
+
+    CUBIC alone runs into such a limit every few seconds. So once most requests are served and
+    one is refused, stay under that rate; look again after 10 s, by small steps that double
+    every 3 s, and later and later (at most 5 minutes) while the limit proves steady.
+    """
+
+    __slots__ = ("_base", "_hold", "_served", "_step", "_until", "height")
+
+    def __init__(self) -> None:
+        self.height = math.inf
+        """Requests a second; infinite while no limit is known."""
+        self._base = math.inf
+        self._hold = _HOLD
+        self._step = _STEP
+        self._until = -math.inf
+        self._served = 1.0  # share since the last cut, smoothed over about a second
+
+    def succeeded(self, now: float, rate: float) -> None:
+        """Count a request that was served, and rise when the time has come.
+
+        :param rate: Requests a second that are allowed.
+        """
+        self._count(1.0, rate)
+        if now >= self._until:
+            steps = 2.0 ** min((now - self._until) / _GROWTH_SECONDS, 64.0)
+            self.height = self._base * (1 + _GROWTH * steps)
+
+    def refused(self, rate: float) -> None:
+        """Count a request that was not served."""
+        self._count(0.0, rate)
+
+    def cut(self, now: float, rate: float) -> None:
+        """Come down to a little below a rate at which some were refused."""
+        served, self._served = self._served, 1.0
+        if served < 1 / 2:
+            return  # an outage, or a limit that is far exceeded: CUBIC finds the way
+        if now < self._until:  # still on the way down
+            self._step = min(_MAX_STEP, self._step * 2)
+        else:
+            steady = rate / 2 < self._base < math.inf
+            self._hold = min(_MAX_HOLD, self._hold * _HOLD_GROWTH) if steady else _HOLD
+            self._step = _STEP
+        self._base = self.height = rate * min(1 - self._step, served)
+        self._until = now + self._hold
+
+    def _count(self, served: float, rate: float) -> None:
+        self._served += (served - self._served) / (1 + rate)
+
+
 class Throttle:
     """Permits for physical requests.
 
@@ -104,8 +160,6 @@ class Throttle:
 
     __slots__ = (
         "_ceiling",
-        "_ceiling_hold",
-        "_ceiling_until",
         "_cubic",
         "_failed_probes",
         "_last_cut",
@@ -129,9 +183,7 @@ class Throttle:
         self._limited_seconds = 0.0
         self._reason: str | None = None
         self._last_cut = -math.inf
-        self._ceiling = math.inf
-        self._ceiling_until = -math.inf
-        self._ceiling_hold = _CEILING_HOLD
+        self._ceiling: Ceiling = Ceiling()
         self._paused_until = -math.inf
         self._probe_due = False
         self._probe_taken: float | None = None
@@ -151,7 +203,7 @@ class Throttle:
         """Requests a second that are allowed at present."""
         if not self._limited:
             return self.max_rate
-        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling), _MIN_RATE))
+        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling.height), _MIN_RATE))
 
     @property
     def reason(self) -> str | None:
@@ -168,8 +220,8 @@ class Throttle:
 
         ``inf`` says that the end of another's request decides.
         """
-        if now < self._paused_until:
-            return self._paused_until - now
+        if now <= self._paused_until:  # the probe is known by its time, later than all before
+            return math.nextafter(self._paused_until, math.inf) - now
         if self._probe_taken is not None:
             return math.inf
         self._refill(now)
@@ -183,13 +235,13 @@ class Throttle:
 
     def succeeded(self, taken: float, now: float) -> None:
         """Learn that the server served a request, whatever it said."""
-        self._end_probe(taken, passed=True)
+        self._refill(now)
+        self._end_probe(taken, now, passed=True)
+        if taken >= self._last_cut:
+            self._ceiling.succeeded(now, self.rate)
         if not self._limited:
             return
-        self._refill(now)
         self._cubic.succeeded(now)
-        if now >= self._ceiling_until:
-            self._ceiling = math.inf
         if self.rate >= self.max_rate and not self._probe_due:
             self._limited = False
 
@@ -203,11 +255,15 @@ class Throttle:
         :param rand: A random number, 0 ≤ rand < 1.
         """
         self._refill(now)
-        probe_failed = self._end_probe(taken, passed=False)
+        probe_failed = self._end_probe(taken, now, passed=False)
+        allowed = self.rate
+        if taken >= self._last_cut:
+            self._ceiling.refused(allowed)
         self._limit(reason)
-        if taken >= self._last_cut:  # what was sent before the cut says nothing new
+        # What was sent before the cut, or is counted together with that, says nothing new.
+        if taken >= self._last_cut + _LIMIT_SECONDS:
             self._last_cut = now
-            self._set_ceiling(now)
+            self._ceiling.cut(now, allowed)
             self._cubic.throttled(now)
         self._tokens = min(self._tokens, self._capacity())
         if retry_after is not None:
@@ -219,7 +275,7 @@ class Throttle:
     def failed(self, taken: float, now: float, *, rand: float) -> None:
         """Learn that a request ended without a word about capacity."""
         self._refill(now)
-        if self._end_probe(taken, passed=False):
+        if self._end_probe(taken, now, passed=False):
             self._pause(now + self._probe_pause(rand))
 
     def abandoned(self, taken: float) -> None:
@@ -248,19 +304,6 @@ class Throttle:
         self._limited = True
         self._reason = reason
 
-    def _set_ceiling(self, now: float) -> None:
-        # CUBIC alone runs into a steady limit every few seconds. Where we were really sending
-        # at the rate allowed, stay a little below what was refused, and look again later and
-        # later while the limit proves steady.
-        sending = self._cubic.measured
-        if sending < self.rate / 2:
-            return
-        steady = now < self._ceiling_until + _CEILING_HOLD
-        hold = self._ceiling_hold * 2 if steady else _CEILING_HOLD
-        self._ceiling_hold = min(_MAX_CEILING_HOLD, hold)
-        self._ceiling = _CEILING_SHARE * min(sending, self.rate)
-        self._ceiling_until = now + self._ceiling_hold
-
     def _pause(self, until: float) -> None:
         self._paused_until = max(self._paused_until, until)
         self._probe_due = True
@@ -270,13 +313,13 @@ class Throttle:
         self._failed_probes += 1
         return float(min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2)
 
-    def _end_probe(self, taken: float, *, passed: bool) -> bool:
+    def _end_probe(self, taken: float, now: float, *, passed: bool) -> bool:
         """Return whether this request was the probe, and it did not pass."""
         if self._probe_taken is None or self._probe_taken != taken:
             return False
         self._probe_taken = None
         if passed:
-            self._probe_due = False
+            self._probe_due = now < self._paused_until  # another reply asked for a longer pause
             self._failed_probes = 0
             self._tokens = 0.0
         return not passed
