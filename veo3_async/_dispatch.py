@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
 import anyio
-import anyio.abc
 import msgspec
 
 from veo3_async._agenda import Agenda, Entry
@@ -65,7 +64,9 @@ class Dispatcher(Generic[_E]):
         self._turns: collections.deque[asyncio.Future[float]] = collections.deque()
         self._handle: Callable[[_E, float], Awaitable[None]] | None = None
         self._idle: list[_Slot[_E]] = []
-        self._workers: anyio.abc.TaskGroup | None = None
+        self._unserved: collections.deque[_Claim[_E]] = collections.deque()
+        self._wanted = asyncio.Event()
+        self._runs = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self.throttle: Final = Throttle(max_rate, self._loop.time())
@@ -81,19 +82,24 @@ class Dispatcher(Generic[_E]):
     def __repr__(self) -> str:
         return f"<Dispatcher: {self._agenda!r}, {self.in_flight} in flight, {self.throttle!r}>"
 
-    async def run(self, handle: Callable[[_E, float], Awaitable[None]]) -> NoReturn:
+    async def run(self, handle: Callable[[_E, float], Awaitable[None]]) -> None:
         """Hand due entries, each with its permit, to ``handle``, until cancelled.
 
         ``handle`` must `send` once. What it raises comes out.
         """
         self._handle = handle
-        async with anyio.create_task_group() as self._workers:
-            self._pump()
+        async with anyio.create_task_group() as workers:
             try:
-                await anyio.sleep_forever()
+                self._runs = True
+                self._pump()
+                while True:
+                    # Here, for a task group is not to be used from a callback of the loop.
+                    while self._unserved:
+                        workers.start_soon(self._work, self._unserved.popleft())
+                    self._wanted.clear()
+                    await self._wanted.wait()
             finally:
                 self._stop()
-        raise AssertionError  # pragma: no cover - sleep_forever does not return
 
     def put(self, entry: _E, due: float) -> None:
         """Plan an entry for a moment of the loop's clock, or plan it anew."""
@@ -160,7 +166,7 @@ class Dispatcher(Generic[_E]):
     def _stop(self) -> None:
         """Let nothing go any more: a worker has ended, which none does by itself."""
         self._stopped = True
-        self._workers = None
+        self._runs = False
         if self._timer is not None:
             self._timer.cancel()
         for turn in self._turns:
@@ -174,7 +180,7 @@ class Dispatcher(Generic[_E]):
 
     def _pump(self) -> None:
         """Let go whatever may go now, and set the timer for what may go next."""
-        if self._workers is None:
+        if not self._runs:
             return
         while self.in_flight < self._max_in_flight:
             now = self._loop.time()
@@ -216,8 +222,8 @@ class Dispatcher(Generic[_E]):
 
     def _hand_over(self, claim: _Claim[_E]) -> None:
         if not self._idle:
-            assert self._workers is not None  # noqa: S101 - `_pump` looked
-            self._workers.start_soon(self._work, claim)
+            self._unserved.append(claim)
+            self._wanted.set()
             return
         slot = self._idle.pop()
         slot.claim = claim

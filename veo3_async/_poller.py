@@ -89,12 +89,11 @@ class Poller:
     def __repr__(self) -> str:
         return f"<Poller: {len(self._jobs)} ids, {self.dispatcher!r}>"
 
-    async def run(self) -> NoReturn:
+    async def run(self) -> None:
         """Poll until cancelled. An error of the pacing, or a bug, comes out."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._accept)
             await self.dispatcher.run(self._poll)
-        raise AssertionError  # pragma: no cover - the dispatcher does not return
 
     def register(self, mailbox: Mailbox, timeout: float | None) -> None:
         """Take charge of a mailbox; its ids come with `subscribe`.
