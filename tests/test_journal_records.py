@@ -68,7 +68,7 @@ def database() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def stored(statement: str, row: _records.Row) -> _records.Pending:
+def stored(statement: str, row: _records.Parameters) -> _records.Pending:
     """Return what comes back of a row that was written."""
     with database() as connection:
         connection.execute(statement, row)
@@ -78,7 +78,7 @@ def stored(statement: str, row: _records.Row) -> _records.Pending:
 @given(ENDS)
 def test_an_end_is_restored(end: Transition) -> None:
     """Every end comes back equal, its error with the same class and evidence and the task."""
-    final = stored(_records.RECORD, _records.record_row(end)).final
+    final = stored(_records.RECORD, _records.record(end)).final
 
     assert final is not None
     assert msgspec.structs.replace(final, error=None) == msgspec.structs.replace(end, error=None)
@@ -91,7 +91,7 @@ def test_an_end_is_restored(end: Transition) -> None:
 @given(st.text(), st.none() | st.text(), MOMENTS)
 def test_any_prompt_is_kept(prompt: str, image: str | None, at: float) -> None:
     """A prompt comes back as it was; only what has no UTF-8 is spelled out."""
-    task = stored(_records.INTEND, _records.intend_row(prompt, "veo3-pro", image, at))
+    task = stored(_records.INTEND, _records.intend(prompt, "veo3-pro", image, at))
 
     assert task.prompt is not None
     assert task.prompt == prompt.encode(errors="backslashreplace").decode()
@@ -141,7 +141,7 @@ def test_a_row_that_makes_no_sense_is_a_value_error(column: str, value: Any) -> 
         error=Veo3Error("gave up"),
     )
     with database() as connection:
-        connection.execute(_records.RECORD, _records.record_row(end))
+        connection.execute(_records.RECORD, _records.record(end))
         connection.execute(f"UPDATE tasks SET {column} = ?", (value,))
         row = connection.execute(_records.PENDING).fetchone()
 

@@ -89,7 +89,7 @@ class Journal:
         Until `submitted` or `refused` follows, it is in doubt. A caller that is cancelled here
         has sent nothing, so its intent is not.
         """
-        row = _records.intend_row(prompt, model, image, at)
+        row = _records.intend(prompt, model, image, at)
         keys: list[int] = []
 
         def work(cursor: sqlite3.Cursor) -> int:
@@ -99,7 +99,7 @@ class Journal:
 
         def withdraw(cursor: sqlite3.Cursor) -> None:
             reason = "cancelled before it was sent"
-            rows = [_records.refused_row(key, reason, at) for key in keys]
+            rows = [_records.refused(key, reason, at) for key in keys]
             cursor.executemany(_records.REFUSED, rows)
 
         try:
@@ -115,9 +115,9 @@ class Journal:
         """
 
         def work(cursor: sqlite3.Cursor) -> None:
-            cursor.execute(_records.SUBMITTED, (intent, request_id, _records.stamp(at)))
+            cursor.execute(_records.SUBMITTED, _records.submitted(intent, request_id, at))
             if cursor.rowcount == 0:  # somebody has deleted the intent
-                cursor.executemany(_records.ACCEPT, _records.accept_rows([request_id], at))
+                cursor.executemany(_records.ACCEPT, _records.accept([request_id], at))
 
         await self._do(work, request_id)
 
@@ -126,7 +126,7 @@ class Journal:
 
         :param intent: Also the `Pending.key` of a submission in doubt that a person has settled.
         """
-        row = _records.refused_row(intent, reason, at)
+        row = _records.refused(intent, reason, at)
         await self._do(lambda cursor: cursor.execute(_records.REFUSED, row))
 
     async def accept(self, request_ids: Iterable[str], *, at: float) -> None:
@@ -135,11 +135,11 @@ class Journal:
         An id that is pending already stays as it is, with its end if that is known and was not
         delivered; one whose end was delivered is pending anew.
         """
-        if rows := list(request_ids):
+        if ids := list(request_ids):
 
             def work(cursor: sqlite3.Cursor) -> None:
                 self._prune(cursor, at)
-                cursor.executemany(_records.ACCEPT, _records.accept_rows(rows, at))
+                cursor.executemany(_records.ACCEPT, _records.accept(ids, at))
 
             await self._do(work)
 
@@ -148,7 +148,7 @@ class Journal:
 
         A caller's own timeout (`StillPending`) ends no task: it stays unfinished.
         """
-        row = _records.record_row(transition)
+        row = _records.record(transition)
         await self._do(lambda cursor: cursor.execute(_records.RECORD, row), transition.request_id)
 
     def delivered(self, transition: Transition, *, at: float) -> None:
@@ -159,7 +159,7 @@ class Journal:
         no end, and whatever comes after `aclose`, is ignored.
         """
         if _records.is_end(transition) and not self._closed:
-            row = _records.record_row(transition, at)
+            row = _records.record(transition, at)
             self._enqueue(_Job(lambda cursor: cursor.execute(_records.RECORD, row)))
 
     async def pending(self) -> list[Pending]:
@@ -171,13 +171,14 @@ class Journal:
 
     async def save(self, name: str, content: str) -> None:
         """Keep a text, such as what a pacing has learned, in place of the one of that name."""
-        await self._do(lambda cursor: cursor.execute(_records.SAVE, (name, content)))
+        row = {"name": name, "content": content}
+        await self._do(lambda cursor: cursor.execute(_records.SAVE, row))
 
     async def load(self, name: str) -> str | None:
         """Return the text that was kept under this name, or None."""
 
         def work(cursor: sqlite3.Cursor) -> str | None:
-            row = cursor.execute(_records.LOAD, (name,)).fetchone()
+            row = cursor.execute(_records.LOAD, {"name": name}).fetchone()
             return None if row is None else str(row[0])
 
         return await self._do(work)
@@ -236,7 +237,7 @@ class Journal:
 
     def _prune(self, cursor: sqlite3.Cursor, now: float) -> None:
         if now >= self._prune_at:
-            cursor.execute(_records.FORGET, (_records.stamp(now - self._keep_finished),))
+            cursor.execute(_records.FORGET, _records.forget(now, self._keep_finished))
             self._prune_at = now + _PRUNE_INTERVAL
 
 

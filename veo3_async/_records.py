@@ -22,7 +22,7 @@ from veo3_async import _errors
 from veo3_async._errors import StillPending, Veo3Error
 from veo3_async._models import Phase, Transition, VideoTask
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Pending", "Row"]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "Parameters", "Pending", "Row"]
 
 APPLICATION_ID: Final = 0x5645_4F33
 """``VEO3`` in ASCII; tells our files from those of other programs (``PRAGMA application_id``)."""
@@ -55,8 +55,11 @@ MIGRATIONS: Final = (
 )
 """The statements that lead from each version (``PRAGMA user_version``) to the next, from 0."""
 
+Parameters: TypeAlias = dict[str, str | int | None]
+"""What a statement is executed with, by name."""
+
 Row: TypeAlias = tuple[str | int | None, ...]
-"""The parameters of a statement, or what a query brings."""
+"""What a query brings."""
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,24 +94,26 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
 
 INTEND: Final = """
     INSERT INTO tasks (phase, status, since, model, prompt, image, submitted_at)
-    VALUES ('in doubt', '', ?1, ?2, ?3, ?4, ?1)
+    VALUES ('in doubt', '', :at, :model, :prompt, :image, :at)
 """
 
 LAST_KEY: Final = "SELECT last_insert_rowid()"
 
 # An id that some watch accepted before, and whose row is taken over: it lacks the prompt.
 SUBMITTED: Final = """
-    UPDATE OR REPLACE tasks SET request_id = ?2, phase = 'queued', since = ?3 WHERE key = ?1
+    UPDATE OR REPLACE tasks SET request_id = :request_id, phase = 'queued', since = :at
+    WHERE key = :key
 """
 
 REFUSED: Final = """
-    UPDATE tasks SET phase = 'refused', since = ?2, finished_at = ?2, delivered_at = ?2, error = ?3
-    WHERE key = ?1
+    UPDATE tasks
+    SET phase = 'refused', since = :at, finished_at = :at, delivered_at = :at, error = :error
+    WHERE key = :key
 """
 
 # What is owed already stays as it is; what was delivered is owed again.
 ACCEPT: Final = """
-    INSERT INTO tasks (request_id, phase, status, since) VALUES (?1, 'queued', '', ?2)
+    INSERT INTO tasks (request_id, phase, status, since) VALUES (:request_id, 'queued', '', :at)
     ON CONFLICT (request_id) DO UPDATE SET
       phase = excluded.phase, status = excluded.status, since = excluded.since,
       finished_at = NULL, delivered_at = NULL, error = NULL
@@ -118,7 +123,8 @@ ACCEPT: Final = """
 RECORD: Final = """
     INSERT INTO tasks (request_id, phase, status, since, finished_at, delivered_at,
                        video_url, upsample_video_url, error, task)
-    VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+    VALUES (:request_id, :phase, :status, :since, :finished_at, :delivered_at,
+            :video_url, :upsample_video_url, :error, :task)
     ON CONFLICT (request_id) DO UPDATE SET
       phase = excluded.phase, status = excluded.status, since = excluded.since,
       finished_at = excluded.finished_at, delivered_at = excluded.delivered_at,
@@ -126,10 +132,10 @@ RECORD: Final = """
       error = excluded.error, task = excluded.task
 """
 
-FORGET: Final = "DELETE FROM tasks WHERE delivered_at < ?"
+FORGET: Final = "DELETE FROM tasks WHERE delivered_at < :before"
 
 SAVE: Final = """
-    INSERT INTO notes (name, content) VALUES (?, ?)
+    INSERT INTO notes (name, content) VALUES (:name, :content)
     ON CONFLICT (name) DO UPDATE SET content = excluded.content
 """
 
@@ -144,38 +150,56 @@ class _Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     elapsed: float | None = None
 
 
-def intend_row(prompt: str, model: str, image: str | None, at: float) -> Row:
+def intend(prompt: str, model: str, image: str | None, at: float) -> Parameters:
     """Return the parameters of `INTEND`."""
-    return stamp(at), _text(model), _text(prompt), None if image is None else _text(image)
+    return {
+        "at": stamp(at),
+        "model": _text(model),
+        "prompt": _text(prompt),
+        "image": None if image is None else _text(image),
+    }
 
 
-def refused_row(key: int, reason: str, at: float) -> Row:
+def submitted(key: int, request_id: str, at: float) -> Parameters:
+    """Return the parameters of `SUBMITTED`."""
+    return {"key": key, "request_id": request_id, "at": stamp(at)}
+
+
+def refused(key: int, reason: str, at: float) -> Parameters:
     """Return the parameters of `REFUSED`."""
-    return key, stamp(at), _json(_Fault(_text(reason)))
+    return {"key": key, "at": stamp(at), "error": _json(_Fault(_text(reason)))}
 
 
-def accept_rows(request_ids: Iterable[str], at: float) -> Iterator[Row]:
+def accept(request_ids: Iterable[str], at: float) -> Iterator[Parameters]:
     """Yield the parameters of `ACCEPT`, for each id."""
-    since = stamp(at)
-    return ((request_id, since) for request_id in request_ids)
+    now = stamp(at)
+    return ({"request_id": request_id, "at": now} for request_id in request_ids)
 
 
-def record_row(transition: Transition, delivered_at: float | None = None) -> Row:
+def record(transition: Transition, delivered_at: float | None = None) -> Parameters:
     """Return the parameters of `RECORD`."""
     since = stamp(transition.observed_at)
     task = transition.task
-    return (
-        transition.request_id,
-        transition.phase.value,
-        transition.status,
-        since,
-        since if is_end(transition) else None,
-        None if delivered_at is None else stamp(delivered_at),
-        task.video_url,
-        task.upsample_video_url,
-        None if transition.error is None else _json(_fault(transition.error)),
-        _json(task),
-    )
+    return {
+        "request_id": transition.request_id,
+        "phase": transition.phase.value,
+        "status": transition.status,
+        "since": since,
+        "finished_at": since if is_end(transition) else None,
+        "delivered_at": None if delivered_at is None else stamp(delivered_at),
+        "video_url": task.video_url,
+        "upsample_video_url": task.upsample_video_url,
+        "error": None if transition.error is None else _json(_fault(transition.error)),
+        "task": _json(task),
+    }
+
+
+def forget(now: float, keep: float) -> Parameters:
+    """Return the parameters of `FORGET`.
+
+    :param keep: Seconds that a row stays after its end was delivered.
+    """
+    return {"before": stamp(now - keep)}
 
 
 def is_end(transition: Transition) -> bool:
@@ -216,7 +240,7 @@ PENDING: Final = """
     FROM tasks WHERE delivered_at IS NULL ORDER BY key
 """
 
-LOAD: Final = "SELECT content FROM notes WHERE name = ?"
+LOAD: Final = "SELECT content FROM notes WHERE name = :name"
 
 _ERRORS: Final[dict[str, type[Veo3Error]]] = {n: getattr(_errors, n) for n in _errors.__all__}
 
