@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import math
 from typing import Final
 
@@ -36,10 +38,5 @@ class Quantiles:
         """
         if not self._count:
             return None
-        missing = share * self._count
-        place = 0
-        for place, count in enumerate(self._bins):  # noqa: B007 - used after the loop
-            missing -= count
-            if missing <= 0:
-                break
+        place = bisect.bisect_left(list(itertools.accumulate(self._bins)), share * self._count)
         return _SMALLEST * math.exp(place * _RATIO) if place else 0.0
