@@ -44,6 +44,8 @@ from veo3_async._watch import Watch
 if TYPE_CHECKING:
     from veo3_async._journal import Journal
 
+    __version__: str
+
 __all__ = [
     "AuthenticationError",
     "BackoffPacing",

@@ -85,13 +85,13 @@ class FakeVeo3:
         self.api_key: Final = api_key
         self.requests: Final[list[Received]] = []
         """What arrived, in order; empty with ``record=False``."""
-        self.connections = 0
+        self.connections: int = 0
         """Connections accepted so far."""
-        self.in_flight = 0
+        self.in_flight: int = 0
         """Requests that are being answered."""
-        self.max_in_flight = 0
+        self.max_in_flight: int = 0
         """The most at one moment so far."""
-        self.received = 0
+        self.received: int = 0
         """Requests so far, recorded or not."""
         self._gateway: Final = Gateway(
             api_key=api_key,

@@ -1,0 +1,233 @@
+"""What the public names promise to a type checker. Never run: checked by mypy and basedpyright.
+
+Each function is what somebody who uses the package would write.
+"""
+
+from __future__ import annotations
+
+import datetime
+import pathlib
+from typing import TYPE_CHECKING, Any, Literal, assert_type
+
+import veo3_async
+from veo3_async import (
+    AuthenticationError,
+    BackoffPacing,
+    ClientClosed,
+    CompletedWithoutVideo,
+    DownloadError,
+    Eta,
+    FixedPacing,
+    GenerationRequest,
+    InvalidRequest,
+    Journal,
+    JournalError,
+    Pacing,
+    Pending,
+    Phase,
+    PollReport,
+    Progress,
+    QuotaExceeded,
+    ServiceUnavailable,
+    SourceImage,
+    Stats,
+    StillPending,
+    SubmitUncertain,
+    TaskFailed,
+    TaskNotFound,
+    Transition,
+    UnexpectedReply,
+    Veo3Client,
+    Veo3Error,
+    VideoTask,
+    Watch,
+)
+from veo3_async.testing import FakeVeo3, HangUp, Life, Received, Status
+
+if TYPE_CHECKING:
+    import aiohttp
+
+
+async def watch(veo: Veo3Client, ids: list[str]) -> None:
+    async for change in veo.watch("veo3-pro:1"):
+        assert_type(change, Transition)
+        assert_type(change.request_id, str)
+        assert_type(change.phase, Phase)
+        assert_type(change.previous, Phase | None)
+        assert_type(change.status, str)
+        assert_type(change.task, VideoTask)
+        assert_type(change.observed_at, float)
+        assert_type(change.final, bool)
+        assert_type(change.eta, float | None)
+        assert_type(change.error, Veo3Error | None)
+    async with veo.watch(*ids, until="video", timeout=60, keep_open=True) as changes:
+        assert_type(changes, Watch)
+        assert_type(len(changes), int)
+        assert_type(changes.request_ids, frozenset[str])
+        assert_type(changes.eta("veo3-pro:1"), Eta | None)
+        changes.add("veo3-pro:2", "veo3-pro:3")
+        changes.discard("veo3-pro:2")
+        assert_type(await anext(changes), Transition)
+        assert_type([change async for change in changes], list[Transition])
+        await changes.aclose()
+
+
+async def one_task(veo: Veo3Client) -> None:
+    until: Literal["best", "video"] = "best"
+    assert_type(await veo.wait("veo3-pro:1"), VideoTask)
+    limit = datetime.timedelta(minutes=10)
+    assert_type(await veo.wait("veo3-pro:1", until=until, timeout=limit), VideoTask)
+    assert_type(await veo.fetch("veo3-pro:1"), VideoTask)
+
+
+async def submit_and_download(veo: Veo3Client, task: VideoTask) -> None:
+    request_id = await veo.submit(
+        "a lighthouse in a storm",
+        image="https://example.com/x.jpg",
+        model="veo3-fast",
+        extra={"enable_upsample": True},
+    )
+    assert_type(request_id, str)
+
+    shown: list[float] = []
+
+    def show(done: int, total: int | None) -> None:
+        shown.append(done if total is None else done / total)
+
+    path = await veo.download(task, "storm.mp4", progress=show, resume=False, overwrite=True)
+    assert_type(path, pathlib.Path)
+    await veo.download("https://file.302.ai/x.mp4", path)
+
+
+async def journal() -> None:
+    kept = Journal(pathlib.Path("veo3.db"), keep_finished=datetime.timedelta(days=7))
+    async with Veo3Client(journal=kept) as veo:
+        for pending in await veo.pending():
+            assert_type(pending, Pending)
+            assert_type(pending.request_id, str | None)
+            assert_type(pending.in_doubt, bool)
+            assert_type(pending.final, Transition | None)
+        watch = await veo.resume(until="best", timeout=None, keep_open=False)
+        assert_type(watch, Watch)
+    await kept.aclose()
+
+
+def make_client(session: aiohttp.ClientSession) -> Veo3Client:
+    def on_poll(report: PollReport) -> None:
+        assert_type(report.request_id, str)
+        assert_type(report.attempt, int)
+        assert_type(report.status, int | None)
+        assert_type(report.err_code, int | None)
+        assert_type(report.duration, float)
+        assert_type(report.error, Veo3Error | None)
+        assert_type(report.next_poll_in, float | None)
+
+    return Veo3Client(
+        "key",
+        base_url="https://api.302.ai",
+        model="veo3-pro",
+        session=session,
+        pacing=FixedPacing(datetime.timedelta(seconds=5), jitter=0.2),
+        max_polls_per_second=10,
+        max_connections=8,
+        request_timeout=20.0,
+        journal="veo3.db",
+        proxy="http://127.0.0.1:3128",
+        on_poll=on_poll,
+    )
+
+
+async def lifetime() -> None:
+    class Mine(Veo3Client):
+        """A client of somebody's own."""
+
+    async with Mine() as veo:
+        assert_type(veo, Mine)
+        stats = veo.stats()
+        assert_type(stats, Stats)
+        assert_type(stats.watched, int)
+        assert_type(stats.failures, dict[str, int])
+        assert_type(stats.rate, float)
+        assert_type(stats.lag_p95, float | None)
+    await veo.aclose()
+
+
+def values(task: VideoTask) -> None:
+    assert_type(task.best_url, str | None)
+    assert_type(task.video_url, str | None)
+    assert_type(task.running, bool | None)
+    assert_type(task.completed_at, int | None)
+    assert_type(task.images, tuple[SourceImage, ...])
+    assert_type(task.req, GenerationRequest | None)
+    assert_type(task.extra, dict[str, Any])
+    if task.req is not None:
+        assert_type(task.req.images, tuple[str, ...])
+        assert_type(task.req.enable_upsample, bool | None)
+    for image in task.images:
+        assert_type(image.media_id, str)
+
+
+def phases(phase: Phase) -> bool:
+    match phase:
+        case Phase.QUEUED | Phase.PREPARING | Phase.GENERATING | Phase.GENERATED:
+            return False
+        case Phase.UPSAMPLING | Phase.RETRYING | Phase.UNKNOWN:
+            return False
+        case Phase.COMPLETED | Phase.COMPLETED_PLAIN | Phase.FAILED | Phase.LOST:
+            return True
+
+
+async def errors(veo: Veo3Client) -> str:
+    try:
+        await veo.wait("veo3-pro:1", timeout=1.0)
+    except StillPending as error:
+        timed_out: TimeoutError = error
+        return str(timed_out)
+    except (TaskFailed, TaskNotFound, CompletedWithoutVideo) as error:
+        return "" if error.task is None else error.task.status
+    except (AuthenticationError, QuotaExceeded, InvalidRequest, ClientClosed) as error:
+        return error.message
+    except (ServiceUnavailable, UnexpectedReply, SubmitUncertain) as error:
+        return error.body or ""
+    except (DownloadError, JournalError, Veo3Error) as error:
+        assert_type(error.request_id, str | None)
+        assert_type(error.http_status, int | None)
+        assert_type(error.err_code, int | None)
+        assert_type(error.attempts, int)
+        assert_type(error.elapsed, float | None)
+    return ""
+
+
+class Patient:
+    """A pacing of somebody's own: it inherits nothing."""
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        assert_type(progress.phase, Phase)
+        assert_type(progress.age, float)
+        assert_type(progress.previous_age, float | None)
+        assert_type(progress.polls, int)
+        return 60.0 + rand
+
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
+        pass
+
+    def eta(self, progress: Progress) -> Eta | None:
+        return Eta(low=1.0, median=2.0, high=progress.age)
+
+
+PACINGS: list[Pacing] = [Patient(), FixedPacing(), BackoffPacing(1, 30, factor=2)]
+
+
+async def fake() -> None:
+    async with FakeVeo3(speed=1000, rate_limit=20) as server:
+        assert_type(server.url, str)
+        request_id = server.add(life=Life.documented())
+        assert_type(request_id, str)
+        server.fault(Status(429, retry_after=1))
+        server.fault(HangUp())
+        assert_type(server.requests, list[Received])
+        async with Veo3Client(server.api_key, base_url=server.url, pacing=Patient()) as veo:
+            await veo.wait(request_id)
+
+
+assert_type(veo3_async.__version__, str)
