@@ -79,15 +79,16 @@ __all__ = [
     "Watch",
 ]
 
+if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
 
-def __getattr__(name: str) -> object:
-    if name == "__version__":
-        import importlib.metadata  # noqa: PLC0415 - takes 20 ms, and is seldom asked for
+    def __getattr__(name: str) -> object:
+        if name == "__version__":
+            import importlib.metadata  # noqa: PLC0415 - takes 20 ms, and is seldom asked for
 
-        return importlib.metadata.version("veo3_async")
-    if name == "Journal":
-        from veo3_async._journal import Journal  # noqa: PLC0415 - loads sqlite3
+            return importlib.metadata.version("veo3_async")
+        if name == "Journal":
+            from veo3_async._journal import Journal  # noqa: PLC0415 - loads sqlite3
 
-        return Journal
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+            return Journal
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)

@@ -49,13 +49,14 @@ __all__ = [
     "Where",
 ]
 
+if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
 
-def __getattr__(name: str) -> object:
-    # The pytest plugin is imported with every run of pytest: aiohttp waits for the first server.
-    if name == "FakeVeo3":
-        from veo3_async.testing._server import FakeVeo3  # noqa: PLC0415
+    def __getattr__(name: str) -> object:
+        # Every run of pytest imports the plugin: aiohttp waits for the first server.
+        if name == "FakeVeo3":
+            from veo3_async.testing._server import FakeVeo3  # noqa: PLC0415
 
-        globals()[name] = FakeVeo3
-        return FakeVeo3
-    message = f"module {__name__!r} has no attribute {name!r}"
-    raise AttributeError(message)
+            globals()[name] = FakeVeo3
+            return FakeVeo3
+        message = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(message)
