@@ -14,7 +14,7 @@ from sybil.example import Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import veo3_async
-from veo3_async import FixedPacing
+from veo3_async import LearnedPacing
 from veo3_async._lifecycle import ARROWS, FINAL
 from veo3_async.testing import FakeVeo3
 
@@ -56,7 +56,7 @@ def test_code_of_the_readme_runs(
 ) -> None:
     """Every Python block does what it says, in an empty folder, against a fast fake."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("veo3_async._client.FixedPacing", lambda: FixedPacing(0.02))
+    monkeypatch.setattr(LearnedPacing, "delay", lambda *_: 0.02)
     example.evaluate()
     assert service.requests
 

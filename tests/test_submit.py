@@ -14,7 +14,9 @@ from conftest import MakeClient
 from veo3_async import (
     AuthenticationError,
     InvalidRequest,
+    Journal,
     JournalError,
+    LearnedPacing,
     Phase,
     QuotaExceeded,
     ServiceUnavailable,
@@ -262,3 +264,32 @@ async def test_pending_without_a_journal_says_what_is_missing(veo: Veo3Client) -
     """The error tells how to make a client with a journal."""
     with pytest.raises(JournalError, match="journal="):
         await veo.pending()
+
+
+async def test_what_was_learned_of_the_pace_outlives_the_process(
+    make_client: MakeClient, tmp_path: pathlib.Path
+) -> None:
+    """A client with a journal begins with what the one before it learned."""
+    first = make_client(journal=tmp_path / "veo3.db", pacing=None)
+    await first.wait(await first.submit("a lamp"))
+    knew = first.stats().expected_lag
+    await first.aclose()
+    wise = LearnedPacing()
+    second = make_client(journal=tmp_path / "veo3.db", pacing=wise)
+    await second.pending()
+    assert wise.tasks == 1
+    assert second.stats().expected_lag == pytest.approx(knew)
+
+
+async def test_knowledge_that_makes_no_sense_costs_no_task(
+    make_client: MakeClient, tmp_path: pathlib.Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What somebody has edited is said once, and the polling goes on without it."""
+    journal = Journal(tmp_path / "veo3.db")
+    await journal.save("pacing", '{"version": 99}')
+    veo = make_client(journal=journal, pacing=None)
+    assert (await veo.wait(await veo.submit("a lamp"))).best_url is not None
+    assert "another version" in caplog.text
+    await veo.aclose()
+    assert await journal.load("pacing") is not None
+    await journal.aclose()

@@ -28,6 +28,7 @@ from veo3_async._errors import (
     UnexpectedReply,
     Veo3Error,
 )
+from veo3_async._learned import LearnedPacing
 from veo3_async._models import (
     GenerationRequest,
     Phase,
@@ -58,6 +59,7 @@ __all__ = [
     "InvalidRequest",
     "Journal",
     "JournalError",
+    "LearnedPacing",
     "Pacing",
     "Pending",
     "Phase",

@@ -13,7 +13,7 @@ import pathlib
 import random
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
 
@@ -23,7 +23,8 @@ from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._lifecycle import Until
 from veo3_async._models import PollReport, Stats, VideoTask
-from veo3_async._pacing import FixedPacing, Pacing, seconds
+from veo3_async._learned import LearnedPacing
+from veo3_async._pacing import Pacing, seconds
 from veo3_async._poller import Poller
 from veo3_async._settings import ApiKey, find_base_url, positive
 from veo3_async._submission import (
@@ -79,7 +80,7 @@ class Veo3Client:
     :param model: The model whose path is asked for ids that do not name a known one.
     :param session: An ``aiohttp.ClientSession`` to use; it is never closed and never changed.
         Its middlewares are not used. None makes one.
-    :param pacing: When an id is asked for again; None is every 10 s, jittered.
+    :param pacing: When an id is asked for again; None makes a `LearnedPacing`.
     :param max_polls_per_second: Physical requests a second that are never exceeded, over 0,
         for all ids together: the limit of a key is not documented.
     :param max_connections: Requests under way at once, at least 1.
@@ -119,7 +120,7 @@ class Veo3Client:
             del api_key  # this frame is in the traceback of what follows
         self._base_url: Final = find_base_url(base_url)
         self._model: Final = check_model(model)
-        self._pacing: Final[Pacing] = FixedPacing() if pacing is None else pacing
+        self._pacing: Final[Pacing] = LearnedPacing() if pacing is None else pacing
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
         self._max_connections: Final = int(positive("max_connections", max_connections))
         self._given_journal: Final = journal
@@ -372,19 +373,7 @@ class Veo3Client:
         """Return what the client is doing; all zero before the first use."""
         if self._poller is not None:
             return self._poller.stats()
-        return Stats(
-            watched=0,
-            in_flight=0,
-            polls=0,
-            transitions=0,
-            failures={},
-            rate=self._max_rate,
-            throttled_seconds=0.0,
-            throttle_reason=None,
-            lag_p50=None,
-            lag_p95=None,
-            oldest=None,
-        )
+        return Stats(rate=self._max_rate)
 
     async def __aenter__(self) -> Self:
         self._started()
@@ -445,6 +434,7 @@ class Veo3Client:
                 max_in_flight=self._max_connections,
                 on_poll=self._on_poll,
                 journal=self._journal,
+                keep_knowledge=self._keep_knowledge(),
             )
             # Not in the caller's context: its cancel scopes and variables are not ours.
             self._runner = loop.create_task(
@@ -471,6 +461,13 @@ class Veo3Client:
         if self._journal is not None and self._journal is not self._given_journal:
             parts.append(self._journal)
         return parts
+
+    def _keep_knowledge(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
+        if self._journal is None or not isinstance(self._pacing, LearnedPacing):
+            return None
+        from veo3_async._knowledge import keep_knowledge  # noqa: PLC0415 - loads sqlite3
+
+        return functools.partial(keep_knowledge, self._pacing, self._journal)
 
     def _needed_journal(self) -> Journal:
         if self._journal is None:

@@ -184,25 +184,29 @@ class PollReport(msgspec.Struct, frozen=True, kw_only=True):
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """What a client is doing, at one moment."""
 
-    watched: int
+    watched: int = 0
     """Ids that are being polled."""
-    in_flight: int
+    in_flight: int = 0
     """Requests under way."""
-    polls: int
+    polls: int = 0
     """Physical requests sent so far."""
-    transitions: int
+    transitions: int = 0
     """Transitions observed so far."""
-    failures: dict[str, int]
+    failures: dict[str, int] = {}
     """Requests that brought no state, by kind."""
     rate: float
     """Requests a second that the throttle allows now."""
-    throttled_seconds: float
+    throttled_seconds: float = 0.0
     """Seconds that the rate has been below ``max_polls_per_second``, or paused, so far."""
-    throttle_reason: str | None
+    throttle_reason: str | None = None
     """Why the rate is below its maximum now, or None where it is not."""
-    lag_p50: float | None
+    lag_p50: float | None = None
     """Median seconds between the moment a poll was due and the moment it was sent."""
-    lag_p95: float | None
+    lag_p95: float | None = None
     """95th percentile of the same; both None before the first poll, both to about 10 %."""
-    oldest: float | None
+    oldest: float | None = None
     """Seconds since the longest-watched id was added, or None where none is watched."""
+    expected_polls: float | None = None
+    """Requests that a task takes on average, as a `LearnedPacing` knows now; else None."""
+    expected_lag: float | None = None
+    """Seconds from the end of a task to the poll that sees it, on average, likewise."""

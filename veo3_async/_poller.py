@@ -13,8 +13,8 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
 import msgspec
@@ -23,6 +23,7 @@ from veo3_async._dispatch import Dispatcher
 from veo3_async._errors import JournalError, StillPending, Veo3Error
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._job import Job, ask_pacing
+from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL, State, grace_left, remembered
 from veo3_async._models import PollReport, Stats, Transition, VideoTask
 from veo3_async._pacing import Eta, Pacing
@@ -56,6 +57,7 @@ class Poller:
     :param max_in_flight: Requests under way at once.
     :param on_poll: Called after every poll, or None.
     :param journal: What ids and changes are written to before they are acted on, or None.
+    :param keep_knowledge: Runs beside the polling and keeps what the pacing learns, or None.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Poller:
         max_in_flight: int,
         on_poll: Callable[[PollReport], object] | None,
         journal: Journal | None,
+        keep_knowledge: Callable[[], Coroutine[Any, Any, None]] | None,
     ) -> None:
         self.dispatcher: Final[Dispatcher[Job]] = Dispatcher(
             transport, max_rate=max_rate, max_in_flight=max_in_flight
@@ -77,6 +80,7 @@ class Poller:
         self._model = model
         self._on_poll = on_poll
         self._journal = journal
+        self._keep_knowledge = keep_knowledge
         self._unaccepted: collections.deque[tuple[Mailbox, list[str]]] = collections.deque()
         self._accepting = asyncio.Event()
         self._jobs: dict[str, Job] = {}
@@ -93,6 +97,8 @@ class Poller:
         """Poll until cancelled. An error of the pacing, or a bug, comes out."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._accept)
+            if self._keep_knowledge is not None:
+                tasks.start_soon(self._keep_knowledge)
             await self.dispatcher.run(self._poll)
 
     def register(self, mailbox: Mailbox, timeout: float | None) -> None:
@@ -159,6 +165,7 @@ class Poller:
         now = self._loop.time()
         oldest = next(iter(self._jobs.values()), None)
         permits = self.dispatcher
+        learned = self._pacing if isinstance(self._pacing, LearnedPacing) else None
         return Stats(
             watched=len(self._jobs),
             in_flight=permits.in_flight,
@@ -171,6 +178,8 @@ class Poller:
             lag_p50=permits.lag.quantile(0.5),
             lag_p95=permits.lag.quantile(0.95),
             oldest=None if oldest is None else now - oldest.added,
+            expected_polls=None if learned is None else learned.expected_polls,
+            expected_lag=None if learned is None else learned.expected_lag,
         )
 
     # --- who watches what -------------------------------------------------------------------
