@@ -65,7 +65,7 @@ def after_fault(streak: Streak, kind: Kind, now: float) -> tuple[Streak, Verdict
         return streak, Verdict.EVERYBODY
     if kind in _TOLERATED_TIMES and streak.times > _TOLERATED_TIMES[kind]:
         return streak, Verdict.FINAL
-    if kind in _TOLERATED_SECONDS and now - streak.since >= _TOLERATED_SECONDS[kind]:
+    if kind in _TOLERATED_SECONDS and now >= streak.since + _TOLERATED_SECONDS[kind]:
         return streak, Verdict.FINAL
     return streak, Verdict.AGAIN
 

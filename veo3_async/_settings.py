@@ -84,7 +84,7 @@ def find_base_url(given: str | None) -> str:
     if not usable or not _VISIBLE_ASCII.fullmatch(url):
         message = f"base_url is a URL such as {DEFAULT_BASE_URL!r}, not {url!r}"
         raise ValueError(message)
-    if "@" in parts.netloc or parts.query or parts.fragment:
+    if "@" in parts.netloc or "?" in url or "#" in url:
         message = "base_url has no user, query or fragment in it"
         raise ValueError(message)
     return url.rstrip("/")
