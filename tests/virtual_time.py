@@ -22,6 +22,7 @@ __all__ = ["VirtualTimeLoop", "WallClock", "threads_stop_the_clock"]
 
 _LONG: Final = 1.0
 _SETTLE: Final = 0.001
+_PATIENCE: Final = 5.0
 
 
 class VirtualTimeLoop(asyncio.SelectorEventLoop):
@@ -75,14 +76,23 @@ class _JumpingSelector(selectors.DefaultSelector):
         ready = super().select(0)
         if ready or (timeout is not None and timeout <= 0):
             return ready
-        if timeout is None or self._loop.stands_still:
+        if self._loop.stands_still:
             return super().select(None)
+        if timeout is None:
+            return self._wait_for_others()
         # What was sent may still be on its way through the kernel. A jump that comes too early
         # makes the other side look slow, so before a long one it gets a moment of real time.
         os.sched_yield()
         ready = super().select(_SETTLE if timeout > _LONG else 0)
         if not ready:
             self._loop.jump(timeout)
+        return ready
+
+    def _wait_for_others(self) -> list[tuple[selectors.SelectorKey, int]]:
+        ready = super().select(_PATIENCE)
+        if not ready:
+            message = "no timer is set, no socket speaks and no thread works: this waits for ever"
+            raise RuntimeError(message)
         return ready
 
 
