@@ -7,8 +7,10 @@ import contextlib
 import sqlite3
 import stat
 import textwrap
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -359,7 +361,7 @@ async def test_two_names_of_one_file_are_one_journal(path: Path) -> None:
     first, second = Journal(path), Journal(link)
     await first.open()
 
-    with pytest.raises(JournalError, match="another process has it open"):
+    with pytest.raises(JournalError, match="another process or client has it open"):
         await second.open()
 
     await first.aclose()
@@ -495,7 +497,27 @@ def test_fault_23_an_ending_loop_leaves_nothing_half(path: Path, transactions: l
     assert all((f"veo3-pro:{n}" in found) == (f"veo3-pro:{n}b" in found) for n in range(2))
 
 
-def test_a_journal_moves_with_its_file_mode_only(path: Path) -> None:
+def test_fault_23_the_thread_of_a_cancelled_task_is_waited_for(path: Path) -> None:
+    """Who closes the file waits until nobody else is in it."""
+    ledger = Ledger(path, application_id=1, migrations=[])
+    inside, go_on = threading.Event(), threading.Event()
+
+    def work(_: sqlite3.Cursor) -> None:
+        inside.set()
+        go_on.wait()
+
+    with ThreadPoolExecutor() as threads:
+        writing = threads.submit(ledger.transact, [work])
+        inside.wait()
+        closing = threads.submit(ledger.close)
+        done, _ = wait([closing], timeout=0.05)
+        go_on.set()
+
+    assert done == set()
+    assert writing.result() == [None]
+
+
+def test_a_journal_keeps_the_mode_of_its_file(path: Path) -> None:
     """A journal that exists already keeps the mode that its owner gave it."""
 
     async def life() -> None:

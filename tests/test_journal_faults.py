@@ -213,9 +213,46 @@ async def test_fault_38_locked_by_another_process(path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as other:
         assert other.stdout is not None
         assert other.stdout.readline() == b"open\n"
-        with pytest.raises(JournalError, match="another process has it open; end that one"):
+        with pytest.raises(JournalError, match="another process or client has it open; close that"):
             await journal.open()
         other.kill()
+
+    await journal.open()
+    await journal.aclose()
+
+
+@pytest.mark.anyio
+async def test_fault_38_a_disk_that_cannot_keep_a_wal(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where memory cannot be shared, as on many network disks, there is no journal."""
+
+    def connect(name: str) -> sqlite3.Connection:
+        address = f"{Path(name).as_uri()}?vfs=unix-none"
+        return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
+
+    monkeypatch.setattr(_ledger, "_connect", connect)
+    journal = Journal(path)
+
+    with pytest.raises(JournalError, match="cannot keep a WAL; name a path on a local disk"):
+        await journal.open()
+    await journal.aclose()
+
+
+@pytest.mark.anyio
+async def test_fault_38_another_program_is_reading_what_a_crash_left(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A -wal that cannot be moved into the database yet is no ground to write on."""
+    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0.05)
+    await made(path)
+    journal = Journal(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM tasks").fetchall()
+        shell(path, "UPDATE tasks SET status = 'x'")
+        with pytest.raises(JournalError, match="another program is using it; close that one"):
+            await journal.open()
 
     await journal.open()
     await journal.aclose()
@@ -335,6 +372,27 @@ async def test_fault_38_another_program_is_writing(
         other.execute("ROLLBACK")
 
     await journal.accept(["veo3-pro:1"], at=NOON)
+    await journal.aclose()
+
+
+@pytest.mark.anyio
+async def test_closing_tries_once_more_what_nobody_waits_for(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was delivered while the file could not be written is noted when it can be."""
+    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0.05)
+    journal = Journal(path)
+    await journal.accept(["veo3-pro:1"], at=NOON)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        journal.delivered(an_end("veo3-pro:1"), at=NOON)
+        with pytest.raises(JournalError):
+            await journal.open()
+        other.execute("ROLLBACK")
+    await journal.aclose()
+
+    journal = Journal(path)
+    assert await ids(journal) == set()
     await journal.aclose()
 
 

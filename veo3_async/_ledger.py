@@ -146,7 +146,9 @@ class Ledger:
             try:
                 _lock(file)
             except (BlockingIOError, PermissionError) as error:
-                self._fail("another process has it open; end that one or name another path", error)
+                self._fail(
+                    "another process or client has it open; close that or name another path", error
+                )
             yield
 
     def _check_presence(self) -> None:
