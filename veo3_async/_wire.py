@@ -6,11 +6,13 @@ Nothing here raises on what the server sends: a reply is a value, or a `Problem`
 
 from __future__ import annotations
 
+import datetime
 import email.utils
 import enum
+import functools
 import re
 import urllib.parse
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -315,7 +317,7 @@ def _gateway_error(content: object) -> tuple[int | None, str | None]:
     if not isinstance(content, dict) or not (error := content.get("error")):
         return None, None
     if not isinstance(error, dict):
-        return None, str(error)[:_EVIDENCE_CHARS]
+        return None, error[:_EVIDENCE_CHARS] if isinstance(error, str) else "no message"
     try:
         err_code = int(error.get("err_code", ""))
     except (TypeError, ValueError, OverflowError):
@@ -354,7 +356,10 @@ def server_time(reply: Reply) -> float | None:
 
 def _http_date(said: str) -> float | None:
     try:
-        return email.utils.parsedate_to_datetime(said).timestamp()
+        moment = email.utils.parsedate_to_datetime(said)
+        if moment.tzinfo is None:  # asctime's format; all HTTP dates are of this zone
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return moment.timestamp()
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
 
@@ -371,22 +376,12 @@ def _build(cls: type[_T], content: dict[str, Any]) -> _T:
         if (rule := known.get(name)) is None:
             extra[name] = value
         elif value is not None:
-            attribute, wanted = rule
+            attribute, convert = rule
             try:
-                fields[attribute] = _convert(name, value, wanted)
-            except (msgspec.ValidationError, UnicodeError, OverflowError, ValueError):
+                fields[attribute] = convert(value)
+            except (msgspec.ValidationError, OverflowError, ValueError):
                 extra[name] = value
     return cls(**fields, extra=extra)
-
-
-def _convert(name: str, value: object, wanted: object) -> object:
-    if name in {"video_url", "upsample_video_url"}:
-        return _video_url(value)
-    if wanted is _NESTED_REQUEST:
-        return _build(GenerationRequest, _object(value))
-    if wanted is _NESTED_IMAGES:
-        return tuple(_build(SourceImage, _object(item)) for item in _list(value))
-    return msgspec.convert(value, wanted, strict=False)
 
 
 def _video_url(value: object) -> str | None:
@@ -399,17 +394,31 @@ def _video_url(value: object) -> str | None:
     return url
 
 
-def _object(value: object) -> dict[str, Any]:
-    return msgspec.convert(value, dict[str, Any])
+def _request(value: object) -> GenerationRequest:
+    return _build(GenerationRequest, msgspec.convert(value, dict[str, Any]))
 
 
-def _list(value: object) -> list[Any]:
-    return msgspec.convert(value, list[Any])
+def _images(value: object) -> tuple[SourceImage, ...]:
+    items = msgspec.convert(value, list[dict[str, Any]])
+    return tuple(_build(SourceImage, item) for item in items)
 
 
-_NESTED_REQUEST: Final = GenerationRequest | None
-_NESTED_IMAGES: Final = tuple[SourceImage, ...]
-_FIELDS: Final[dict[type, dict[str, tuple[str, Any]]]] = {
-    cls: {f.encode_name: (f.name, f.type) for f in msgspec.structs.fields(cls) if f.name != "extra"}
+def _converter(cls: type, field: msgspec.structs.FieldInfo) -> Callable[[object], object]:
+    special: dict[tuple[type, str], Callable[[object], object]] = {
+        (VideoTask, "images"): _images,
+        (VideoTask, "req"): _request,
+        (VideoTask, "video_url"): _video_url,
+        (VideoTask, "upsample_video_url"): _video_url,
+    }
+    plain = functools.partial(msgspec.convert, type=field.type, strict=False)
+    return special.get((cls, field.name), plain)
+
+
+_FIELDS: Final[dict[type, dict[str, tuple[str, Callable[[object], object]]]]] = {
+    cls: {
+        field.encode_name: (field.name, _converter(cls, field))
+        for field in msgspec.structs.fields(cls)
+        if field.name != "extra"
+    }
     for cls in (SourceImage, GenerationRequest, VideoTask)
 }
