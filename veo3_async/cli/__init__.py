@@ -1,0 +1,27 @@
+"""The command line, ``veo3-async``: over the public names of the package only (extra ``cli``)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+__all__ = ["main"]
+
+_EXTRA: Final = frozenset({"rich", "typer"})
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what a command line says, and return the exit code.
+
+    :param arguments: Without the name of the program; None takes those of the process.
+    """
+    try:
+        from veo3_async.cli._app import run  # noqa: PLC0415 - it may not be installed
+    except ModuleNotFoundError as missing:
+        if missing.name not in _EXTRA:
+            raise
+        sys.stderr.write("veo3-async: parts are missing: pip install 'veo3_async[cli]'
+")
+        return 2
+    return run(sys.argv[1:] if arguments is None else arguments)

@@ -1,0 +1,383 @@
+"""The commands."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Annotated, Final
+
+import typer
+from anyio import sleep_forever
+
+from veo3_async import Pending, Veo3Error, VideoTask, __version__, testing
+from veo3_async.cli._access import Access, keyless_client, program
+from veo3_async.cli._board import Board
+from veo3_async.cli._demo import Demo
+from veo3_async.cli._exits import ExitCode, exit_code
+from veo3_async.cli._follow import Wish, conclude, follow, on_loop
+from veo3_async.cli._options import (
+    BaseUrl,
+    Directory,
+    ExistingJournal,
+    Interval,
+    Journal,
+    Json,
+    KeyFile,
+    Output,
+    Overwrite,
+    Speed,
+    Timeout,
+    Until,
+    checked_path,
+    given_ids,
+    given_prompt,
+)
+from veo3_async.cli._output import emit, note, plain, put, say, silence_stdout, wants_json
+from veo3_async.cli._show import show_pending, show_task
+from veo3_async.cli._view import JsonView, TableView, View
+
+__all__ = ["run"]
+
+_EXIT_CODES: Final = (
+    "Exit codes: 0 all is there; 1 some failed, or was not finished in time; 2 usage: nothing "
+    "was sent; 3 the key or its quota; 130 Ctrl-C."
+)
+
+app: Final = typer.Typer(
+    help="Submit, watch and download videos of 302.AI's veo3-pro.\n\n"
+    "The API key comes from the environment (AI302_API_KEY, else AI302_KEY) or from --key-file, "
+    "never from an argument. Try `demo` first: it needs no key.",
+    epilog=_EXIT_CODES,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Do what a command line says; every trouble that a user can have is one line on stderr."""
+    # What the library warns of, it raises as well; once is enough.
+    logging.getLogger("veo3_async").addHandler(logging.NullHandler())
+    try:
+        return int(app(arguments, prog_name="veo3-async", standalone_mode=False) or 0)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = "veo3-async" if context is None else context.command_path
+        say(f"{error.format_message().rstrip('.')}; see {path} --help")
+        return error.exit_code
+    except Veo3Error as error:
+        say(error)
+        return exit_code(error)
+    except BrokenPipeError:
+        silence_stdout()
+        return ExitCode.FAILED
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+
+
+def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
+    if wanted:
+        emit(f"veo3-async {__version__}")
+        raise typer.Exit
+
+
+@app.callback(invoke_without_command=True)
+def _without_command(
+    context: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001 - its callback acts
+        bool,
+        typer.Option("--version", is_eager=True, callback=_show_version, help="Tell the version."),
+    ] = False,
+) -> int:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        return ExitCode.USAGE
+    return ExitCode.DONE
+
+
+@app.command(epilog=_EXIT_CODES)
+def watch(  # noqa: PLR0913 - options
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Request ids; - reads stdin.")
+    ] = None,
+    *,
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file of ids, one a line."),
+    ] = None,
+    until: Until = "best",
+    timeout: Timeout = None,
+    download: Directory = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    interval: Interval = None,
+    journal: Journal = None,
+    json: Json = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+) -> int:
+    """Watch tasks until their videos are there.
+
+    A live table on a terminal; one JSON line a transition with --json, or when stdout is no
+    terminal. Ctrl-C prints the ids that still run and the command that goes on with them.
+    """
+    access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
+    wanted = given_ids(ids or [], file)
+    path = checked_path(download, output, overwrite=overwrite, tasks=len(wanted))
+    wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    return _follow_all(access, wanted, wish)
+
+
+@app.command(epilog=_EXIT_CODES)
+def submit(  # noqa: PLR0913 - options
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the video is to show; - reads stdin.")
+    ] = None,
+    *,
+    prompt_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file that holds the prompt."),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="URL", help="A public image that the video begins with.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="veo3-pro, veo3-fast, veo3, … Default: veo3-pro.")
+    ] = None,
+    wait: Annotated[
+        bool, typer.Option("--wait", help="Watch it until the video is there.")
+    ] = False,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    until: Until = "best",
+    timeout: Timeout = None,
+    interval: Interval = None,
+    journal: Journal = None,
+    json: Json = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+) -> int:
+    """Submit a task, which costs money, and print its request id.
+
+    With --wait, or --output, which implies it, the task is then watched as by the command watch.
+    """
+    access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
+    text = given_prompt(prompt, prompt_file)
+    path = checked_path(None, output, overwrite=overwrite)
+    veo = access.client()
+    waits = wait or path is not None
+
+    async def main() -> str:
+        async with veo:
+            return await veo.submit(text, image=image, model=model)
+
+    try:
+        request_id = on_loop(main)
+    except KeyboardInterrupt:
+        note("interrupted: the task may exist and may have been charged; look at your account")
+        raise
+    emit({"request_id": request_id} if json or (waits and wants_json(json)) else request_id)
+    if not waits:
+        return ExitCode.DONE
+    wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    return _follow_all(access, [request_id], wish)
+
+
+@app.command()
+def fetch(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request id.")],
+    *,
+    json: Json = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+) -> int:
+    """Look at a task once, and print what the service says; 0 if it says anything."""
+    veo = Access(key_file=key_file, base_url=base_url).client()
+
+    async def main() -> VideoTask:
+        async with veo:
+            return await veo.fetch(request_id)
+
+    task = on_loop(main)
+    emit(task) if wants_json(json) else show_task(task)
+    return ExitCode.DONE
+
+
+@app.command()
+def download(  # noqa: PLR0913 - options
+    source: Annotated[
+        str, typer.Argument(metavar="URL|ID", help="The video, or the task that made it.")
+    ],
+    path: Annotated[
+        pathlib.Path, typer.Argument(help="A file, or a directory: then named by request id.")
+    ],
+    *,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with what an earlier download left in PATH.part.")
+    ] = True,
+    json: Json = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+) -> int:
+    """Bring a video to disk whole, and print where it is.
+
+    A URL needs no key. What is cut short goes on with the next call.
+    """
+    is_url = source.startswith(("https://", "http://"))
+    veo = keyless_client() if is_url else Access(key_file=key_file, base_url=base_url).client()
+    board, view = Board([source], now=time.time()), _view(json=json)
+
+    async def main() -> pathlib.Path:
+        async with veo:
+            task_or_url = source if is_url else await veo.fetch(source)
+            async with view.shown(board, lambda _: None):
+                return await veo.download(
+                    task_or_url,
+                    path,
+                    progress=lambda done, total: board.loading(source, done, total),
+                    resume=resume,
+                    overwrite=overwrite,
+                )
+
+    try:
+        saved = on_loop(main)
+    except KeyboardInterrupt:
+        note("interrupted: what is there is kept, and the same command goes on with it")
+        raise
+    emit({"source": source, "path": saved} if json else str(saved))
+    return ExitCode.DONE
+
+
+@app.command()
+def pending(journal: ExistingJournal, *, json: Json = False) -> int:
+    """List what a journal has that is not finished, or whose end was not told yet.
+
+    In doubt are submissions whose answer was never seen: the account knows whether they exist.
+    """
+    tasks = _pending(journal)
+    if wants_json(json):
+        for task in tasks:
+            emit(task)
+    elif tasks:
+        show_pending(tasks)
+    note(f"{len(tasks)} pending")
+    return ExitCode.DONE
+
+
+@app.command(epilog=_EXIT_CODES)
+def resume(  # noqa: PLR0913 - options
+    journal: ExistingJournal,
+    *,
+    until: Until = "best",
+    timeout: Timeout = None,
+    download: Directory = None,
+    overwrite: Overwrite = False,
+    interval: Interval = None,
+    json: Json = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+) -> int:
+    """Go on with everything in a journal that is not finished, as the command watch does."""
+    access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
+    tasks = _pending(journal)
+    for task in tasks:
+        if task.in_doubt:
+            note(f"in doubt, look at your account: {plain(task.prompt)}")
+    ids = [task.request_id for task in tasks if task.request_id is not None]
+    path = checked_path(download, None, overwrite=overwrite, tasks=len(ids))
+    wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    return _follow_all(access, ids, wish, resumed=True)
+
+
+@app.command()
+def demo(
+    *,
+    tasks: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 25,
+    speed: Speed = 20.0,
+    json: Json = False,
+) -> int:
+    """Submit and watch made-up tasks of every kind, to the end: without a key or a network.
+
+    Exit code 0 if every one ended as it should, the failures included.
+    """
+    board, view, show = Board([], now=time.time()), _view(json=json), Demo(tasks, speed)
+    began = time.monotonic()
+    on_loop(lambda: show.play(board, view))
+    view.ended(board)
+    note(board.summary())
+    as_it_should = show.ended_well(board)
+    note(
+        f"{'every one' if as_it_should else 'NOT every one'} ended as it should, in "
+        f"{time.monotonic() - began:.0f} s at {speed:g} times the speed of real ones, "
+        f"with {show.polls_per_task():.1f} polls a task"
+    )
+    return ExitCode.DONE if as_it_should else ExitCode.FAILED
+
+
+@app.command()
+def serve(
+    *,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
+    ] = 0,
+    speed: Speed = 20.0,
+    json: Json = False,
+) -> int:
+    """Run a fake of the service on this machine, for building a bot without a key.
+
+    Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
+    some fail. Prints the base URL and the key to use. Ctrl-C ends it, with exit code 0.
+    """
+    server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, port=port, record=False)
+
+    async def main() -> None:
+        async with server:
+            settings = {"AI302_BASE_URL": server.url, "AI302_API_KEY": server.api_key}
+            lines = (f"export {name}={value}" for name, value in settings.items())
+            await put(settings if json else "\n".join(lines))
+            note("serving; Ctrl-C ends it")
+            await sleep_forever()
+
+    try:
+        on_loop(main)
+    except KeyboardInterrupt:
+        return ExitCode.DONE
+    except OSError as error:
+        message = f"port {port} cannot be used: {error.strerror}"
+        raise typer.BadParameter(message) from None
+    return ExitCode.DONE
+
+
+def _follow_all(access: Access, ids: Sequence[str], wish: Wish, *, resumed: bool = False) -> int:
+    veo = access.client()
+    board = Board(ids, now=time.time(), saves=wish.path is not None)
+    view = _view(json=wish.json)
+
+    async def main() -> None:
+        async with veo:
+            if resumed:
+                changes = await veo.resume(until=wish.until, timeout=wish.timeout)
+            else:
+                changes = veo.watch(*ids, until=wish.until, timeout=wish.timeout)
+            await follow(veo, changes, board, view, wish)
+
+    again = [*program(), "watch", *access.options(), *wish.options()]
+    return conclude(main, board, view, again)
+
+
+def _pending(journal: pathlib.Path) -> list[Pending]:
+    veo = keyless_client(journal)
+
+    async def main() -> list[Pending]:
+        async with veo:
+            return await veo.pending()
+
+    return on_loop(main)
+
+
+def _view(*, json: bool) -> View:
+    return JsonView() if wants_json(json) else TableView()

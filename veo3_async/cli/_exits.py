@@ -1,0 +1,35 @@
+"""What the exit code says."""
+
+from __future__ import annotations
+
+import enum
+
+from veo3_async import AuthenticationError, InvalidRequest, QuotaExceeded, Veo3Error
+
+__all__ = ["ExitCode", "exit_code"]
+
+
+class ExitCode(enum.IntEnum):
+    """How it went, for scripts."""
+
+    DONE = 0
+    """All is there that was asked for."""
+    FAILED = 1
+    """Some of it is not: it failed, was not finished in time, or could not be reached."""
+    USAGE = 2
+    """The command line, an id, a prompt or a file cannot be used; nothing was sent."""
+    KEY = 3
+    """The key or its quota: nothing works until their owner acts."""
+    INTERRUPTED = 130
+    """Ctrl-C: 128 and the number of the signal, as shells have it."""
+
+
+def exit_code(error: Veo3Error) -> ExitCode:
+    """Return what an error means that ended everything."""
+    match error:
+        case AuthenticationError() | QuotaExceeded():
+            return ExitCode.KEY
+        case InvalidRequest():
+            return ExitCode.USAGE
+        case _:
+            return ExitCode.FAILED

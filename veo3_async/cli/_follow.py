@@ -1,0 +1,127 @@
+"""Follow tasks to their end; afterwards say what remains, and how to go on with it."""
+
+from __future__ import annotations
+
+import asyncio
+import pathlib
+import shlex
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final, Literal, TypeVar
+
+import anyio
+import msgspec
+
+from veo3_async import Transition, Veo3Client, Veo3Error, Watch
+from veo3_async.cli._board import Board, Row
+from veo3_async.cli._exits import ExitCode, exit_code
+from veo3_async.cli._output import note, plain, say, silence_stdout
+from veo3_async.cli._table import label
+from veo3_async.cli._view import View
+
+__all__ = ["Wish", "conclude", "follow", "on_loop"]
+
+_T = TypeVar("_T")
+
+_MOST_ARGUMENTS: Final = 20
+
+
+class Wish(msgspec.Struct, frozen=True, kw_only=True):
+    """What a watch is to bring."""
+
+    until: Literal["best", "video"] = "best"
+    timeout: float | None = None
+    """Seconds, or None for ever."""
+    path: pathlib.Path | None = None
+    """A directory for the videos, or the file for the only one; None to bring none to disk."""
+    overwrite: bool = False
+    json: bool = False
+
+    def options(self) -> list[str]:
+        """Return it as options of the command ``watch``."""
+        options = [] if self.until == "best" else ["--until", self.until]
+        if self.timeout is not None:
+            options += ["--timeout", f"{self.timeout:g}"]
+        if self.path is not None:
+            options += ["--download" if self.path.is_dir() else "--output", str(self.path)]
+        flags = {"--overwrite": self.overwrite, "--json": self.json}
+        return options + [name for name, given in flags.items() if given]
+
+
+def on_loop(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+    """Run it on an event loop; of the errors that come out in a group, the first is raised."""
+    try:
+        return asyncio.run(main())
+    except BaseExceptionGroup as group:
+        error: BaseException = group
+        while isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        raise error from None
+
+
+async def follow(veo: Veo3Client, watch: Watch, board: Board, view: View, wish: Wish) -> None:
+    """Follow a watch to its end, and bring its videos to disk if that is wished."""
+
+    async def bring(change: Transition, path: pathlib.Path) -> None:
+        outcome = await _saved(veo, change, board, path, overwrite=wish.overwrite)
+        board.saved(change.request_id, outcome)
+        await view.saved(change.request_id, outcome)
+
+    async with view.shown(board, watch.eta), watch, anyio.create_task_group() as downloads:
+        async for change in watch:
+            board.take(change)
+            await view.changed(change)
+            if wish.path is not None and board.rows[change.request_id].has_video:
+                downloads.start_soon(bring, change, wish.path)
+
+
+def conclude(
+    main: Callable[[], Coroutine[Any, Any, None]], board: Board, view: View, again: Sequence[str]
+) -> ExitCode:
+    """Run what follows tasks, say how it ended, and return what it means.
+
+    :param again: The command that goes on, but for the ids.
+    """
+    try:
+        on_loop(main)
+        code = ExitCode.DONE if board.succeeded else ExitCode.FAILED
+    except KeyboardInterrupt:
+        code = ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        silence_stdout()
+        code = ExitCode.FAILED
+    except Veo3Error as error:
+        say(error)
+        code = exit_code(error)
+    if code is not ExitCode.USAGE and board.rows:
+        view.ended(board)
+        note(board.summary())
+        if left := board.left:
+            note(_how_to_go_on(left, again))
+    return code
+
+
+async def _saved(
+    veo: Veo3Client, change: Transition, board: Board, path: pathlib.Path, *, overwrite: bool
+) -> pathlib.Path | Veo3Error:
+    request_id = change.request_id
+    # By the id that was asked for: a reply need not repeat it, and the file is named after it.
+    task = msgspec.structs.replace(change.task, id=request_id)
+    try:
+        return await veo.download(
+            task,
+            path,
+            progress=lambda done, total: board.loading(request_id, done, total),
+            overwrite=overwrite,
+        )
+    except Veo3Error as error:
+        return error
+
+
+def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
+    """Return the ids, and a command that can be pasted into a shell, however many they are."""
+    ids = [row.request_id for row in rows]
+    if len(ids) > _MOST_ARGUMENTS or any(name.startswith("-") for name in ids):
+        command = f"{shlex.join([*again, '-'])} <<'END'\n" + "\n".join(ids) + "\nEND"
+        return f"to go on with these {len(ids)}:\n{command}"
+    running = "".join(f"  {plain(row.request_id)}  {label(row)}\n" for row in rows)
+    return f"still running:\n{running}to go on:\n  {shlex.join([*again, *ids])}"

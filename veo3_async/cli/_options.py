@@ -1,0 +1,184 @@
+"""The options that several commands share, and what comes from files and stdin."""
+
+from __future__ import annotations
+
+import math
+import pathlib
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Literal, TypeAlias
+
+import typer
+
+__all__ = [
+    "BaseUrl",
+    "Directory",
+    "ExistingJournal",
+    "Interval",
+    "Journal",
+    "Json",
+    "KeyFile",
+    "Output",
+    "Overwrite",
+    "Speed",
+    "Timeout",
+    "Until",
+    "checked_path",
+    "given_ids",
+    "given_prompt",
+]
+
+
+def _positive(value: float | None) -> float | None:
+    if value is None or (math.isfinite(value) and value > 0):
+        return value
+    message = f"it is a number above 0, not {value:g}"
+    raise typer.BadParameter(message)
+
+
+Json: TypeAlias = Annotated[
+    bool, typer.Option("--json", help="Results as JSON, one object a line on stdout.")
+]
+KeyFile: TypeAlias = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        exists=True,
+        dir_okay=False,
+        help="The file that holds the API key. Default: $AI302_API_KEY, else $AI302_KEY.",
+        rich_help_panel="Service",
+    ),
+]
+BaseUrl: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Where the API is. Default: $AI302_BASE_URL, else https://api.302.ai.",
+        rich_help_panel="Service",
+    ),
+]
+Journal: TypeAlias = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        dir_okay=False,
+        help="The file that remembers every task until its end was told (see pending, resume).",
+    ),
+]
+ExistingJournal: TypeAlias = Annotated[
+    pathlib.Path,
+    typer.Option("--journal", exists=True, dir_okay=False, help="The file to look into."),
+]
+Until: TypeAlias = Annotated[
+    Literal["best", "video"],
+    typer.Option(help="Wait for the upsampled video where one comes, or for the first video."),
+]
+Timeout: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        callback=_positive,
+        help="Give up watching after this long; the tasks go on. Default: never.",
+    ),
+]
+Interval: TypeAlias = Annotated[
+    float | None,
+    typer.Option(
+        metavar="SECONDS",
+        callback=_positive,
+        help="Ask for each task at this fixed interval, instead of when it is worth it.",
+    ),
+]
+Directory: TypeAlias = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        metavar="DIR", file_okay=False, help="Bring the videos there, named by request id."
+    ),
+]
+Output: TypeAlias = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        "--output", "-o", metavar="FILE", dir_okay=False, help="Bring the one video there."
+    ),
+]
+Overwrite: TypeAlias = Annotated[
+    bool, typer.Option("--overwrite", help="Replace files that are there.")
+]
+Speed: TypeAlias = Annotated[
+    float, typer.Option(callback=_positive, help="How much faster than real tasks these are.")
+]
+
+
+def given_ids(arguments: Sequence[str], file: pathlib.Path | None) -> list[str]:
+    """Return the ids of the arguments, of the file, and of stdin for ``-``; each once.
+
+    :raises typer.BadParameter: There is none, or the file is no text.
+    """
+    ids = [word for word in arguments if word != "-"]
+    if file is not None:
+        ids += _text_of(file).splitlines()
+    if "-" in arguments:
+        ids += sys.stdin.read().splitlines()
+    ids = list(dict.fromkeys(filter(None, map(str.strip, ids))))
+    if not ids:
+        message = "no request id was given: as arguments, with --file, or on stdin with -"
+        raise typer.BadParameter(message)
+    return ids
+
+
+def given_prompt(argument: str | None, file: pathlib.Path | None) -> str:
+    """Return the prompt of the argument, the file, or stdin for ``-``.
+
+    :raises typer.BadParameter: There is none or more than one, or the file is no text.
+    """
+    if (argument is None) is (file is None):
+        message = "give the prompt as one argument, with --prompt-file, or on stdin with -"
+        raise typer.BadParameter(message)
+    if file is not None:
+        return _text_of(file).strip()
+    return sys.stdin.read().strip() if argument == "-" else argument or ""
+
+
+def checked_path(
+    directory: pathlib.Path | None,
+    file: pathlib.Path | None,
+    *,
+    overwrite: bool,
+    tasks: int = 1,
+) -> pathlib.Path | None:
+    """Return where videos are to be brought to, once it is certain that they can be.
+
+    :raises typer.BadParameter: They cannot; better to know before something is paid for.
+    """
+    if directory is not None and file is not None:
+        message = "--download and --output exclude each other"
+        raise typer.BadParameter(message)
+    if directory is not None:
+        return _made(directory)
+    if file is None:
+        return None
+    if tasks > 1:
+        message = "--output is for the video of one task; --download DIR takes those of many"
+        raise typer.BadParameter(message)
+    if file.exists() and not overwrite:
+        message = f"{file} is there already; --overwrite replaces it"
+        raise typer.BadParameter(message)
+    if not file.absolute().parent.is_dir():
+        message = f"there is no directory {file.absolute().parent}"
+        raise typer.BadParameter(message)
+    return file
+
+
+def _made(directory: pathlib.Path) -> pathlib.Path:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"{directory} cannot be made: {error.strerror}"
+        raise typer.BadParameter(message) from None
+    return directory
+
+
+def _text_of(file: pathlib.Path) -> str:
+    try:
+        return file.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        message = f"{file} is no UTF-8 text"
+        raise typer.BadParameter(message) from None

@@ -1,0 +1,127 @@
+"""A board as people see it: the live table while it goes on, and what is left in the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final, TypeAlias
+
+from rich.console import ConsoleDimensions, Group, RenderableType
+from rich.progress_bar import ProgressBar
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from veo3_async import Eta, Phase, StillPending
+from veo3_async.cli._board import Board, Row
+from veo3_async.cli._output import plain
+
+__all__ = ["EtaOf", "clock", "final_lines", "label", "live_table"]
+
+EtaOf: TypeAlias = Callable[[str], Eta | None]
+
+_STYLE: Final = {
+    Phase.COMPLETED: "green",
+    Phase.COMPLETED_PLAIN: "green",
+    Phase.FAILED: "red",
+    Phase.LOST: "red",
+    Phase.RETRYING: "yellow",
+    Phase.UNKNOWN: "yellow",
+}
+
+_MOST_ROWS: Final = 40
+_OTHER_LINES: Final = 5  # head, counts, and the shell's own
+_MOST_FINAL_ROWS: Final = 200
+
+_PHASE_WIDTH: Final = max(map(len, Phase))
+_CLOCK_WIDTH: Final = 7
+_BAR_WIDTH: Final = 16
+_GAP: Final = 2
+_TAKEN: Final = _PHASE_WIDTH + 2 * _CLOCK_WIDTH + _BAR_WIDTH + 5 * _GAP
+_LEAST_ID_WIDTH: Final = 14
+
+
+def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions) -> RenderableType:
+    """Return what is going on, no higher than the terminal.
+
+    Of more tasks than that, those that go on and changed last.
+    """
+    rows = board.visible(max(1, min(_MOST_ROWS, size.height - _OTHER_LINES)))
+    rest = size.width - _TAKEN
+    id_width = max(_LEAST_ID_WIDTH, min(max(map(_id_width, rows), default=0), rest * 3 // 5))
+    table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("task", width=id_width, no_wrap=True)
+    table.add_column("phase", width=_PHASE_WIDTH, no_wrap=True)
+    table.add_column("elapsed", width=_CLOCK_WIDTH, justify="right", no_wrap=True)
+    table.add_column("progress", width=_BAR_WIDTH, no_wrap=True)
+    table.add_column("left", width=_CLOCK_WIDTH, justify="right", no_wrap=True)
+    table.add_column("video", width=max(5, rest - id_width), no_wrap=True)
+    for row in rows:
+        share, left = _progress(row, None if row.ended else eta(row.request_id), now)
+        table.add_row(
+            plain(row.request_id),
+            Text(label(row), _STYLE.get(row.phase, "cyan") if row.phase else "dim"),
+            clock(row.elapsed(now)),
+            "" if share is None else ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH),
+            left,
+            _result(row),
+        )
+    return Group(table, Text(board.summary(), "dim")) if len(board.rows) > 1 else table
+
+
+def final_lines(board: Board, now: float) -> Iterator[Text]:
+    """Yield a line a task, with the whole URL: to be printed however wide the terminal is.
+
+    Of more than 200 tasks, those that brought no video.
+    """
+    rows = list(board.rows.values())
+    if len(rows) > _MOST_FINAL_ROWS:
+        rows = [row for row in rows if not row.has_video]
+    width = max(map(_id_width, rows), default=0)
+    for row in rows[:_MOST_FINAL_ROWS]:
+        yield Text.assemble(
+            plain(row.request_id).ljust(width + _GAP),
+            (label(row).ljust(_PHASE_WIDTH), _STYLE.get(row.phase, "") if row.phase else "dim"),
+            clock(row.elapsed(now)).rjust(_CLOCK_WIDTH) + " " * _GAP,
+            _result(row),
+        )
+    if hidden := len(board.rows) - min(len(rows), _MOST_FINAL_ROWS):
+        yield Text(f"… and {hidden} more; --json tells all of them", "dim")
+
+
+def label(row: Row) -> str:
+    """Return the word for where a task is."""
+    if row.loaded is not None and row.path is None and row.error is None:
+        return "saving"
+    return "waiting" if row.phase is None else row.phase.value
+
+
+def clock(seconds: float) -> str:
+    """Spell a duration as ``m:ss`` or ``h:mm:ss``."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _id_width(row: Row) -> int:
+    return len(plain(row.request_id))
+
+
+def _progress(row: Row, eta: Eta | None, now: float) -> tuple[float | None, str]:
+    """Return the share that is done, None where nobody knows, and what is left in words."""
+    if row.loaded is not None and row.path is None and row.error is None:
+        done, total = row.loaded
+        return (done / total if total else None), f"{done / 1e6:.1f} MB"
+    if row.ended is not None:
+        return (1.0 if row.has_video else None), ""
+    if eta is None:
+        return None, ""
+    elapsed = row.elapsed(now)
+    return elapsed / max(elapsed + eta.median, 1e-9), f"~{clock(eta.median)}"
+
+
+def _result(row: Row) -> Text:
+    if row.error is not None and not isinstance(row.error, StillPending):
+        return Text(plain(row.error.message), "red")
+    if row.path is not None:
+        return Text(plain(row.path))
+    return Text(plain(row.url), Style(link=plain(row.url))) if row.url else Text()

@@ -1,0 +1,102 @@
+"""How a command shows what it follows: a live table for people, JSON lines for programs."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import pathlib
+import time
+from collections.abc import AsyncIterator
+from typing import Final, Protocol
+
+import anyio
+from anyio import to_thread
+from rich.console import Console
+from rich.live import Live
+
+from veo3_async import Transition, Veo3Error
+from veo3_async.cli._board import Board
+from veo3_async.cli._output import put
+from veo3_async.cli._table import EtaOf, final_lines, live_table
+
+__all__ = ["JsonView", "TableView", "View"]
+
+_FRAME_SECONDS: Final = 0.25
+
+
+class View(Protocol):
+    """What a command needs in order to show how far it is."""
+
+    def shown(self, board: Board, eta: EtaOf) -> contextlib.AbstractAsyncContextManager[None]:
+        """Show the board as long as the context lasts."""
+
+    async def changed(self, change: Transition) -> None:
+        """Tell of a transition."""
+
+    async def saved(self, request_id: str, outcome: pathlib.Path | Veo3Error) -> None:
+        """Tell of a video that is on disk, or why it is not."""
+
+    def ended(self, board: Board) -> None:
+        """Show what it came to; not called on the event loop."""
+
+
+class JsonView:
+    """One JSON object a line on stdout."""
+
+    @contextlib.asynccontextmanager
+    async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:  # noqa: ARG002
+        """Show nothing."""
+        yield
+
+    async def changed(self, change: Transition) -> None:
+        """Write the transition, field by field, and ``url``, the best video so far."""
+        await put(change)
+
+    async def saved(self, request_id: str, outcome: pathlib.Path | Veo3Error) -> None:
+        """Write ``request_id`` and ``path``, or ``path`` null and ``error``."""
+        if isinstance(outcome, Veo3Error):
+            await put({"request_id": request_id, "path": None, "error": outcome})
+        else:
+            await put({"request_id": request_id, "path": outcome})
+
+    def ended(self, board: Board) -> None:
+        """Show nothing: all was told."""
+
+
+class TableView:
+    """A table on the terminal that stdout is, drawn 4 times a second."""
+
+    def __init__(self) -> None:
+        self._console: Final = Console(highlight=False, markup=False, emoji=False)
+
+    @contextlib.asynccontextmanager
+    async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:
+        """Draw the table, and wipe it away in the end."""
+        # Written to in threads: a terminal that was stopped with Ctrl-S takes no bytes.
+        live = Live(console=self._console, auto_refresh=False, transient=True)
+        await to_thread.run_sync(live.start)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._redraw, live, board, eta)
+                yield
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await to_thread.run_sync(live.stop)
+
+    async def changed(self, change: Transition) -> None:
+        """Do nothing: the next frame shows it."""
+
+    async def saved(self, request_id: str, outcome: pathlib.Path | Veo3Error) -> None:
+        """Do nothing: the next frame shows it."""
+
+    def ended(self, board: Board) -> None:
+        """Print a line a task."""
+        for line in final_lines(board, time.time()):
+            self._console.print(line, soft_wrap=True)
+
+    async def _redraw(self, live: Live, board: Board, eta: EtaOf) -> None:
+        while True:
+            table = live_table(board, eta, now=time.time(), size=self._console.size)
+            await to_thread.run_sync(functools.partial(live.update, table, refresh=True))
+            await anyio.sleep(_FRAME_SECONDS)
