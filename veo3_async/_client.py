@@ -39,7 +39,6 @@ from veo3_async._wire import (
     Call,
     Kind,
     Problem,
-    Reply,
     check_model,
     check_request_id,
     decode,
@@ -495,12 +494,9 @@ class Veo3Client:
         with anyio.CancelScope() as scope:
             self._calls.add(scope)
             try:
-                taken, answer = await dispatcher.ask(call)
+                return await dispatcher.ask(call, lambda reply: judge(reply, wall_now=time.time()))
             finally:
                 self._calls.discard(scope)
-            outcome = judge(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
-            dispatcher.learn(taken, outcome)
-            return outcome
         message = "the client was closed while the request was under way"
         raise ClientClosed(message)
 

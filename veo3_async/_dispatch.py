@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 _E = TypeVar("_E", bound=Entry)
+_T = TypeVar("_T")
 
 _UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL})
 _NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
@@ -85,13 +86,14 @@ class Dispatcher(Generic[_E]):
     async def run(self, handle: Callable[[_E, float], Awaitable[None]]) -> None:
         """Hand due entries, each with its permit, to ``handle``, until cancelled.
 
-        ``handle`` must `send` once. What it raises comes out.
+        ``handle`` must `send` once. What it raises comes out. What it plans and what the
+        throttle learns is looked at when it ends: then its worker can go on with the next entry.
         """
         self._handle = handle
         async with anyio.create_task_group() as workers:
             try:
                 self._runs = True
-                self._pump()
+                self.pump()
                 while True:
                     # Here, for a task group is not to be used from a callback of the loop.
                     while self._unserved:
@@ -102,9 +104,8 @@ class Dispatcher(Generic[_E]):
                 self._stop()
 
     def put(self, entry: _E, due: float) -> None:
-        """Plan an entry for a moment of the loop's clock, or plan it anew."""
+        """Plan an entry for a moment of the loop's clock, or plan it anew; `pump` after it."""
         self._agenda.put(entry, due)
-        self._pump()
 
     def drop(self, entry: _E) -> None:
         """Plan it no longer; what is under way for it goes on."""
@@ -114,71 +115,7 @@ class Dispatcher(Generic[_E]):
         """Drop every entry."""
         self._agenda.clear()
 
-    async def ask(self, call: Call) -> tuple[float, Reply | Problem]:
-        """Make a single call in its turn, before the entries that are due.
-
-        Returns its permit, for `learn`, and what came of it.
-
-        :raises ClientClosed: Nothing goes any more.
-        """
-        if self._stopped:
-            raise _stopped()
-        turn: asyncio.Future[float] = self._loop.create_future()
-        self._turns.append(turn)
-        self._pump()
-        try:
-            taken = await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._give_back(turn.result())
-            raise
-        return taken, await self.send(call, taken)
-
-    async def send(self, call: Call, taken: float) -> Reply | Problem:
-        """Make a call with a permit; tell `learn` what it brought."""
-        try:
-            answer = await self._transport.send(call)
-        except BaseException:
-            self._give_back(taken)
-            raise
-        self.in_flight -= 1
-        if not (isinstance(answer, Problem) and answer.kind in _UNSENT):
-            self.sent[call.method] += 1
-        return answer
-
-    def learn(self, taken: float, outcome: object) -> None:
-        """Tell the throttle what a permit was good for."""
-        now = self._loop.time()
-        rand = random.random()
-        match outcome:
-            case Problem(kind=kind, retry_after=hint) if kind in _NO_CAPACITY:
-                self.throttle.throttled(taken, now, reason=kind.value, retry_after=hint, rand=rand)
-            case Problem(kind=Kind.LOCAL):
-                self.throttle.pause(now, reason=Kind.LOCAL.value, rand=rand)
-            case Problem(kind=Kind.SERVER) | Problem(http_status=None):
-                self.throttle.failed(taken, now, rand=rand)
-            case _:
-                self.throttle.succeeded(taken, now)
-        if isinstance(outcome, Problem):
-            self.failures[outcome.kind] += 1
-        self._pump()
-
-    def _stop(self) -> None:
-        """Let nothing go any more: a worker has ended, which none does by itself."""
-        self._stopped = True
-        self._runs = False
-        if self._timer is not None:
-            self._timer.cancel()
-        for turn in self._turns:
-            if not turn.done():
-                turn.set_exception(_stopped())
-
-    def _give_back(self, taken: float) -> None:
-        self.in_flight -= 1
-        self.throttle.abandoned(taken)
-        self._pump()
-
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Let go whatever may go now, and set the timer for what may go next."""
         if not self._runs:
             return
@@ -199,6 +136,75 @@ class Dispatcher(Generic[_E]):
                 self.lag.add(now - due)
                 self._hand_over(_Claim(entry, now))
 
+    async def ask(self, call: Call, judge: Callable[[Reply], _T | Problem]) -> _T | Problem:
+        """Make a single call in its turn, before the entries that are due.
+
+        Returns what ``judge`` says of the reply, or why there is none.
+
+        :raises ClientClosed: Nothing goes any more.
+        """
+        if self._stopped:
+            raise _stopped()
+        turn: asyncio.Future[float] = self._loop.create_future()
+        self._turns.append(turn)
+        self.pump()
+        try:
+            taken = await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._give_back(turn.result())
+            raise
+        answer = await self.send(call, taken)
+        outcome = judge(answer) if isinstance(answer, Reply) else answer
+        self.learn(taken, outcome)
+        self.pump()
+        return outcome
+
+    async def send(self, call: Call, taken: float) -> Reply | Problem:
+        """Make a call with a permit; tell `learn` what it brought."""
+        try:
+            answer = await self._transport.send(call)
+        except BaseException:
+            self._give_back(taken)
+            raise
+        self.in_flight -= 1
+        if not (isinstance(answer, Problem) and answer.kind in _UNSENT):
+            self.sent[call.method] += 1
+        return answer
+
+    def learn(self, taken: float, outcome: object) -> None:
+        """Tell the throttle what a permit was good for; `pump` after it."""
+        now = self._loop.time()
+        if not isinstance(outcome, Problem):
+            self.throttle.succeeded(taken, now)
+            return
+        self.failures[outcome.kind] += 1
+        rand = random.random()
+        match outcome:
+            case Problem(kind=kind, retry_after=hint) if kind in _NO_CAPACITY:
+                self.throttle.throttled(taken, now, reason=kind.value, retry_after=hint, rand=rand)
+            case Problem(kind=Kind.LOCAL):
+                self.throttle.pause(now, reason=Kind.LOCAL.value, rand=rand)
+            case Problem(kind=Kind.SERVER) | Problem(http_status=None):
+                self.throttle.failed(taken, now, rand=rand)
+            case _:
+                self.throttle.succeeded(taken, now)
+
+    def _stop(self) -> None:
+        """Let nothing go any more: a worker has ended, which none does by itself."""
+        self._stopped = True
+        self._runs = False
+        if self._timer is not None:
+            self._timer.cancel()
+        for turn in self._turns:
+            if not turn.done():
+                turn.set_exception(_stopped())
+
+    def _give_back(self, taken: float) -> None:
+        self.in_flight -= 1
+        self.throttle.abandoned(taken)
+        self.pump()
+
     def _next_due(self) -> float:
         while self._turns and self._turns[0].done():  # cancelled
             self._turns.popleft()
@@ -218,7 +224,7 @@ class Dispatcher(Generic[_E]):
 
     def _wake(self) -> None:
         self._timer = None
-        self._pump()
+        self.pump()
 
     def _hand_over(self, claim: _Claim[_E]) -> None:
         if not self._idle:
@@ -237,7 +243,7 @@ class Dispatcher(Generic[_E]):
                 await self._handle(claim.entry, claim.taken)
                 slot: _Slot[_E] = _Slot()
                 self._idle.append(slot)
-                self._pump()
+                self.pump()
                 if slot.claim is None:
                     slot.waiter = self._loop.create_future()
                     await slot.waiter

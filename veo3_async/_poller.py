@@ -220,6 +220,7 @@ class Poller:
                 job.fingerprint = None  # what is old to the others is new to this one
                 if job.ticket:
                     self.dispatcher.put(job, now)
+        self.dispatcher.pump()
         if len(request_ids) > _BATCH:
             self._loop.call_soon(self._join, mailbox, request_ids[_BATCH:])
 
@@ -373,6 +374,7 @@ class Poller:
     async def _record(self, changes: Sequence[Transition]) -> bool:
         if self._journal is None:
             return True
+        self.dispatcher.pump()  # others need not wait for the disk
         try:
             for change in {change.phase: change for change in changes}.values():
                 await self._journal.record(change)
