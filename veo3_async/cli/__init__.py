@@ -9,6 +9,7 @@ from typing import Final
 __all__ = ["main"]
 
 _EXTRA: Final = frozenset({"rich", "typer"})
+_MISSING: Final = "veo3-async: typer or rich is missing: pip install 'veo3_async[cli]'\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,7 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as missing:
         if missing.name not in _EXTRA:
             raise
-        sys.stderr.write("veo3-async: parts are missing: pip install 'veo3_async[cli]'
-")
+        sys.stderr.write(_MISSING)
         return 2
     return run(sys.argv[1:] if arguments is None else arguments)

@@ -99,7 +99,7 @@ def _without_command(
 
 
 @app.command(epilog=_EXIT_CODES)
-def watch(  # noqa: PLR0913 - options
+def watch(
     ids: Annotated[
         list[str] | None, typer.Argument(metavar="ID", help="Request ids; - reads stdin.")
     ] = None,
@@ -132,7 +132,7 @@ def watch(  # noqa: PLR0913 - options
 
 
 @app.command(epilog=_EXIT_CODES)
-def submit(  # noqa: PLR0913 - options
+def submit(
     prompt: Annotated[
         str | None, typer.Argument(help="What the video is to show; - reads stdin.")
     ] = None,
@@ -207,7 +207,7 @@ def fetch(
 
 
 @app.command()
-def download(  # noqa: PLR0913 - options
+def download(
     source: Annotated[
         str, typer.Argument(metavar="URL|ID", help="The video, or the task that made it.")
     ],
@@ -269,7 +269,7 @@ def pending(journal: ExistingJournal, *, json: Json = False) -> int:
 
 
 @app.command(epilog=_EXIT_CODES)
-def resume(  # noqa: PLR0913 - options
+def resume(
     journal: ExistingJournal,
     *,
     until: Until = "best",
