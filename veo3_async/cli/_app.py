@@ -11,7 +11,7 @@ from typing import Annotated, Final
 import typer
 from anyio import sleep_forever
 
-from veo3_async import Pending, Veo3Error, VideoTask, __version__, testing
+from veo3_async import Pending, Veo3Error, VideoTask, testing
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._demo import Demo
@@ -79,6 +79,8 @@ def run(arguments: Sequence[str]) -> int:
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
     if wanted:
+        from veo3_async import __version__  # noqa: PLC0415 - takes 20 ms
+
         emit(f"veo3-async {__version__}")
         raise typer.Exit
 
