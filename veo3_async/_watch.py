@@ -46,8 +46,10 @@ class Mailbox:
 
     __slots__ = (
         "__weakref__",
+        "_cut_short",
         "_failure",
         "_keep_open",
+        "_loop",
         "_unread",
         "_wake",
         "deadline",
@@ -61,14 +63,16 @@ class Mailbox:
         self._keep_open = keep_open
         self._unread: collections.OrderedDict[str, list[Transition]] = collections.OrderedDict()
         self._wake = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
         self._failure: BaseException | None = None
+        self._cut_short = False
         self.deadline: asyncio.TimerHandle | None = None
         """What ends the watch by its timeout, if it has one."""
 
     def open_for(self, request_ids: Iterable[str]) -> list[str]:
         """Begin with these ids, and return those that are new."""
         if self._failure is not None:
-            raise self._failure
+            raise _own(self._failure)
         new = [i for i in dict.fromkeys(request_ids) if i not in self.states]
         self.states.update(dict.fromkeys(new, NEW))
         return new
@@ -105,7 +109,6 @@ class Mailbox:
             return False
         if transition.final or state is None:
             del self.states[request_id]
-            self._stop_clock()
         else:
             self.states[request_id] = state
         letters = self._unread.setdefault(request_id, [])
@@ -122,10 +125,15 @@ class Mailbox:
         self._wake.set()
 
     def fail(self, failure: BaseException) -> None:
-        """End the stream, after what is unread, with an error."""
+        """End the stream, after what is unread, with an error, unless it was complete.
+
+        The first error is the reason; what comes after it is its consequence.
+        """
+        if self._failure is None:
+            self._failure = failure
+            self._cut_short = bool(self.states) or self._keep_open
         self.states.clear()
         self._stop_clock()
-        self._failure = failure
         self._wake.set()
 
     def finish(self) -> None:
@@ -138,22 +146,23 @@ class Mailbox:
     def close(self) -> None:
         """End the stream at once."""
         self._unread.clear()
+        self._cut_short = False
         self.finish()
 
     async def take(self) -> Transition:
         """Return the next transition.
 
         :raises StopAsyncIteration: Every id is final and all was read.
+        :raises ClientClosed: It is called in another event loop, whose wait would never end.
         """
+        if self._loop is not asyncio.get_running_loop():
+            message = "this watch belongs to another event loop; make one in each"
+            raise ClientClosed(message)
         while not self._unread:
-            if self._failure is not None:
-                # one error goes to many watchers; each raises its own, with its own traceback
-                raise (
-                    copy.copy(self._failure)
-                    if isinstance(self._failure, Veo3Error)
-                    else self._failure
-                )
+            if self._failure is not None and self._cut_short:
+                raise _own(self._failure)
             if not self.states and not self._keep_open:
+                self._stop_clock()
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
@@ -164,13 +173,19 @@ class Mailbox:
         return transition
 
     def _stop_clock(self) -> None:
-        if self.deadline is not None and not self.states and not self._keep_open:
+        if self.deadline is not None:
             self.deadline.cancel()
+            self.deadline = None
 
     @property
     def unread(self) -> int:
         """Transitions that wait to be read."""
         return sum(map(len, self._unread.values()))
+
+
+def _own(failure: BaseException) -> BaseException:
+    # One error goes to many watchers; each raises its own, with its own traceback.
+    return copy.copy(failure) if isinstance(failure, Veo3Error) else failure
 
 
 def _without_detours(letters: list[Transition]) -> list[Transition]:
@@ -275,5 +290,5 @@ class Watch:
         self._mailbox.close()
 
     def __del__(self) -> None:
-        if self._mailbox.states:
+        if self._mailbox.states or self._mailbox.deadline is not None:
             self._subscriptions.abandon(self._mailbox)

@@ -1,0 +1,719 @@
+"""The stream of transitions: what comes out, when it ends, and what it costs the server."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import gc
+import itertools
+import logging
+import math
+import weakref
+from collections.abc import Callable
+
+import pytest
+from conftest import MakeClient
+
+from veo3_async import (
+    AuthenticationError,
+    ClientClosed,
+    FixedPacing,
+    InvalidRequest,
+    Phase,
+    PollReport,
+    Progress,
+    StillPending,
+    TaskFailed,
+    Transition,
+    Veo3Client,
+    Watch,
+)
+from veo3_async.testing import Body, FakeVeo3, Life, Status
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
+
+Q, P, G, GD, U, R = (
+    Phase.QUEUED,
+    Phase.PREPARING,
+    Phase.GENERATING,
+    Phase.GENERATED,
+    Phase.UPSAMPLING,
+    Phase.RETRYING,
+)
+UNENDING = Life.scripted([{"id": "id", "status": "video_generating", "running": True}])
+QUICK = Life.scripted(
+    [
+        {"status": "pending", "running": True},
+        {"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"},
+    ]
+)
+
+
+async def collected(watch: Watch) -> list[Transition]:
+    return [change async for change in watch]
+
+
+def check_orderly(changes: list[Transition]) -> None:
+    """Check the rules of the stream for one id."""
+    assert [change.final for change in changes] == [False] * (len(changes) - 1) + [True]
+    before = [None, *(change.phase for change in changes[:-1])]
+    assert [change.previous for change in changes] == before
+    assert all((change.error is None) or change.final for change in changes)
+
+
+# --- the lives of the wire page -------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("life", "until", "phases"),
+    [
+        (Life.documented(), "best", (Q, P, G, GD, U, Phase.COMPLETED)),
+        (Life.documented(), "video", (Q, P, G, Phase.COMPLETED)),
+        (Life.plain(), "best", (Q, P, G, Phase.COMPLETED)),
+        (Life.plain(), "video", (Q, P, G, Phase.COMPLETED)),
+        (Life.failing(), "best", (Q, P, G, Phase.FAILED)),
+        (Life.failing(), "video", (Q, P, G, Phase.FAILED)),
+        (Life.retrying(2), "best", (Q, P, G, R, G, R, G, GD, U, Phase.COMPLETED)),
+        (Life.retrying(2), "video", (Q, P, G, R, G, R, G, Phase.COMPLETED)),
+        (Life.upsample_failing(), "best", (Q, P, G, GD, U, Phase.COMPLETED_PLAIN)),
+        (Life.upsample_failing(), "video", (Q, P, G, Phase.COMPLETED)),
+    ],
+)
+async def test_each_life_makes_exactly_its_transitions(
+    server: FakeVeo3, veo: Veo3Client, life: Life, until: str, phases: tuple[Phase, ...]
+) -> None:
+    """A life of the wire page comes out as the phases that the rules name, each once, in order."""
+    request_id = server.add(life=life)
+    changes = await collected(veo.watch(request_id, until=until))  # type: ignore[arg-type]
+    assert tuple(change.phase for change in changes) == phases
+    check_orderly(changes)
+    last = changes[-1]
+    assert (last.error is None) == (last.phase is not Phase.FAILED)
+    wants_upsampled = life == Life.documented() or life == Life.retrying(2)
+    assert (last.task.upsample_video_url is not None) == (until == "best" and wants_upsampled)
+    assert (last.task.best_url is not None) == (last.phase is not Phase.FAILED)
+
+
+async def test_a_failed_task_tells_its_reasons(server: FakeVeo3, veo: Veo3Client) -> None:
+    """The error of a final transition carries the task, the id and the service's words."""
+    request_id = server.add(life=Life.failing())
+    *_, last = await collected(veo.watch(request_id))
+    assert isinstance(last.error, TaskFailed)
+    assert last.error.request_id == request_id
+    assert last.error.task == last.task
+    assert "unsafe prompt" in str(last.error)
+
+
+async def test_many_ids_are_one_stream_in_which_each_is_orderly(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """A bad id among good ones ends with its error, and the others with their videos."""
+    veo = make_client(max_polls_per_second=1000.0)
+    ids = [server.add(life=QUICK) for _ in range(200)]
+    failing = server.add(life=Life.scripted([{"status": "failed", "running": False}]))
+    unknown = "veo3-pro:nobody-knows-it"
+    changes = await collected(veo.watch(*ids, failing, unknown))
+    by_id: dict[str, list[Transition]] = {}
+    for change in changes:
+        by_id.setdefault(change.request_id, []).append(change)
+    for own in by_id.values():
+        check_orderly(own)
+    assert {i: own[-1].phase for i, own in by_id.items()} == {
+        **dict.fromkeys(ids, Phase.COMPLETED),
+        failing: Phase.FAILED,
+        unknown: Phase.LOST,
+    }
+
+
+async def test_an_id_given_twice_is_watched_once(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Repeating an id changes neither the stream nor the polls."""
+    request_id = server.add(life=QUICK)
+    watch = veo.watch(request_id, request_id)
+    watch.add(request_id)
+    assert len(watch) == 1
+    assert [c.phase for c in await collected(watch)] == [Q, Phase.COMPLETED]
+    assert len(server.polls_of(request_id)) == 2
+
+
+async def test_a_watch_of_nothing_ends_at_once(veo: Veo3Client) -> None:
+    """Without an id there is nothing to wait for."""
+    assert await collected(veo.watch()) == []
+
+
+async def test_an_impossible_id_is_refused_before_anything_is_watched(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """One bad id among good ones: nothing is sent, and `add` adds none of them either."""
+    good = server.add(life=QUICK)
+    with pytest.raises(InvalidRequest):
+        veo.watch(good, "")
+    watch = veo.watch(keep_open=True)
+    with pytest.raises(InvalidRequest):
+        watch.add(good, "a\nb")
+    assert len(watch) == 0
+    await asyncio.sleep(10)
+    assert server.received == 0
+    await watch.aclose()
+
+
+# --- several watchers ------------------------------------------------------------------------
+
+
+async def test_watchers_of_one_id_share_its_polls(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Ten watchers cost the server one poll more than one, and each sees the whole life."""
+    alone = server.add(life=Life.documented())
+    *_, last = await collected(veo.watch(alone))
+    shared = server.add(life=Life.documented())
+    streams = await asyncio.gather(*(collected(veo.watch(shared)) for _ in range(10)))
+    assert all([c.phase for c in s] == [Q, P, G, GD, U, Phase.COMPLETED] for s in streams)
+    assert len(server.polls_of(shared)) <= len(server.polls_of(alone)) + 1
+    assert last.phase is Phase.COMPLETED
+
+
+async def test_each_watcher_has_its_own_until(server: FakeVeo3, veo: Veo3Client) -> None:
+    """The one that wants any video ends first; the other goes on to the upsampled one."""
+    request_id = server.add(life=Life.documented())
+    best, video = await asyncio.gather(
+        collected(veo.watch(request_id)), collected(veo.watch(request_id, until="video"))
+    )
+    assert [c.phase for c in video] == [Q, P, G, Phase.COMPLETED]
+    assert [c.phase for c in best] == [Q, P, G, GD, U, Phase.COMPLETED]
+    assert video[-1].task.upsample_video_url is None
+    assert best[-1].task.upsample_video_url is not None
+
+
+async def test_a_watcher_that_comes_late_sees_the_present_state_at_once(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """It need not wait for the next poll that is planned, nor for a change."""
+    veo = make_client(pacing=FixedPacing(1000.0, jitter=0.0))
+    request_id = server.add(life=UNENDING)
+    first = veo.watch(request_id)
+    assert (await anext(first)).phase is G
+    began = asyncio.get_running_loop().time()
+    second = veo.watch(request_id)
+    change = await anext(second)
+    assert (change.phase, change.previous) == (G, None)
+    assert asyncio.get_running_loop().time() - began < 1
+    await first.aclose()
+    await second.aclose()
+
+
+async def test_a_finished_id_can_be_watched_again(server: FakeVeo3, veo: Veo3Client) -> None:
+    """A later watch of a finished id brings its end again, with one poll."""
+    request_id = server.add(life=QUICK)
+    await collected(veo.watch(request_id))
+    polls = len(server.polls_of(request_id))
+    [change] = await collected(veo.watch(request_id))
+    assert (change.phase, change.final) == (Phase.COMPLETED, True)
+    assert len(server.polls_of(request_id)) == polls + 1
+
+
+async def test_a_watch_may_be_read_by_several_tasks(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Each transition goes to one reader, and all readers come to an end."""
+    ids = [server.add(life=QUICK) for _ in range(5)]
+    watch = veo.watch(*ids)
+    parts = await asyncio.gather(*(collected(watch) for _ in range(3)))
+    ends = sorted(c.request_id for part in parts for c in part if c.final)
+    assert ends == sorted(ids)
+
+
+# --- adding and discarding -------------------------------------------------------------------
+
+
+async def test_ids_are_added_while_it_runs(server: FakeVeo3, veo: Veo3Client) -> None:
+    """A chain in which each end brings the next id is one stream."""
+    waiting = [server.add(life=QUICK) for _ in range(5)]
+    seen: list[str] = []
+    watch = veo.watch(waiting[0])
+    async for change in watch:
+        if change.final:
+            seen.append(change.request_id)
+            watch.add(*waiting[len(seen) : len(seen) + 1])
+    assert seen == waiting
+
+
+async def test_the_timeout_holds_for_ids_that_are_added_after_an_end(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """The time of the whole watch goes on although for a moment nothing was unfinished."""
+    first, second = server.add(life=QUICK), server.add(life=UNENDING)
+    ends: list[Transition] = []
+    watch = veo.watch(first, timeout=60)
+    async for change in watch:
+        if change.final:
+            ends.append(change)
+            if change.request_id == first:
+                watch.add(second)
+    assert [(end.request_id, end.phase) for end in ends] == [
+        (first, Phase.COMPLETED),
+        (second, Phase.LOST),
+    ]
+
+
+async def test_discarded_ids_are_neither_told_nor_polled(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Discarding takes unread transitions too; with the last id the stream ends."""
+    kept, dropped = server.add(life=QUICK), server.add(life=UNENDING)
+    watch = veo.watch(kept, dropped)
+    await asyncio.sleep(5)
+    watch.discard(dropped, "veo3-pro:never-watched")
+    polls = len(server.polls_of(dropped))
+    assert {c.request_id for c in await collected(watch)} == {kept}
+    await asyncio.sleep(60)
+    assert len(server.polls_of(dropped)) == polls
+
+
+async def test_discarding_the_last_id_ends_who_waits(server: FakeVeo3, veo: Veo3Client) -> None:
+    """A reader that waits for the next transition comes to an end."""
+    request_id = server.add(life=UNENDING)
+    watch = veo.watch(request_id)
+    await anext(watch)
+    reader = asyncio.create_task(collected(watch))
+    await asyncio.sleep(1)
+    watch.discard(request_id)
+    assert await reader == []
+
+
+async def test_an_open_watch_ends_only_when_it_is_closed(server: FakeVeo3, veo: Veo3Client) -> None:
+    """With ``keep_open`` a stream outlives its ids, takes more, and ends by `aclose`."""
+    watch = veo.watch(keep_open=True)
+    reader = asyncio.create_task(collected(watch))
+    for _ in range(3):
+        await asyncio.sleep(100)
+        watch.add(server.add(life=QUICK))
+    await asyncio.sleep(100)
+    assert not reader.done()
+    await watch.aclose()
+    assert sum(c.final for c in await reader) == 3
+
+
+async def test_a_closed_watch_takes_no_ids(server: FakeVeo3, veo: Veo3Client) -> None:
+    """`add` after `aclose` says so, and closing twice does no harm."""
+    watch = veo.watch(server.add(life=UNENDING))
+    await watch.aclose()
+    await watch.aclose()
+    with pytest.raises(ClientClosed, match="make another"):
+        watch.add("veo3-pro:another")
+    assert await collected(watch) == []
+
+
+# --- ends ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("timeout", [30, 30.0, datetime.timedelta(seconds=30)])
+async def test_fault_30_a_timeout_ends_every_unfinished_id(
+    server: FakeVeo3, veo: Veo3Client, timeout: float | datetime.timedelta
+) -> None:
+    """What is unfinished then is `StillPending`, what was finished is not, all can go on."""
+    done, running = server.add(life=QUICK), [server.add(life=UNENDING) for _ in range(20)]
+    began = asyncio.get_running_loop().time()
+    changes = await collected(veo.watch(done, *running, timeout=timeout))
+    assert asyncio.get_running_loop().time() - began == pytest.approx(30)
+    ends = {c.request_id: c for c in changes if c.final}
+    assert ends.pop(done).phase is Phase.COMPLETED
+    assert set(ends) == set(running)
+    for end in ends.values():
+        assert (end.phase, end.previous, end.status) == (Phase.LOST, G, "video_generating")
+        assert isinstance(end.error, StillPending)
+        assert isinstance(end.error, TimeoutError)
+        assert (end.error.elapsed, end.error.attempts > 1) == (30, True)
+    assert (await anext(veo.watch(running[0]))).phase is G
+
+
+async def test_fault_30_wait_raises_still_pending(server: FakeVeo3, veo: Veo3Client) -> None:
+    """A `wait` whose time is over raises what can be caught as a `TimeoutError`."""
+    request_id = server.add(life=UNENDING)
+    with pytest.raises(StillPending) as caught:
+        await veo.wait(request_id, timeout=5)
+    assert caught.value.request_id == request_id
+    assert caught.value.task is not None
+    assert caught.value.task.status == "video_generating"
+    with pytest.raises(TimeoutError):
+        await veo.wait(request_id, timeout=5)
+
+
+async def test_a_timeout_of_one_watcher_leaves_the_other_alone(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """The id goes on being polled for whoever still wants it."""
+    request_id = server.add(life=Life.documented())
+    patient = asyncio.create_task(collected(veo.watch(request_id)))
+    *_, last = await collected(veo.watch(request_id, timeout=20))
+    assert isinstance(last.error, StillPending)
+    assert [c.phase for c in await patient] == [Q, P, G, GD, U, Phase.COMPLETED]
+
+
+async def test_fault_40_nothing_changes_for_an_hour(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """It goes on until the caller's own timeout, and `stats` shows the age of the oldest."""
+    veo = make_client(pacing=FixedPacing(10.0))
+    request_id = server.add(life=UNENDING)
+    watch = veo.watch(request_id, timeout=3700)
+    await asyncio.sleep(3600)
+    assert veo.stats().oldest == pytest.approx(3600)
+    first, last = await collected(watch)
+    assert (first.phase, first.final) == (G, False)
+    assert isinstance(last.error, StillPending)
+    assert len(server.polls_of(request_id)) == pytest.approx(370, abs=20)
+
+
+async def test_fault_24_who_breaks_off_stops_the_polls_of_his_ids(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """Breaking out of the loop and dropping the watch stops its polls, and no others."""
+    mine, other = server.add(life=UNENDING), server.add(life=UNENDING)
+    kept = veo.watch(other)
+    async for _ in veo.watch(mine, other):
+        break
+    gc.collect()
+    await asyncio.sleep(10)
+    polls = len(server.polls_of(mine)), len(server.polls_of(other))
+    await asyncio.sleep(100)
+    assert len(server.polls_of(mine)) == polls[0]
+    assert len(server.polls_of(other)) == pytest.approx(polls[1] + 50, abs=1)
+    assert veo.stats().watched == 1
+    await kept.aclose()
+
+
+async def test_fault_24_who_raises_harms_nobody_else(server: FakeVeo3, veo: Veo3Client) -> None:
+    """An error in the body of one loop ends that watch alone."""
+    ids = [server.add(life=Life.documented()) for _ in range(3)]
+
+    async def raising() -> None:
+        async with veo.watch(*ids) as changes:
+            async for _ in changes:
+                raise KeyError
+
+    other = asyncio.create_task(collected(veo.watch(*ids)))
+    with pytest.raises(KeyError):
+        await raising()
+    assert sum(c.phase is Phase.COMPLETED for c in await other) == 3
+
+
+async def test_fault_24_who_never_reads_delays_nobody_and_loses_no_end(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """A stopped consumer costs nothing, and finds every final state when it comes back."""
+    ids = [server.add(life=Life.documented()) for _ in range(5)]
+    sleepy, busy = veo.watch(*ids), veo.watch(*ids)
+    assert sum(c.final for c in await collected(busy)) == 5
+    assert veo.stats().watched == 0
+    late = await collected(sleepy)
+    assert [c.request_id for c in late if c.final] != []
+    assert {c.request_id for c in late if c.final} == set(ids)
+
+
+async def test_fault_24_unread_transitions_are_bounded(server: FakeVeo3, veo: Veo3Client) -> None:
+    """At most 16 transitions of an id wait; what is left out are detours, and the order holds."""
+    retries: list[dict[str, object]] = []
+    for attempt in range(200):
+        for status in ("video_generating", "video_generation_failed"):
+            retries.append({"status": status, "running": True, "retry_count": attempt})
+    end = {"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}
+    request_id = server.add(life=Life.scripted([*retries, end]))
+    watch = veo.watch(request_id)
+    while veo.stats().watched:
+        await asyncio.sleep(2)
+        unread = watch._mailbox.unread  # noqa: SLF001 - the bound is of what nobody can see
+        assert unread <= 16
+    changes = await collected(watch)
+    check_orderly(changes)
+    assert changes[-1].phase is Phase.COMPLETED
+
+
+async def test_a_watch_that_is_collected_stops_its_polls(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Garbage collection of a `Watch` ends its subscription, and nothing holds it."""
+    request_id = server.add(life=UNENDING)
+    watch = veo.watch(request_id, timeout=100_000)
+    await anext(watch)
+    gone = weakref.ref(watch)
+    del watch
+    gc.collect()
+    assert gone() is None
+    await asyncio.sleep(10)
+    assert veo.stats().watched == 0
+    polls = server.received
+    await asyncio.sleep(100)
+    assert server.received == polls
+
+
+async def test_a_watch_may_be_closed_from_another_task(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Who iterates comes to an end, not to an error."""
+    request_id = server.add(life=UNENDING)
+    watch = veo.watch(request_id)
+    reader = asyncio.create_task(collected(watch))
+    await asyncio.sleep(10)
+    await watch.aclose()
+    assert [c.phase for c in await reader] == [G]
+
+
+# --- what is wrong with the client -------------------------------------------------------------
+
+
+async def raised_by(watch: Watch) -> BaseException:
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - it is looked at
+        await collected(watch)
+    return caught.value
+
+
+async def test_a_clients_error_reaches_every_watcher_as_its_own(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """Each watcher raises another instance of the same error, those that came to read late too."""
+    veo = make_client(api_key="refused")
+    watches = [veo.watch(f"veo3-pro:{n}") for n in range(5)]
+    errors = await asyncio.gather(*map(raised_by, watches[:4]))
+    errors.append(await raised_by(watches[4]))
+    assert {type(error) for error in errors} == {AuthenticationError}
+    assert len(set(map(id, errors))) == 5
+    with pytest.raises(AuthenticationError) as caught:
+        watches[0].add("veo3-pro:another")
+    assert caught.value not in errors
+    assert await raised_by(watches[0]) not in errors
+
+
+async def test_the_first_error_is_the_one_that_is_told(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """A refused key stays the reason although the client was closed before anybody read it."""
+    veo = make_client(api_key="refused")
+    watch = veo.watch(server.add(life=UNENDING))
+    await asyncio.sleep(5)
+    await veo.aclose()
+    assert isinstance(await raised_by(watch), AuthenticationError)
+
+
+async def test_a_finished_stream_ends_although_the_client_is_closed(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """What was complete before the client's end is read to a normal end."""
+    watch = veo.watch(server.add(life=QUICK))
+    await asyncio.sleep(10)
+    await veo.aclose()
+    assert [c.phase for c in await collected(watch)] == [Q, Phase.COMPLETED]
+
+
+async def test_unread_transitions_come_before_the_error(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Closing the client takes nothing away that was there to be read."""
+    watch = veo.watch(server.add(life=UNENDING))
+    await asyncio.sleep(5)
+    await veo.aclose()
+    assert (await anext(watch)).phase is G
+    with pytest.raises(ClientClosed):
+        await anext(watch)
+
+
+async def test_fault_31_closed_before_the_first_poll(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Closing in the same breath as watching leaves nobody waiting."""
+    watch = veo.watch(server.add())
+    await veo.aclose()
+    assert isinstance(await raised_by(watch), ClientClosed)
+    assert server.received == 0
+
+
+async def test_fault_31_closed_while_watched(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Every watcher gets `ClientClosed`, whatever it is waiting in."""
+    request_id = server.add(life=UNENDING)
+    waiting = [
+        asyncio.create_task(veo.wait(request_id)),
+        asyncio.create_task(collected(veo.watch(request_id))),
+        asyncio.create_task(collected(veo.watch(keep_open=True))),
+    ]
+    await asyncio.sleep(5)
+    await asyncio.create_task(veo.aclose())
+    done = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(error) for error in done} == {ClientClosed}
+    polls = server.received
+    await asyncio.sleep(100)
+    assert server.received == polls
+
+
+class Broken(FixedPacing):
+    """Answers as it is told to, until it is mended."""
+
+    def __init__(self, answer: Callable[[], float]) -> None:
+        super().__init__(1.0)
+        self.answer: Callable[[], float] | None = answer
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        return super().delay(progress, rand) if self.answer is None else self.answer()
+
+
+def _raise() -> float:
+    raise LookupError
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [
+        (_raise, LookupError),
+        (lambda: math.nan, ValueError),
+        (lambda: math.inf, ValueError),
+        (lambda: -1.0, ValueError),
+    ],
+    ids=["raises", "nan", "inf", "negative"],
+)
+async def test_a_broken_pacing_is_told_to_everybody_and_a_new_watch_works(
+    server: FakeVeo3,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    answer: Callable[[], float],
+    error: type[Exception],
+) -> None:
+    """A bug of the caller's pacing ends every stream with itself; nothing hangs after it."""
+    pacing = Broken(answer)
+    veo = make_client(pacing=pacing)
+    ids = [server.add(life=Life.plain()) for _ in range(3)]
+    errors = await asyncio.gather(*(raised_by(veo.watch(i)) for i in ids))
+    assert {type(e) for e in errors} == {error}
+    assert [r.levelname for r in caplog.records if r.name == "veo3_async"] == ["ERROR"]
+    pacing.answer = None
+    task = await veo.wait(ids[0])  # at once, while the old polling is being put away
+    assert task.video_url is not None
+    assert (await veo.fetch(ids[1])).video_url is not None
+
+
+async def test_after_a_refused_key_a_new_watch_is_told_as_well(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """The client stays usable: each new watch asks once more, and a healed key works."""
+    veo = make_client()
+    request_id = server.add(life=QUICK)
+    server.fault(Status(401, err_code=-10005), times=2)
+    for _ in range(2):
+        assert isinstance(await raised_by(veo.watch(request_id)), AuthenticationError)
+    assert (await veo.wait(request_id)).status == "completed"
+
+
+# --- what can be seen ------------------------------------------------------------------------
+
+
+async def test_on_poll_reports_match_the_servers_log(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """Every request that arrives has its report, in order, and no other is reported."""
+    reports: list[PollReport] = []
+    veo = make_client(on_poll=reports.append)
+    ids = [server.add(life=Life.retrying()) for _ in range(3)]
+    server.fault(Status(500), rate=0.2)
+    server.fault(Body.html(), rate=0.2)
+    await collected(veo.watch(*ids))
+    for request_id in ids:
+        own = [r for r in reports if r.request_id == request_id]
+        assert [r.attempt for r in own] == list(range(1, len(own) + 1))
+        assert len(own) == len(server.polls_of(request_id))
+        assert own[-1].next_poll_in is None
+        sent = [r.at for r in server.polls_of(request_id)]
+        waits = [r.next_poll_in or 0.0 for r in own[:-1]]
+        for gap, wait in zip(
+            map(lambda a: a[1] - a[0], itertools.pairwise(sent)), waits, strict=True
+        ):
+            assert gap == pytest.approx(wait, abs=0.5)
+    assert len(reports) == server.received == veo.stats().polls
+    assert {r.status for r in reports} == {200, 500}
+    assert {type(r.error).__name__ for r in reports} == {
+        "NoneType",
+        "ServiceUnavailable",
+        "UnexpectedReply",
+    }
+
+
+async def test_fault_25_a_raising_hook_is_logged_once(
+    server: FakeVeo3, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What ``on_poll`` raises is said once and changes nothing."""
+
+    def hook(report: PollReport) -> None:
+        raise RuntimeError(report.request_id)
+
+    veo = make_client(on_poll=hook)
+    request_id = server.add()
+    assert [c.phase for c in await collected(veo.watch(request_id))] == [
+        Q,
+        P,
+        G,
+        GD,
+        U,
+        Phase.COMPLETED,
+    ]
+    said = [r for r in caplog.records if r.name == "veo3_async"]
+    assert [r.levelno for r in said] == [logging.ERROR]
+    assert "on_poll" in said[0].getMessage()
+
+
+async def test_stats_tell_what_goes_on(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Watched, polls, transitions, failures by kind, rate and lag are what happened."""
+    before = veo.stats()
+    assert (before.watched, before.polls, before.oldest, before.lag_p50) == (0, 0, None, None)
+    ids = [server.add(life=UNENDING) for _ in range(3)]
+    server.fault(Status(500), times=2)
+    server.fault(Body.empty(), times=1)
+    async with veo.watch(*ids):
+        await asyncio.sleep(20)
+        now = veo.stats()
+    assert (now.watched, now.in_flight, now.transitions) == (3, 0, 3)
+    assert now.polls == server.received
+    assert now.failures == {"server": 2, "unexpected": 1}
+    assert (now.rate, now.throttle_reason, now.throttled_seconds) == (20.0, None, 0.0)
+    assert now.oldest == pytest.approx(20)
+    assert now.lag_p50 is not None
+    assert now.lag_p95 is not None
+    assert now.lag_p50 <= now.lag_p95
+
+
+async def test_the_requests_of_single_calls_do_not_count_as_watched(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """`fetch` is in the polls of `stats`, and watches nothing."""
+    await veo.fetch(server.add())
+    assert (veo.stats().polls, veo.stats().watched) == (1, 0)
+
+
+async def test_repr_shows_the_state(server: FakeVeo3, veo: Veo3Client) -> None:
+    """A client and a watch say what they are doing."""
+    assert repr(veo) == f"<Veo3Client: {server.url}, idle>"
+    watch = veo.watch(server.add(life=UNENDING), "veo3-pro:another")
+    assert repr(watch) == "<Watch: 2 ids, 0 unread>"
+    assert "2 ids" in repr(veo)
+    await asyncio.sleep(1)
+    assert repr(watch) == "<Watch: 2 ids, 1 unread>"
+    await watch.aclose()
+    assert repr(watch) == "<Watch: closed, 0 ids, 0 unread>"
+    await veo.aclose()
+    assert repr(veo) == f"<Veo3Client: {server.url}, closed>"
+
+
+async def test_request_ids_are_those_that_are_unfinished(server: FakeVeo3, veo: Veo3Client) -> None:
+    """`request_ids` and ``len`` shrink with every end."""
+    done, running = server.add(life=QUICK), server.add(life=UNENDING)
+    watch = veo.watch(done, running)
+    assert watch.request_ids == {done, running}
+    await asyncio.sleep(10)
+    assert (watch.request_ids, len(watch)) == ({running}, 1)
+    await watch.aclose()
+
+
+async def test_nothing_is_known_of_the_time_left_with_a_fixed_pacing(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """`eta` is None where nothing was learned."""
+    request_id = server.add(life=UNENDING)
+    watch = veo.watch(request_id)
+    change = await anext(watch)
+    assert (change.eta, watch.eta(request_id), watch.eta("veo3-pro:another")) == (None, None, None)
+    await watch.aclose()
+
+
+async def test_a_watch_survives_the_scope_that_it_was_made_in(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """Polling is nobody's child: a cancelled scope of the caller does not stop it."""
+    ids = [server.add(life=Life.plain()) for _ in range(2)]
+    watches: list[Watch] = []
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(5):
+            watches.append(veo.watch(ids[0]))
+            await veo.wait(ids[1])
+    assert (await collected(watches[0]))[-1].phase is Phase.COMPLETED
