@@ -2,7 +2,8 @@
 
 ``python benchmarks/journal.py`` prints a row for each figure and writes them to
 ``benchmarks/results/journal.json``. The rival is ``sqlite3`` itself on the same disk, in one
-thread, without an event loop: one commit for each row, durable as ours.
+thread, without an event loop: one commit for each row, durable as ours. The delays of a loop that
+does nothing say how busy the machine is with other things.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from veo3_async._journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
@@ -42,52 +43,57 @@ def change(request_id: str) -> Transition:
     )
 
 
-async def largest_delay(done: asyncio.Event) -> float:
-    """Return by how many seconds a ticker of 10 ms was late at worst."""
+async def timed(work: Awaitable[object]) -> tuple[float, float]:
+    """Return the seconds that it took, and by how many a ticker of 10 ms was late at worst."""
     worst = 0.0
-    while not done.is_set():
-        began = time.perf_counter()
-        await asyncio.sleep(TICK)
-        worst = max(worst, time.perf_counter() - began - TICK)
-    return worst
+
+    async def tick() -> None:
+        nonlocal worst
+        while True:
+            began = time.perf_counter()
+            try:
+                await asyncio.sleep(TICK)
+            finally:
+                worst = max(worst, time.perf_counter() - began - TICK)
+
+    ticker = asyncio.create_task(tick())
+    await asyncio.sleep(TICK)
+    began = time.perf_counter()
+    await work
+    taken = time.perf_counter() - began
+    ticker.cancel()
+    await asyncio.wait([ticker])
+    return taken, worst
 
 
 async def ours(directory: pathlib.Path) -> Figures:
     journal = Journal(directory / "veo3.db")
     await journal.open()
-    done = asyncio.Event()
-    ticker = asyncio.create_task(largest_delay(done))
-    await asyncio.sleep(10 * TICK)
     ids = [f"veo3-pro:68935cd4-58f5-49ce-878e-{number:012d}" for number in range(IDS)]
 
-    began = time.perf_counter()
-    await journal.accept(ids, at=time.time())
-    accepted = time.perf_counter() - began
+    _, idle = await timed(asyncio.sleep(20 * TICK))
+    accepted, late = await timed(journal.accept(ids, at=time.time()))
 
     async def poll(number: int) -> None:
         for _ in range(CHANGES):
             await journal.record(change(ids[number]))
 
-    began, cpu = time.perf_counter(), time.process_time()
-    await asyncio.gather(*(poll(number) for number in range(POLLS)))
-    grouped, cpu = time.perf_counter() - began, time.process_time() - cpu
-    began = time.perf_counter()
-    await poll(0)
-    alone = time.perf_counter() - began
-    began = time.perf_counter()
-    await journal.pending()
-    pending = time.perf_counter() - began
-
-    done.set()
-    late = await ticker
+    cpu = time.process_time()
+    grouped, late_by_changes = await timed(asyncio.gather(*(poll(n) for n in range(POLLS))))
+    cpu = time.process_time() - cpu
+    alone, _ = await timed(poll(0))
+    pending, late_by_pending = await timed(journal.pending())
     await journal.aclose()
     return {
+        "idle: delay of the loop, ms": idle * 1e3,
         f"accept {IDS} ids, s": accepted,
+        "accept: delay of the loop, ms": late * 1e3,
         f"changes by {POLLS} polls, 1/s": POLLS * CHANGES / grouped,
+        "changes: delay of the loop, ms": late_by_changes * 1e3,
         f"CPU of a change by {POLLS} polls, µs": cpu / (POLLS * CHANGES) * 1e6,
         "changes by one poll, 1/s": CHANGES / alone,
         f"pending() of {IDS} ids, s": pending,
-        "largest delay of the loop, ms": late * 1e3,
+        "pending(): delay of the loop, ms": late_by_pending * 1e3,
     }
 
 
