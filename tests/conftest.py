@@ -99,7 +99,7 @@ async def make_client(server: FakeVeo3) -> AsyncIterator[MakeClient]:
     clients = []
 
     def make(**options: Any) -> Veo3Client:
-        options = {"base_url": server.url, "pacing": FixedPacing(2.0, jitter=0.0)} | options
+        options = {"base_url": server.url, "pacing": FixedPacing(2.0, jitter=0.0), **options}
         clients.append(Veo3Client(options.pop("api_key", server.api_key), **options))
         return clients[-1]
 

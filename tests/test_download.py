@@ -8,7 +8,6 @@ import dataclasses
 import hashlib
 import itertools
 import logging
-import os
 import pathlib
 import random
 import re
@@ -16,7 +15,7 @@ import shutil
 import ssl
 import struct
 import subprocess
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
 import anyio
@@ -328,7 +327,7 @@ async def test_fault_34_resumed_by_a_date(
     downloader: Downloader, tmp_path: pathlib.Path, date: str, *, is_strong: bool
 ) -> None:
     """A Last-Modified is a validator only when it was a minute old at the time of the reply."""
-    headers = YEARS_AGO | {"Date": date}
+    headers: Any = YEARS_AGO | {"Date": date}
     script = in_turn(
         serving(SMALL, etag=None, sent=5000, **headers), serving(SMALL, etag=None, **headers)
     )
@@ -584,12 +583,9 @@ async def test_no_connection_is_a_passing_fault(
 async def test_fault_18_certificate(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """A server that cannot prove who it is is not asked again."""
     key, cert = tmp_path / "key.pem", tmp_path / "cert.pem"
-    subprocess.run(
-        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1"]
-        + ["-nodes", "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(cert)],
-        check=True,
-        capture_output=True,
-    )
+    request = "openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes"
+    command = [*request.split(), "-subj", "/CN=127.0.0.1", "-keyout", str(key), "-out", str(cert)]
+    subprocess.run(command, check=True, capture_output=True)
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(cert, key)
     async with hosting(serving(SMALL), tls) as host:
@@ -613,7 +609,7 @@ async def test_size_cap(tmp_path: pathlib.Path, *, has_length: bool) -> None:
 
 
 @pytest.mark.parametrize("options", [{"limit": 0}, {"max_bytes": 0}])
-def test_options_out_of_range(options: dict[str, int]) -> None:
+def test_options_out_of_range(options: dict[str, Any]) -> None:
     """Nonsense is refused when the downloader is made."""
     with pytest.raises(ValueError, match="at least 1"):
         Downloader(**options)
@@ -885,7 +881,7 @@ class Counted(Coroutine[Any, Any, Any]):
     def close(self) -> None:
         self._inner.close()
 
-    def __await__(self) -> Iterator[Any]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         return self._inner.__await__()
 
 
@@ -893,12 +889,12 @@ def open_files(folder: pathlib.Path) -> list[str]:
     links = []
     for handle in pathlib.Path("/proc/self/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
-            links.append(os.readlink(handle))
+            links.append(str(handle.readlink()))
     return [link for link in links if link.startswith(str(folder))]
 
 
 async def _cancelled_at(number: int, call: Coroutine[Any, Any, object]) -> bool:
-    """Run a call, cancel it when its tasks wait for so many times; return whether it ended first."""
+    """Run a call, cancel it when its tasks wait so many times; return whether it ended first."""
     loop, waits = asyncio.get_running_loop(), 0
 
     def tell() -> None:

@@ -339,7 +339,7 @@ async def test_fault_36_disk_full(
     final = small_disk / "storm.mp4"
     ballast = small_disk / "ballast"
     ballast.write_bytes(bytes(500_000))
-    with pytest.raises(DownloadError, match="No space left on device.*bytes are kept"):
+    with pytest.raises(DownloadError, match=r"No space left on device.*bytes are kept"):
         await downloader.download(url, final)
     assert not final.exists()
     kept = json.loads((small_disk / "storm.mp4.part.json").read_text())["done"]
@@ -412,7 +412,7 @@ async def test_file_system_without_hard_links(
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(os, "link", link)
-    with pytest.raises(DownloadError, match="no hard links.*overwrite=True"):
+    with pytest.raises(DownloadError, match=r"no hard links.*overwrite=True"):
         await downloader.download(url, final)
     await downloader.download(url, final, overwrite=True)
     assert server.film_of(url) == final.read_bytes()

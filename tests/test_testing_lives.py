@@ -222,7 +222,7 @@ def test_a_stage_ends_by_polls_or_by_seconds() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Life(()), "at least one stage"),
+        (lambda: Life(()), "a life has at least one stage"),
         (lambda: Life((Stage({}), Stage({}))), "every stage but the last"),
         (lambda: Life.scripted([]), "at least one stage"),
         (lambda: Life.retrying(4), "between 1 and 3"),

@@ -58,7 +58,9 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         finally:
             self._thread_jobs -= 1
 
-    def run_in_executor(self, executor: Any, func: Callable[..., Any], *args: Any) -> Any:
+    def run_in_executor(  # type: ignore[override]  # types of the arguments do not matter here
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> Any:
         """Run a function in a thread, as ``getaddrinfo`` does; the clock waits for it."""
         future = super().run_in_executor(executor, func, *args)
         job = contextlib.ExitStack()
@@ -109,7 +111,7 @@ def threads_stop_the_clock() -> Iterator[None]:
         with loop.thread_job():
             return await run_sync(*args, **options)
 
-    anyio.to_thread.run_sync = counted
+    anyio.to_thread.run_sync = counted  # type: ignore[assignment]
     try:
         yield
     finally:
