@@ -34,6 +34,17 @@ _SIGMA: Final = 0.2  # the longest of 25 lives then takes 25 s at 20 × speed
 _SEED: Final = 302
 _MAX_RATE: Final = 200.0  # it is our own server
 
+_SEEN_BEFORE: Final = 40
+_PHASES: Final = (
+    Phase.QUEUED,
+    Phase.PREPARING,
+    Phase.GENERATING,
+    Phase.GENERATED,
+    Phase.UPSAMPLING,
+    Phase.COMPLETED,
+)
+"""Those of the documented life."""
+
 _PROMPTS: Final = (
     "a lighthouse in a storm",
     "a paper boat on a mountain stream",
@@ -79,8 +90,20 @@ class Hastened:
         )
 
 
+def _experienced(rng: random.Random) -> LearnedPacing:
+    """Return the pacing of a program that has watched some tasks before, so that it has ETAs."""
+    pacing = LearnedPacing()
+    for _ in range(_SEEN_BEFORE):
+        stages = Life.random(rng).stages
+        for stage, phase, successor in zip(stages, _PHASES, _PHASES[1:], strict=False):
+            pacing.phase_ended(Progress(phase=phase, age=0.0), stage.seconds or 0.0, successor)
+    return pacing
+
+
 class Demo:
     """Tasks of every kind, submitted and watched to their end.
+
+    The pacing knows such tasks already, as that of a program does that runs for some time.
 
     :param tasks: How many.
     :param speed: Factor by which they run faster than real ones.
@@ -91,6 +114,7 @@ class Demo:
         cast = [_LIVES[n % len(_LIVES)] for n in range(tasks)]
         self._lives: Final = [life.stretched(rng, _SIGMA) for life, _ in cast]
         self._ends: Final = [end for _, end in cast]
+        self._pacing: Final = Hastened(_experienced(rng), speed)
         self._speed: Final = speed
         self._stats: Stats | None = None
 
@@ -102,7 +126,7 @@ class Demo:
             Veo3Client(
                 server.api_key,
                 base_url=server.url,
-                pacing=Hastened(LearnedPacing(), self._speed),
+                pacing=self._pacing,
                 max_polls_per_second=_MAX_RATE,
             ) as veo,
         ):
