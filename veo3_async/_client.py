@@ -398,7 +398,8 @@ class Veo3Client:
         self._closed = True
         for scope in tuple(self._calls):
             scope.cancel()
-        if self._runner is not None:
+        if self._poller is not None and self._runner is not None:
+            self._poller.end(ClientClosed("the client was closed"))  # it may not have begun yet
             self._runner.cancel()
             with anyio.CancelScope(shield=True):
                 await asyncio.wait({self._runner})

@@ -94,7 +94,7 @@ class Poller:
         return f"<Poller: {len(self._jobs)} ids, {self.dispatcher!r}>"
 
     async def run(self) -> None:
-        """Poll until cancelled. An error of the pacing, or a bug, comes out."""
+        """Poll until cancelled. An error of the pacing ends the watches, not the polling."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._accept)
             if self._keep_knowledge is not None:
@@ -275,17 +275,28 @@ class Poller:
         now = self._loop.time()
         delay: float | None = None
         if self._is_wanted(job):
-            match outcome:
-                case Problem():
-                    delay = await self._after_problem(job, outcome, now)
-                case VideoTask():
-                    delay = await self._after_task(job, outcome, answer, now)
-                case None:
-                    delay = self._after_nothing_new(job, now)
-        if delay is not None and self._is_wanted(job):
+            try:
+                delay = await self._after(job, outcome, answer, now)
+            except Exception as error:
+                _log.exception("polling has stopped, and begins anew with the next watch")
+                self.fail(error)
+        if self._is_wanted(job):
+            delay = delay or 0.0  # at once for who came while others were told the end
             self.dispatcher.put(job, now + delay)
         if self._on_poll is not None:
             self._report(job, answer, outcome, sent, delay)
+
+    async def _after(
+        self, job: Job, outcome: VideoTask | Problem | None, answer: Reply | Problem, now: float
+    ) -> float | None:
+        """Act on a poll, and return the seconds until the next one, or None after the end."""
+        match outcome:
+            case Problem():
+                return await self._after_problem(job, outcome, now)
+            case VideoTask():
+                return await self._after_task(job, outcome, answer, now)
+            case None:
+                return self._after_nothing_new(job, now)
 
     def _is_wanted(self, job: Job) -> bool:
         return self._jobs.get(job.request_id) is job  # it may be dropped at any await
