@@ -148,7 +148,7 @@ def observe(
         return _with_url(state, task), None
     seen = _seen(state, task, now)
     phase, error = _judge(seen, task, now, until, request_id)
-    if phase is None or (phase not in FINAL and not _is_news(state, seen, task, phase)):
+    if phase is None or (phase not in FINAL and not _is_news(seen, task, phase)):
         return seen, None
     entered = msgspec.structs.replace(
         seen,
@@ -202,7 +202,7 @@ def grace_left(state: State, now: float) -> float | None:
 
 
 def _is_old(state: State, task: VideoTask) -> bool:
-    if task.status_update_time is not None and state.updated_at is not None:
+    if task.status_update_time and state.updated_at:
         return task.status_update_time < state.updated_at
     phase = PHASE_OF_STATUS.get(task.status)
     return (
@@ -216,7 +216,7 @@ def _is_old(state: State, task: VideoTask) -> bool:
 
 def _with_url(state: State, task: VideoTask) -> State:
     # An old reply makes no transition, but a video that it shows exists.
-    if task.video_url == state.video_url:
+    if task.video_url is None or state.video_url is not None:
         return state
     return msgspec.structs.replace(state, video_url=task.video_url)
 
@@ -260,7 +260,7 @@ def _judge(
     if _has_best(seen, task, until):
         return Phase.COMPLETED, None
     failed = _has_failed(task)
-    waited = seen.ended_since is not None and now - seen.ended_since >= GRACE
+    waited = seen.ended_since is not None and now >= seen.ended_since + GRACE
     if task.video_url and (failed or waited or _no_upsample(seen, task)):
         return (Phase.COMPLETED_PLAIN if seen.upsample else Phase.COMPLETED), None
     if failed:
@@ -309,7 +309,7 @@ def _reason(task: VideoTask) -> str:
     return task.video_generation_error or task.error_message or "no reason given"
 
 
-def _is_news(state: State, seen: State, task: VideoTask, phase: Phase) -> bool:
+def _is_news(seen: State, task: VideoTask, phase: Phase) -> bool:
     if task.retry_count is not None and task.retry_count < seen.attempt:
         return False  # of an attempt that is over
-    return not seen.been & _BIT[phase] or state.phase is None
+    return not seen.been & _BIT[phase]
