@@ -19,6 +19,7 @@ import anyio
 from multidict import CIMultiDict
 from yarl import URL
 
+from veo3_async._deadline import Deadlines, Limited
 from veo3_async._settings import ApiKey
 from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply
 
@@ -66,10 +67,10 @@ class Transport:
         self._borrowed = session
         self._own: dict[bool, aiohttp.ClientSession] = {}
         self._max_connections = max_connections
+        self._deadlines = Deadlines(total=request_timeout, silence=_READ_SECONDS)
         self._timeout = aiohttp.ClientTimeout(
-            total=request_timeout,
+            total=None,  # the deadlines see to it
             sock_connect=min(_CONNECT_SECONDS, request_timeout),
-            sock_read=min(_READ_SECONDS, request_timeout),
         )
         self._proxy = proxy
 
@@ -83,7 +84,8 @@ class Transport:
         Only a cancellation is raised.
         """
         try:
-            return await self._exchange(call)
+            with self._deadlines.limit() as limited:
+                return await self._exchange(call, limited)
         except asyncio.CancelledError as cancelled:
             # Its traceback would show aiohttp's frames, whose locals hold the key.
             cancelled.__context__ = None
@@ -94,11 +96,12 @@ class Transport:
     async def aclose(self) -> None:
         """Close own sessions and their connections."""
         with anyio.CancelScope(shield=True):
+            self._deadlines.close()
             while self._own:
                 _, session = self._own.popitem()
                 await session.close()
 
-    async def _exchange(self, call: Call) -> Reply | Problem:
+    async def _exchange(self, call: Call, limited: Limited) -> Reply | Problem:
         response = await self._session(fresh=call.method == "POST").request(
             call.method,
             URL(self._base_url + call.target, encoded=True),
@@ -112,7 +115,7 @@ class Transport:
             middlewares=_ONCE,
         )
         try:
-            body = await _read(response)
+            body = await _read(response, limited)
         finally:
             response.release()  # a connection with bytes still to come is closed, not reused
         if body is None:
@@ -147,13 +150,15 @@ class Transport:
         return self._own[fresh]
 
 
-async def _read(response: aiohttp.ClientResponse) -> bytes | None:
+async def _read(response: aiohttp.ClientResponse, limited: Limited) -> bytes | None:
     """Return the body, or None where it is too large."""
     content = response.content
+    limited.heard()
     body = await content.readany()
     while not content.at_eof():
         if len(body) > MAX_BODY_BYTES:
             return None
+        limited.heard()
         body += await content.readany()
     return body if len(body) <= MAX_BODY_BYTES else None
 
