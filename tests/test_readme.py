@@ -58,7 +58,7 @@ def test_code_of_the_readme_runs(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LearnedPacing, "delay", lambda *_: 0.02)
     example.evaluate()
-    assert service.requests
+    assert service.requests or "asyncio.run" not in example.parsed
 
 
 def test_code_stands_before_line_35() -> None:
