@@ -99,6 +99,11 @@ class Board:
         return [row for row in self.rows.values() if self._goes_on(row)]
 
     @property
+    def over(self) -> list[Row]:
+        """All the others."""
+        return [row for row in self.rows.values() if not self._goes_on(row)]
+
+    @property
     def succeeded(self) -> bool:
         """Whether every video is there, and on disk where that was wanted."""
         return all(

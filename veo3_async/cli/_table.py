@@ -69,22 +69,22 @@ def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions)
 
 
 def final_lines(board: Board, now: float) -> Iterator[Text]:
-    """Yield a line a task, with the whole URL: to be printed however wide the terminal is.
+    """Yield a line a task that is over, with the whole URL, however wide the terminal is.
 
     Of more than 200 tasks, those that brought no video.
     """
-    rows = list(board.rows.values())
-    if len(rows) > _MOST_FINAL_ROWS:
-        rows = [row for row in rows if not row.has_video]
+    rows = over = board.over
+    if len(over) > _MOST_FINAL_ROWS:
+        rows = [row for row in over if not row.has_video][:_MOST_FINAL_ROWS]
     width = max(map(_id_width, rows), default=0)
-    for row in rows[:_MOST_FINAL_ROWS]:
+    for row in rows:
         yield Text.assemble(
             plain(row.request_id).ljust(width + _GAP),
             (label(row).ljust(_PHASE_WIDTH), _STYLE.get(row.phase, "") if row.phase else "dim"),
             clock(row.elapsed(now)).rjust(_CLOCK_WIDTH) + " " * _GAP,
             _result(row),
         )
-    if hidden := len(board.rows) - min(len(rows), _MOST_FINAL_ROWS):
+    if hidden := len(over) - len(rows):
         yield Text(f"… and {hidden} more; --json tells all of them", "dim")
 
 

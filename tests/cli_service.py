@@ -1,0 +1,163 @@
+"""The fake service on another thread, and the command line beside it: in this process, in
+another one, or on a pseudo-terminal of which the screen can be read."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pyte
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from veo3_async.testing import FakeVeo3
+
+KEY = "sk-canary-7f3d9b"
+MODULE = [sys.executable, "-m", "veo3_async"]
+_PATIENCE = 15.0
+
+
+class Service:
+    """A `FakeVeo3` whose methods can be called from the thread of the test."""
+
+    def __init__(self, portal: BlockingPortal, server: FakeVeo3) -> None:
+        self._portal = portal
+        self.server = server
+
+    def add(self, *arguments: Any, **options: Any) -> str:
+        return self._portal.call(lambda: self.server.add(*arguments, **options))
+
+    def fault(self, *arguments: Any, **options: Any) -> None:
+        self._portal.call(lambda: self.server.fault(*arguments, **options))
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What points a program at this service, and nowhere else."""
+        ours = {"AI302_API_KEY": KEY, "AI302_BASE_URL": self.server.url, "PYTHONPATH": os.getcwd()}
+        return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | ours
+
+
+@contextlib.contextmanager
+def running_service(**options: Any) -> Iterator[Service]:
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(FakeVeo3(api_key=KEY, **options)) as server,
+    ):
+        yield Service(portal, server)
+
+
+def run(
+    service: Service, *arguments: str, stdin: str = "", **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a command in a process of its own, with pipes for its streams."""
+    return subprocess.run(
+        [*MODULE, *arguments],
+        input=stdin,
+        capture_output=True,
+        text=True,
+        env=service.environment | environment,
+        timeout=_PATIENCE,
+        check=False,
+    )
+
+
+class Terminal:
+    """A program on a pseudo-terminal, and what it shows."""
+
+    def __init__(
+        self, command: list[str], environment: Mapping[str, str], *, columns: int, rows: int
+    ) -> None:
+        self.screen = pyte.HistoryScreen(columns, rows, history=1000)
+        self.raw = b""
+        self._stream = pyte.ByteStream(self.screen)
+        ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._fd = ours
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _ON_TERMINAL, *command],
+            env={"TERM": "xterm-256color", **environment},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+        os.close(self._fd)
+
+    @property
+    def text(self) -> str:
+        """What is on the screen, without trailing blanks."""
+        return "\n".join(line.rstrip() for line in self.screen.display).rstrip()
+
+    @property
+    def scrolled(self) -> int:
+        """Lines that have left the screen at its top."""
+        return len(self.screen.history.top)
+
+    def wait_for(self, *texts: str) -> str:
+        """Return the screen once all these texts are on it."""
+        deadline = time.monotonic() + _PATIENCE
+        while not all(text in self.text for text in texts):
+            assert self._read() or self._process.poll() is None, self.text
+            assert time.monotonic() < deadline, self.text
+        return self.text
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._fd, b"\x03")
+
+    def exit_code(self) -> int:
+        """Read until the program ends."""
+        deadline = time.monotonic() + _PATIENCE
+        while self._read() or self._process.poll() is None:
+            assert time.monotonic() < deadline, self.text
+        return self._process.wait()
+
+    def _read(self) -> bool:
+        if not select.select([self._fd], [], [], 0.05)[0]:
+            return False
+        try:
+            data = os.read(self._fd, 65536)
+        except OSError:  # Linux says EIO once nobody has the other end open
+            return False
+        self.raw += data
+        self._stream.feed(data)
+        return bool(data)
+
+
+# Ctrl-C goes to the foreground group of the session that has the terminal as its own.
+_ON_TERMINAL = """
+import fcntl, os, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def on_terminal(
+    service: Service,
+    *arguments: str,
+    columns: int = 120,
+    rows: int = 30,
+    command: list[str] | None = None,
+    **environment: str,
+) -> Terminal:
+    """Start a command on a pseudo-terminal."""
+    words = [*(command or MODULE), *arguments]
+    return Terminal(words, service.environment | environment, columns=columns, rows=rows)
