@@ -1,5 +1,7 @@
-"""The fake service on another thread, and the command line beside it: in this process, in
-another one, or on a pseudo-terminal of which the screen can be read."""
+"""The fake service on another thread, and the command line beside it.
+
+In this process, in another one, or on a pseudo-terminal of which the screen can be read.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,8 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Self
 
 import pyte
 from anyio.from_thread import BlockingPortal, start_blocking_portal
@@ -24,6 +26,7 @@ from veo3_async.testing import FakeVeo3
 
 KEY = "sk-canary-7f3d9b"
 MODULE = [sys.executable, "-m", "veo3_async"]
+_INHERITED = ("HOME", "PATH", "PYTHONPATH")
 _PATIENCE = 15.0
 
 
@@ -43,8 +46,12 @@ class Service:
     @property
     def environment(self) -> dict[str, str]:
         """What points a program at this service, and nowhere else."""
-        ours = {"AI302_API_KEY": KEY, "AI302_BASE_URL": self.server.url, "PYTHONPATH": os.getcwd()}
-        return {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ} | ours
+        ours = {
+            "AI302_API_KEY": KEY,
+            "AI302_BASE_URL": self.server.url,
+            "PYTHONPATH": str(pathlib.Path.cwd()),
+        }
+        return {name: os.environ[name] for name in _INHERITED if name in os.environ} | ours
 
 
 @contextlib.contextmanager
@@ -54,21 +61,6 @@ def running_service(**options: Any) -> Iterator[Service]:
         portal.wrap_async_context_manager(FakeVeo3(api_key=KEY, **options)) as server,
     ):
         yield Service(portal, server)
-
-
-def run(
-    service: Service, *arguments: str, stdin: str = "", **environment: str
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in a process of its own, with pipes for its streams."""
-    return subprocess.run(
-        [*MODULE, *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        env=service.environment | environment,
-        timeout=_PATIENCE,
-        check=False,
-    )
 
 
 class Terminal:
@@ -93,7 +85,7 @@ class Terminal:
         )
         os.close(theirs)
 
-    def __enter__(self) -> Terminal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -155,9 +147,11 @@ def on_terminal(
     *arguments: str,
     columns: int = 120,
     rows: int = 30,
-    command: list[str] | None = None,
-    **environment: str,
+    command: Sequence[str] = MODULE,
+    environment: Mapping[str, str] | None = None,
 ) -> Terminal:
     """Start a command on a pseudo-terminal."""
-    words = [*(command or MODULE), *arguments]
-    return Terminal(words, service.environment | environment, columns=columns, rows=rows)
+    words = [*command, *arguments]
+    return Terminal(
+        words, service.environment | dict(environment or {}), columns=columns, rows=rows
+    )

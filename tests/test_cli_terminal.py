@@ -101,9 +101,11 @@ def test_ctrl_c_in_a_submission_says_that_it_may_have_arrived(service: Service) 
 
 def test_no_color_draws_the_table_without_colour(service: Service) -> None:
     """NO_COLOR takes the colours away, and only them."""
-    for environment, coloured in (({}, True), ({"NO_COLOR": "1"}, False)):
+    for environment, coloured in ((None, True), ({"NO_COLOR": "1"}, False)):
         name = service.add(life=_BRIEF)
-        with on_terminal(service, "watch", name, "--interval", "0.2", **environment) as terminal:
+        with on_terminal(
+            service, "watch", name, "--interval", "0.2", environment=environment
+        ) as terminal:
             terminal.wait_for("elapsed", "generating")
             assert terminal.exit_code() == 0
             assert bool(_COLOUR.search(terminal.raw)) is coloured

@@ -41,8 +41,8 @@ from veo3_async.cli._view import JsonView, TableView, View
 __all__ = ["run"]
 
 _EXIT_CODES: Final = (
-    "Exit codes: 0 all is there; 1 some failed, or was not finished in time; 2 usage: nothing "
-    "was sent; 3 the key or its quota; 130 Ctrl-C."
+    "Exit codes: 0 all is there; 1 some failed, or was not finished in time; 2 usage: an "
+    "argument, an id or a prompt cannot be used; 3 the key or its quota; 130 Ctrl-C."
 )
 
 app: Final = typer.Typer(
@@ -290,6 +290,9 @@ def resume(
         if task.in_doubt:
             note(f"in doubt, look at your account: {plain(task.prompt)}")
     ids = [task.request_id for task in tasks if task.request_id is not None]
+    if not ids:
+        note("nothing is pending")
+        return ExitCode.DONE
     path = checked_path(download, None, overwrite=overwrite, tasks=len(ids))
     wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
     return _follow_all(access, ids, wish, resumed=True)

@@ -17,7 +17,7 @@ class ExitCode(enum.IntEnum):
     FAILED = 1
     """Some of it is not: it failed, was not finished in time, or could not be reached."""
     USAGE = 2
-    """The command line, an id, a prompt or a file cannot be used; nothing was sent."""
+    """An argument, an id, a prompt or a file cannot be used."""
     KEY = 3
     """The key or its quota: nothing works until their owner acts."""
     INTERRUPTED = 130
