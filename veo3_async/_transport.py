@@ -29,6 +29,9 @@ _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 20.0
 _KEEPALIVE_SECONDS: Final = 30.0
 
+_SHORTEST_SECRET: Final = 8
+"""A key as short as a word is made up for a test; taking it out would spoil other words."""
+
 _EXHAUSTED: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
@@ -124,7 +127,7 @@ class Transport:
                 message=f"the reply is larger than {MAX_BODY_BYTES} bytes; check base_url",
                 http_status=response.status,
             )
-        if self._secret in body:
+        if len(self._secret) >= _SHORTEST_SECRET and self._secret in body:
             body = body.replace(self._secret, b"[key]")
         return Reply(response.status, response.headers, body)
 
