@@ -39,6 +39,7 @@ from veo3_async._wire import (
     Call,
     Kind,
     Problem,
+    Reply,
     check_model,
     check_request_id,
     decode,
@@ -488,6 +489,17 @@ class Veo3Client:
             if not again or streak.faults >= _SUBMIT_TRIES:
                 raise submit_error(outcome, attempts=streak.faults, elapsed=now - began)
             await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
+
+    async def _poll_once(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
+        """Ask once for the state of a task, in its turn; with the reply where one came."""
+        replies: list[Reply] = []
+
+        def judge(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
+            replies.append(reply)
+            return decode(reply, wall_now=wall_now)
+
+        outcome = await self._ask(Call("GET", poll_path(request_id, self._model)), judge)
+        return outcome, replies[0] if replies else None
 
     async def _ask(self, call: Call, judge: Callable[..., _T | Problem]) -> _T | Problem:
         """Make a call in its turn, and return what ``judge`` says of the reply."""

@@ -13,7 +13,7 @@ from veo3_async._pacing import Pacing, Progress
 from veo3_async._watch import Mailbox
 from veo3_async._wire import Problem, Reply, server_time
 
-__all__ = ["Job", "ask_pacing"]
+__all__ = ["Job", "ask_pacing", "phase_age"]
 
 _HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
 
@@ -41,7 +41,7 @@ class Job(Entry, kw_only=True):
         if self.last is None or self.last.phase is not phase:
             if self.last is not None:
                 pacing.phase_ended(self.last, self._lasted(state, now), phase)
-            self.began = now - _age(state, answer)
+            self.began = now - phase_age(state, answer)
             self.entered_at = state.entered_at
         self.last = self.progress(phase, now)
 
@@ -70,7 +70,7 @@ def ask_pacing(pacing: Pacing, progress: Progress, rand: float) -> float:
     return delay
 
 
-def _age(state: State, answer: Reply | Problem) -> float:
+def phase_age(state: State, answer: Reply | Problem) -> float:
     """Return for how many seconds a phase that we see first has lasted, by the server's clock."""
     if state.entered_at is None or not isinstance(answer, Reply):
         return 0.0

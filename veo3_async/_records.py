@@ -22,7 +22,16 @@ from veo3_async import _errors
 from veo3_async._errors import StillPending, Veo3Error
 from veo3_async._models import Phase, Transition, VideoTask
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Parameters", "Pending", "Row"]
+__all__ = [
+    "APPLICATION_ID",
+    "MIGRATIONS",
+    "Fault",
+    "Parameters",
+    "Pending",
+    "Row",
+    "error_of",
+    "fault_of",
+]
 
 APPLICATION_ID: Final = 0x5645_4F33
 """``VEO3`` in ASCII; tells our files from those of other programs (``PRAGMA application_id``)."""
@@ -140,8 +149,12 @@ SAVE: Final = """
 """
 
 
-class _Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    # Without the body of a reply: what a stranger sent has no place in a file that is kept.
+class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An error as JSON.
+
+    Without the body of a reply: what a stranger sent has no place in what is kept.
+    """
+
     message: str
     type: str = ""
     http_status: int | None = None
@@ -167,7 +180,7 @@ def submitted(key: int, request_id: str, at: float) -> Parameters:
 
 def refused(key: int, reason: str, at: float) -> Parameters:
     """Return the parameters of `REFUSED`."""
-    return {"key": key, "at": stamp(at), "error": _json(_Fault(_text(reason)))}
+    return {"key": key, "at": stamp(at), "error": _json(Fault(_text(reason)))}
 
 
 def accept(request_ids: Iterable[str], at: float) -> Iterator[Parameters]:
@@ -189,7 +202,7 @@ def record(transition: Transition, delivered_at: float | None = None) -> Paramet
         "delivered_at": None if delivered_at is None else stamp(delivered_at),
         "video_url": task.video_url,
         "upsample_video_url": task.upsample_video_url,
-        "error": None if transition.error is None else _json(_fault(transition.error)),
+        "error": None if transition.error is None else _json(fault_of(transition.error)),
         "task": _json(task),
     }
 
@@ -212,8 +225,9 @@ def stamp(at: float) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "milliseconds")[:23]
 
 
-def _fault(error: Veo3Error) -> _Fault:
-    return _Fault(
+def fault_of(error: Veo3Error) -> Fault:
+    """Return what is kept of an error."""
+    return Fault(
         message=_text(error.message),
         type=type(error).__name__,
         http_status=error.http_status,
@@ -307,7 +321,11 @@ def _final(stored: _Stored) -> Transition | None:
 
 
 def _error(text: str, request_id: str, task: VideoTask) -> Veo3Error:
-    fault = msgspec.json.decode(text, type=_Fault)
+    return error_of(msgspec.json.decode(text, type=Fault), request_id, task)
+
+
+def error_of(fault: Fault, request_id: str, task: VideoTask) -> Veo3Error:
+    """Return the error of a task of which `fault_of` kept what matters."""
     return _ERRORS.get(fault.type, Veo3Error)(
         fault.message,
         request_id=request_id,
