@@ -151,7 +151,7 @@ class Dispatcher(Generic[_E]):
         try:
             taken = await turn
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
+            if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())
             raise
         answer = await self.send(call, taken)
