@@ -72,6 +72,15 @@ def test_the_curve_begins_at_the_cut_and_is_flat_at_the_old_rate() -> None:
     assert [cubic_rate(10, 0), cubic_rate(10, flat)] == pytest.approx([7, 10])
 
 
+def test_the_rate_is_at_most_twice_what_is_being_sent() -> None:
+    """Who sends little earns no right to a flood, however long ago the cut is."""
+    cubic = Cubic(0.0)
+    cubic.measured = 3.0
+    cubic.throttled(1.0)
+    cubic.succeeded(1000.0)
+    assert cubic.rate == 6
+
+
 # --- permits --------------------------------------------------------------------------------
 
 
@@ -182,6 +191,7 @@ def test_fault_8_retry_after_pauses_everybody(hint: float, rand: float, pause: f
     refuse(throttle, START, hint=hint, rand=rand)
     assert throttle.take(START) == pytest.approx(pause)
     assert throttle.take(START + pause - 0.001) == pytest.approx(0.001)
+    assert throttle.throttled_seconds(START + pause) == pytest.approx(pause)
     assert throttle.take(START + pause + 0.001) == 0
 
 
