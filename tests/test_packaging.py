@@ -47,7 +47,10 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 def test_importing_loads_nothing_that_is_slow_or_optional() -> None:
     """``import veo3_async`` is quick, and needs no extra."""
-    program = "import sys, veo3_async; print(*sys.modules)"
+    program = (
+        "import sys; before = set(sys.modules); "
+        "import veo3_async; print(*(set(sys.modules) - before))"
+    )
     loaded = subprocess.check_output([sys.executable, "-c", program], text=True).split()
     assert LOADED_LATER & set(loaded) == set()
 

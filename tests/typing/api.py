@@ -22,6 +22,7 @@ from veo3_async import (
     InvalidRequest,
     Journal,
     JournalError,
+    LearnedPacing,
     Pacing,
     Pending,
     Phase,
@@ -215,7 +216,12 @@ class Patient:
         return Eta(low=1.0, median=2.0, high=progress.age)
 
 
-PACINGS: list[Pacing] = [Patient(), FixedPacing(), BackoffPacing(1, 30, factor=2)]
+PACINGS: list[Pacing] = [
+    Patient(),
+    FixedPacing(),
+    BackoffPacing(1, 30, factor=2),
+    LearnedPacing(polls_per_task=20, max_interval=datetime.timedelta(minutes=1)),
+]
 
 
 async def fake() -> None:
