@@ -49,7 +49,6 @@ class Service:
         ours = {
             "AI302_API_KEY": KEY,
             "AI302_BASE_URL": self.server.url,
-            "PYTHONPATH": str(pathlib.Path.cwd()),
         }
         return {name: os.environ[name] for name in _INHERITED if name in os.environ} | ours
 

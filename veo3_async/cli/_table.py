@@ -61,7 +61,7 @@ def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions)
             plain(row.request_id),
             Text(label(row), _STYLE.get(row.phase, "cyan") if row.phase else "dim"),
             clock(row.elapsed(now)),
-            "" if share is None else ProgressBar(total=1.0, completed=share, width=_BAR_WIDTH),
+            "" if share is None else _bar(share),
             left,
             _result(row),
         )
@@ -117,6 +117,17 @@ def _progress(row: Row, eta: Eta | None, now: float) -> tuple[float | None, str]
         return None, ""
     elapsed = row.elapsed(now)
     return elapsed / max(elapsed + eta.median, 1e-9), f"~{clock(eta.median)}"
+
+
+def _bar(share: float) -> ProgressBar:
+    # Rich's own red looks like a failure.
+    return ProgressBar(
+        total=1.0,
+        completed=share,
+        width=_BAR_WIDTH,
+        complete_style="cyan",
+        finished_style="green",
+    )
 
 
 def _result(row: Row) -> Text:
