@@ -6,6 +6,7 @@ import importlib.metadata
 import io
 import json
 import pathlib
+import shlex
 import shutil
 import signal
 import subprocess
@@ -36,6 +37,8 @@ class Result(NamedTuple):
     def lines(self) -> list[Any]:
         return [json.loads(line) for line in self.out.splitlines()]
 
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
 
 _THROUGH_JQ = '"$@" --json | jq -r "select(.final) | .request_id"'
 
@@ -211,17 +214,29 @@ def test_key_that_cannot_be_one_is_not_shown(command: Command, tmp_path: pathlib
     assert "white space" in one_line(result)
 
 
-@pytest.mark.parametrize(("status", "code"), [(Status(401), 3), (Status(402), 3)])
+@pytest.mark.parametrize("status", [Status(401), Status(402)])
 def test_key_and_quota_are_exit_code_3_and_say_what_still_runs(
-    command: Command, service: Service, status: Status, code: int
+    service: Service, status: Status
 ) -> None:
-    """A refused key ends the watch with 3; the tasks go on, and so does the printed command."""
+    """A refused key ends the watch with 3, told once; the tasks go on, and how to is printed."""
     name = service.add(life=FOREVER)
     service.fault(status)
-    result = command("watch", name, "--until", "video")
-    assert result.code == code
-    assert result.err.startswith("veo3-async: ")
-    assert result.err.endswith(f"watch --until video {name}\n")
+    words = [*MODULE, "watch", name, "--until", "video"]
+    done = subprocess.run(
+        words, capture_output=True, text=True, env=service.environment, check=False
+    )
+    trouble, *rest = done.stderr.splitlines()
+    assert done.returncode == 3
+    assert trouble.startswith("veo3-async: ")
+    assert f"HTTP {status.code}" in trouble
+    assert KEY not in done.stderr
+    assert rest == [
+        "1 task: 0 videos, 1 still running",
+        "still running:",
+        f"  {name}  waiting",
+        "to go on:",
+        f"  {shlex.join([*MODULE, 'watch', '--until', 'video', name])}",
+    ]
 
 
 # --- watch --------------------------------------------------------------------------------
@@ -315,6 +330,7 @@ def test_download_that_fails_is_exit_code_1(
     assert result.err == "1 task: 1 video, 0 saved, 1 failed\n"
 
 
+@needs_bash
 @pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 def test_watch_pipes_into_jq(service: Service) -> None:
     """The lines are what jq takes, as they come."""
@@ -348,6 +364,24 @@ def test_reader_that_goes_away_gets_no_traceback(service: Service) -> None:
     assert "still running" in err
     assert "Traceback" not in err
     assert "BrokenPipe" not in err
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_full_disk_is_one_line(service: Service) -> None:
+    """Lines that cannot be written end the watch, in one line and without a traceback."""
+    name = service.add(life=DONE)
+    with pathlib.Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*MODULE, "watch", name],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=service.environment,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[0] == "veo3-async: [Errno 28] No space left on device"
+    assert "Traceback" not in done.stderr
 
 
 # --- submit -------------------------------------------------------------------------------
@@ -521,6 +555,7 @@ def test_demo_ends_as_it_should(command: Command, monkeypatch: pytest.MonkeyPatc
     assert "10 tasks: 9 videos, 1 failed\nevery one ended as it should" in result.err
 
 
+@needs_bash
 def test_serve_prints_what_a_bot_needs() -> None:
     """The printed settings, taken as they are, let another program submit and watch."""
     with subprocess.Popen(

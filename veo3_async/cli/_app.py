@@ -34,7 +34,7 @@ from veo3_async.cli._options import (
     given_ids,
     given_prompt,
 )
-from veo3_async.cli._output import emit, note, plain, put, say, silence_stdout, wants_json
+from veo3_async.cli._output import emit, give_up_stdout, note, plain, put, say, wants_json
 from veo3_async.cli._show import show_pending, show_task
 from veo3_async.cli._view import JsonView, TableView, View
 
@@ -70,8 +70,8 @@ def run(arguments: Sequence[str]) -> int:
     except Veo3Error as error:
         say(error)
         return exit_code(error)
-    except BrokenPipeError:
-        silence_stdout()
+    except OSError as error:
+        give_up_stdout(error)
         return ExitCode.FAILED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED

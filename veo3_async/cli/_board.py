@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import pathlib
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from veo3_async import Phase, StillPending, Transition, Veo3Error
 
 __all__ = ["Board", "Row"]
 
+_STANDINGS: Final = ("video", "saved", "failed", "left")
 _WITH_VIDEO: Final = frozenset({Phase.COMPLETED, Phase.COMPLETED_PLAIN})
 
 
@@ -56,16 +58,19 @@ class Board:
     def __init__(self, request_ids: Iterable[str], *, now: float, saves: bool = False) -> None:
         self.rows: Final = {name: Row(name, now) for name in request_ids}
         self._saves: Final = saves
+        self._counts: Final = collections.Counter(left=len(self.rows))
         self._active: Final[dict[str, None]] = {}
         """Those that go on, the one that changed last at the end."""
 
     def add(self, request_id: str, *, now: float) -> None:
-        """Put in a row."""
-        self.rows.setdefault(request_id, Row(request_id, now))
+        """Put in a row; it is not there yet."""
+        self.rows[request_id] = Row(request_id, now)
+        self._counts["left"] += 1
 
     def take(self, change: Transition) -> None:
         """Take note of a transition."""
         row, task = self.rows[change.request_id], change.task
+        self._counts.subtract(self._standing(row))
         if task.created_at is not None:
             row.began = task.created_at / 1000
         row.url, row.error = task.best_url, change.error
@@ -81,6 +86,7 @@ class Board:
     def saved(self, request_id: str, outcome: pathlib.Path | Veo3Error) -> None:
         """Take note of where a video is, or why it is not."""
         row = self.rows[request_id]
+        self._counts.subtract(self._standing(row))
         if isinstance(outcome, Veo3Error):
             row.error = outcome
         else:
@@ -112,25 +118,27 @@ class Board:
         )
 
     def summary(self) -> str:
-        """Return the counts as a sentence."""
-        rows = self.rows.values()
-        videos = sum(row.has_video for row in rows)
-        left = sum(map(self._goes_on, rows))
-        saved = sum(row.path is not None for row in rows)
-        lost = sum(row.error is not None and not self._goes_on(row) for row in rows)
+        """Return the counts as a sentence; costs the same for any number of rows."""
+        videos, saved, failed, left = (self._counts[name] for name in _STANDINGS)
         counts = (
             f"{videos} video{'' if videos == 1 else 's'}",
             f"{saved} saved" if self._saves else "",
-            f"{lost} failed" if lost else "",
+            f"{failed} failed" if failed else "",
             f"{left} still running" if left else "",
         )
-        tasks = f"{len(rows)} task{'' if len(rows) == 1 else 's'}"
+        tasks = f"{len(self.rows)} task{'' if len(self.rows) == 1 else 's'}"
         return f"{tasks}: {', '.join(filter(None, counts))}"
 
     def _settle(self, row: Row) -> None:
+        self._counts.update(self._standing(row))
         self._active.pop(row.request_id, None)
         if self._goes_on(row):
             self._active[row.request_id] = None
+
+    def _standing(self, row: Row) -> list[str]:
+        goes_on = self._goes_on(row)
+        facts = (row.has_video, row.path is not None, bool(row.error) and not goes_on, goes_on)
+        return list(itertools.compress(_STANDINGS, facts))
 
     def _goes_on(self, row: Row) -> bool:
         if row.ended is None or isinstance(row.error, StillPending):

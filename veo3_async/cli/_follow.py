@@ -14,7 +14,7 @@ import msgspec
 from veo3_async import Transition, Veo3Client, Veo3Error, Watch
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, exit_code
-from veo3_async.cli._output import note, plain, say, silence_stdout
+from veo3_async.cli._output import give_up_stdout, note, plain, say
 from veo3_async.cli._table import label
 from veo3_async.cli._view import View
 
@@ -86,12 +86,12 @@ def conclude(
         code = ExitCode.DONE if board.succeeded else ExitCode.FAILED
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        silence_stdout()
-        code = ExitCode.FAILED
     except Veo3Error as error:
         say(error)
         code = exit_code(error)
+    except OSError as error:
+        give_up_stdout(error)
+        code = ExitCode.FAILED
     if code is not ExitCode.USAGE and board.rows:
         view.ended(board)
         note(board.summary())

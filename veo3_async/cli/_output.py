@@ -11,7 +11,7 @@ from anyio import to_thread
 
 from veo3_async import Pending, Transition, Veo3Error
 
-__all__ = ["emit", "note", "plain", "put", "say", "silence_stdout", "wants_json"]
+__all__ = ["emit", "give_up_stdout", "note", "plain", "put", "say", "wants_json"]
 
 
 def wants_json(asked: bool) -> bool:  # noqa: FBT001 - it is the option
@@ -51,9 +51,14 @@ async def put(value: object) -> None:
     await to_thread.run_sync(emit, value)
 
 
-def silence_stdout() -> None:
-    """Drop what was not written yet: the reader has gone, and the interpreter would complain."""
+def give_up_stdout(error: OSError) -> None:
+    """Drop what was not written yet, or the interpreter tries again and complains.
+
+    A reader that has gone (``… | head -1``) needs no telling; a full disk does.
+    """
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(error, BrokenPipeError):
+        say(error)
 
 
 def _json(value: object) -> bytes:
