@@ -23,7 +23,7 @@ async def serving(handler: Handler, *, ssl: object = None) -> AsyncIterator[int]
             await handler(reader, writer)
         writer.close()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=ssl)  # type: ignore[arg-type]
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=ssl)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

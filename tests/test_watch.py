@@ -407,16 +407,17 @@ async def test_fault_24_who_never_reads_delays_nobody_and_loses_no_end(
 
 async def test_fault_24_unread_transitions_are_bounded(server: FakeVeo3, veo: Veo3Client) -> None:
     """At most 16 transitions of an id wait; what is left out are detours, and the order holds."""
-    retries: list[dict[str, object]] = []
-    for attempt in range(200):
-        for status in ("video_generating", "video_generation_failed"):
-            retries.append({"status": status, "running": True, "retry_count": attempt})
+    retries = [
+        {"status": status, "running": True, "retry_count": attempt}
+        for attempt in range(200)
+        for status in ("video_generating", "video_generation_failed")
+    ]
     end = {"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}
     request_id = server.add(life=Life.scripted([*retries, end]))
     watch = veo.watch(request_id)
     while veo.stats().watched:
         await asyncio.sleep(2)
-        unread = watch._mailbox.unread  # noqa: SLF001 - the bound is of what nobody can see
+        unread = watch._mailbox.unread
         assert unread <= 16
     changes = await collected(watch)
     check_orderly(changes)
@@ -458,9 +459,7 @@ async def raised_by(watch: Watch) -> BaseException:
     return caught.value
 
 
-async def test_a_clients_error_reaches_every_watcher_as_its_own(
-    server: FakeVeo3, make_client: MakeClient
-) -> None:
+async def test_a_clients_error_reaches_every_watcher_as_its_own(make_client: MakeClient) -> None:
     """Each watcher raises another instance of the same error, those that came to read late too."""
     veo = make_client(api_key="refused")
     watches = [veo.watch(f"veo3-pro:{n}") for n in range(5)]
@@ -607,10 +606,8 @@ async def test_on_poll_reports_match_the_servers_log(
         assert own[-1].next_poll_in is None
         sent = [r.at for r in server.polls_of(request_id)]
         waits = [r.next_poll_in or 0.0 for r in own[:-1]]
-        for gap, wait in zip(
-            map(lambda a: a[1] - a[0], itertools.pairwise(sent)), waits, strict=True
-        ):
-            assert gap == pytest.approx(wait, abs=0.5)
+        gaps = [later - earlier for earlier, later in itertools.pairwise(sent)]
+        assert gaps == pytest.approx(waits, abs=0.5)
     assert len(reports) == server.received == veo.stats().polls
     assert {r.status for r in reports} == {200, 500}
     assert {type(r.error).__name__ for r in reports} == {
@@ -691,7 +688,8 @@ async def test_request_ids_are_those_that_are_unfinished(server: FakeVeo3, veo: 
     watch = veo.watch(done, running)
     assert watch.request_ids == {done, running}
     await asyncio.sleep(10)
-    assert (watch.request_ids, len(watch)) == ({running}, 1)
+    assert watch.request_ids == {running}
+    assert len(watch) == 1
     await watch.aclose()
 
 

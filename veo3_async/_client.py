@@ -21,9 +21,9 @@ import anyio
 
 from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
+from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import Until
 from veo3_async._models import PollReport, Stats, VideoTask
-from veo3_async._learned import LearnedPacing
 from veo3_async._pacing import Pacing, seconds
 from veo3_async._poller import Poller
 from veo3_async._settings import ApiKey, find_base_url, positive

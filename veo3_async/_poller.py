@@ -277,7 +277,7 @@ class Poller:
         if self._is_wanted(job):
             try:
                 delay = await self._after(job, outcome, answer, now)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - it goes to every watcher
                 _log.exception("polling has stopped, and begins anew with the next watch")
                 self.fail(error)
         if self._is_wanted(job):
