@@ -762,6 +762,7 @@ from virtual_time import VirtualTimeLoop
 DONE = {"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}
 
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60  # a busy machine is no matter here
     reports = []
     async with FakeVeo3(api_key="key") as server:
         ids = [server.add(life=Life.scripted([DONE])) for _ in range(10)]
