@@ -26,7 +26,9 @@ pytestmark = pytest.mark.skipif(not README.exists(), reason="the README is not i
 def examples() -> list[Example]:
     if not README.exists():
         return []
-    return list(Sybil(parsers=[PythonCodeBlockParser()]).parse(README).examples())
+    found = Sybil(parsers=[PythonCodeBlockParser()]).parse(README).examples()
+    recipes = README.read_text().splitlines().index("## Cookbook")  # tests/test_cookbook.py
+    return [example for example in found if example.line < recipes]
 
 
 @pytest.fixture

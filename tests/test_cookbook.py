@@ -1,0 +1,226 @@
+"""The cookbook of the README, each recipe in the real framework that it is for."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import pathlib
+import re
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from veo3_async import LearnedPacing
+from veo3_async.testing import FakeVeo3, Life
+
+README = pathlib.Path(__file__).parents[1] / "README.md"
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.real_time,
+    pytest.mark.skipif(not README.exists(), reason="the README is not in a wheel"),
+]
+
+
+def recipe(title: str) -> str:
+    """Return the code under a heading of the cookbook."""
+    found = re.search(
+        rf"^### {re.escape(title)}.*?^```python\n(.*?)^```",
+        README.read_text(),
+        re.DOTALL | re.MULTILINE,
+    )
+    assert found is not None, f"no recipe {title!r}"
+    return found[1]
+
+
+def run(title: str) -> dict[str, Any]:
+    """Execute a recipe as a module and return its names."""
+    names: dict[str, Any] = {"__name__": "recipe"}
+    exec(compile(recipe(title), f"README: {title}", "exec", dont_inherit=True), names)
+    return names
+
+
+@pytest.fixture
+async def fast(
+    anyio_backend: object,  # noqa: ARG001 - runs in its loop
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+) -> AsyncIterator[FakeVeo3]:
+    """Yield a fast fake of the service that the environment points at, in an empty folder."""
+    monkeypatch.setattr(LearnedPacing, "delay", lambda *_: 0.02)
+    monkeypatch.chdir(tmp_path)
+    async with FakeVeo3(speed=200) as server:
+        monkeypatch.setenv("AI302_API_KEY", server.api_key)
+        monkeypatch.setenv("AI302_BASE_URL", server.url)
+        yield server
+
+
+class BotApi:
+    """A stand-in for Telegram's Bot API: one message comes in, what is answered is kept."""
+
+    def __init__(self, text: str) -> None:
+        self.calls: asyncio.Queue[tuple[str, dict[str, Any]]] = asyncio.Queue()
+        self._text = text
+        self._told = False
+
+    async def handle(self, request: web.Request) -> web.Response:
+        method = request.match_info["method"]
+        fields = dict(await request.post())
+        if method == "getMe":
+            return self._ok({"id": 1, "is_bot": True, "first_name": "bot", "username": "a_bot"})
+        if method == "getUpdates":
+            if self._told:
+                await asyncio.sleep(0.2)
+                return self._ok([])
+            self._told = True
+            return self._ok([{"update_id": 1, "message": self._message(self._text, command=True)}])
+        self.calls.put_nowait((method, fields))
+        return self._ok(self._message(str(fields.get("text", ""))))
+
+    def _message(self, text: str, *, command: bool = False) -> dict[str, Any]:
+        message = {
+            "message_id": 7,
+            "date": 1,
+            "chat": {"id": 5, "type": "private"},
+            "from": {"id": 5, "is_bot": False, "first_name": "who asks"},
+            "text": text,
+        }
+        length = text.find(" ")
+        entity = {"type": "bot_command", "offset": 0, "length": length}
+        return message | {"entities": [entity]} if command else message
+
+    def _ok(self, result: object) -> web.Response:
+        return web.json_response({"ok": True, "result": result})
+
+
+@pytest.fixture
+async def bot_api(anyio_backend: object) -> AsyncIterator[tuple[BotApi, str]]:  # noqa: ARG001
+    api = BotApi("/video a paper boat")
+    app = web.Application()
+    app.router.add_route("*", "/bot{token}/{method}", api.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    yield api, f"http://127.0.0.1:{runner.addresses[0][1]}"
+    await runner.cleanup()
+
+
+async def test_aiogram_bot_answers_with_the_video(
+    fast: FakeVeo3, bot_api: tuple[BotApi, str]
+) -> None:
+    """A command becomes a task, the message follows its phases, and the video is sent."""
+    aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
+    from aiogram.client.session.aiohttp import AiohttpSession  # noqa: PLC0415
+    from aiogram.client.telegram import TelegramAPIServer  # noqa: PLC0415
+
+    api, url = bot_api
+    session = AiohttpSession(api=TelegramAPIServer.from_base(url))
+    bot = aiogram.Bot("1:token", session=session)
+    running = asyncio.create_task(run("A Telegram bot (aiogram 3)")["main"](bot))
+    calls: list[tuple[str, dict[str, Any]]] = []
+    while not calls or calls[-1][0] != "sendVideo":
+        calls.append(await asyncio.wait_for(api.calls.get(), 15))
+    running.cancel()
+    await asyncio.wait({running})
+    (post,) = [r for r in fast.requests if r.method == "POST"]
+    assert json.loads(post.body) == {"text_prompt": "a paper boat"}
+    assert calls[0][1]["text"] == "queued"
+    assert any("generating" in fields.get("text", "") for _, fields in calls)
+    assert str(calls[-1][1]["video"]).startswith(fast.url)
+
+
+class Said:
+    """What a command of discord.py needs of its context, and what it answered."""
+
+    def __init__(self, bot: Any) -> None:
+        self.bot = bot
+        self.answers: list[str] = []
+
+    async def reply(self, text: str) -> None:
+        self.answers.append(text)
+
+    def typing(self) -> Any:
+        return asyncio.Semaphore()
+
+
+@pytest.mark.filterwarnings("ignore:'audioop':DeprecationWarning")
+@pytest.mark.parametrize(("life", "answer"), [(Life.plain(), "http"), (Life.failing(), "no video")])
+async def test_discord_bot_replies_with_the_video(fast: FakeVeo3, life: Life, answer: str) -> None:
+    """The bot of discord.py starts, runs its command and ends; only the gateway is missing."""
+    pytest.importorskip("discord", reason="discord.py is not installed")
+    names = run("A Discord bot (discord.py)")
+    bot = names["bot"]
+    await bot.setup_hook()
+    submit = bot.veo.submit
+    request_id = fast.add(life=life)
+    bot.veo.submit = lambda prompt: asyncio.sleep(0, request_id) if prompt else submit(prompt)
+    context = Said(bot)
+    await bot.get_command("video").callback(context, prompt="a paper boat")
+    await bot.close()
+    (said,) = context.answers
+    assert said.startswith(answer)
+    assert "closed" in repr(bot.veo)
+
+
+async def test_fastapi_streams_the_changes(fast: FakeVeo3) -> None:
+    """A real uvicorn sends each transition as an event, and a reader that leaves ends the watch."""
+    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    app = run("Server-sent events (FastAPI)")["app"]
+    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
+    server.capture_signals = contextlib.nullcontext
+    running = asyncio.create_task(server.serve())
+    while not server.started:
+        await asyncio.sleep(0.01)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as reader:
+        async with reader.get(f"/videos/{fast.add()}/events") as response:
+            events = re.findall("event: (.*)\ndata: (.*)\n\n", await response.text())
+        async with reader.get(f"/videos/{fast.add(life=Life.scripted([PENDING]))}/events") as left:
+            await left.content.readline()
+    assert [phase for phase, _ in events][-1] == "completed"
+    assert events[-1][1].startswith(fast.url)
+    while app.state.veo.stats().watched:
+        await asyncio.sleep(0.01)
+    server.should_exit = True
+    await running
+
+
+PENDING = {"status": "pending", "status_update_time": 1750854823164}
+
+
+async def test_many_waits_share_a_borrowed_session(
+    fast: FakeVeo3, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Videos come back, a failure costs only itself, and the session is the caller's still."""
+    films = run("Many at once, a session of your own, ids from yesterday")["films"]
+    good, bad = fast.add(), fast.add(life=Life.failing())
+    async with aiohttp.ClientSession() as session:
+        (url,) = await films(session, [good, bad])
+        assert not session.closed
+    assert url.startswith(fast.url)
+    assert f"gone: {bad}" in capsys.readouterr().out
+
+
+@pytest.mark.timeout(60)
+def test_recipe_for_a_users_own_test_passes(tmp_path: pathlib.Path) -> None:
+    """What a user copies into a test file passes there, with nothing configured."""
+    (tmp_path / "test_mine.py").write_text(recipe("Testing your own bot"))
+    (tmp_path / "conftest.py").write_text(
+        "import pytest\n\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=False,
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
