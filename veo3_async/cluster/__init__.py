@@ -1,0 +1,12 @@
+"""The watching on several machines: NATS JetStream knows who has which id, and what was seen.
+
+`Cluster` is all there is to it. It needs nats-py: ``pip install 'veo3_async[nats]'``.
+"""
+
+from __future__ import annotations
+
+from veo3_async.cluster._changes import Changes
+from veo3_async.cluster._cluster import Cluster, ClusterStats
+from veo3_async.cluster._errors import ClusterError
+
+__all__ = ["Changes", "Cluster", "ClusterError", "ClusterStats"]

@@ -1,0 +1,168 @@
+"""What the records of an id say, as JSON: how far it is, and what is to be told of it.
+
+Workers hold nothing between two polls: the last record of an id is all that is known of it.
+Most records bring a transition. Some only keep count (of faults in a row, of a service that
+says it has ended); those carry the last transition along, so that who comes late learns of it.
+Times are seconds since the epoch, for they cross machines.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import msgspec
+
+from veo3_async._faults import NO_FAULTS, Streak
+from veo3_async._lifecycle import NEW, State, remembered
+from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._records import Fault, error_of, fault_of
+from veo3_async._wire import Kind
+
+__all__ = ["Record", "decode", "encode"]
+
+_MAX_BYTES: Final = 256 * 1024  # a server takes 1 MB by default; a task is about 2 kB
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is known of one id."""
+
+    request_id: str
+    watch: int
+    """Sequence of the message by which it is watched; another one is another watch."""
+    serial: int = 0
+    """Transitions so far."""
+    news: int = 0
+    """Sequence of the record that brought `change`; 0 in that record itself."""
+    change: Transition | None = None
+    """The last transition; None before the first."""
+    age: float = 0.0
+    """Seconds that its phase had lasted when it was first seen."""
+    state: State = NEW
+    """What the lifecycle remembers; ``ended_since`` is epoch seconds."""
+    streak: Streak = NO_FAULTS
+    """Faults in a row; ``since`` is epoch seconds."""
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing follows."""
+        return self.change is not None and self.change.final
+
+
+class _Streak(msgspec.Struct, frozen=True, omit_defaults=True):
+    faults: int = 0
+    kind: Kind | None = None
+    times: int = 0
+    since: float | None = None  # JSON has no infinity
+
+
+class _Change(msgspec.Struct, frozen=True, omit_defaults=True):
+    phase: Phase
+    previous: Phase | None
+    status: str
+    task: VideoTask
+    observed_at: float
+    final: bool = False
+    eta: float | None = None
+    error: Fault | None = None
+
+
+class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
+    watch: int
+    state: State
+    serial: int = 0
+    news: int = 0
+    change: _Change | None = None
+    age: float = 0.0
+    streak: _Streak | None = None
+
+
+def encode(record: Record) -> bytes:
+    """Return the JSON of a record; of a giant task only what matters is in it."""
+    payload = msgspec.json.encode(_row(record))
+    if len(payload) <= _MAX_BYTES or record.change is None:
+        return payload
+    change = record.change
+    task = msgspec.structs.replace(
+        remembered(record.state, record.request_id),
+        upsample_video_url=change.task.upsample_video_url,
+        completed_at=change.task.completed_at,
+    )
+    small = msgspec.structs.replace(change, task=task)
+    return msgspec.json.encode(_row(msgspec.structs.replace(record, change=small)))
+
+
+def decode(payload: bytes, request_id: str) -> Record:
+    """Return the record that a message says.
+
+    :raises ValueError: It says none.
+    """
+    try:
+        row = msgspec.json.decode(payload, type=_Row)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        message = f"not a record: {error}"
+        raise ValueError(message) from None
+    return Record(
+        request_id=request_id,
+        watch=row.watch,
+        serial=row.serial,
+        news=row.news,
+        change=None if row.change is None else _transition(row.change, request_id),
+        age=row.age,
+        state=row.state,
+        streak=_streak(row.streak),
+    )
+
+
+def _row(record: Record) -> _Row:
+    streak = record.streak
+    return _Row(
+        watch=record.watch,
+        state=record.state,
+        serial=record.serial,
+        news=record.news,
+        change=None if record.change is None else _change(record.change),
+        age=record.age,
+        streak=None
+        if streak == NO_FAULTS
+        else _Streak(
+            streak.faults,
+            streak.kind,
+            streak.times,
+            streak.since if math.isfinite(streak.since) else None,
+        ),
+    )
+
+
+def _streak(kept: _Streak | None) -> Streak:
+    if kept is None:
+        return NO_FAULTS
+    since = math.inf if kept.since is None else kept.since
+    return Streak(kept.faults, kept.kind, kept.times, since)
+
+
+def _change(transition: Transition) -> _Change:
+    return _Change(
+        phase=transition.phase,
+        previous=transition.previous,
+        status=transition.status,
+        task=transition.task,
+        observed_at=transition.observed_at,
+        final=transition.final,
+        eta=transition.eta,
+        error=None if transition.error is None else fault_of(transition.error),
+    )
+
+
+def _transition(change: _Change, request_id: str) -> Transition:
+    return Transition(
+        request_id=request_id,
+        phase=change.phase,
+        previous=change.previous,
+        status=change.status,
+        task=change.task,
+        observed_at=change.observed_at,
+        final=change.final,
+        eta=change.eta,
+        error=None if change.error is None else error_of(change.error, request_id, change.task),
+    )

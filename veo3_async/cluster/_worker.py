@@ -1,0 +1,283 @@
+"""A worker: takes one id after another, polls it once, writes down what is new, and lets go."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import random
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Final
+
+import anyio
+import msgspec
+
+from veo3_async._errors import ServiceUnavailable, Veo3Error
+from veo3_async._faults import Verdict, backoff
+from veo3_async._learned import LearnedPacing
+from veo3_async._models import VideoTask
+from veo3_async._wire import Problem, Reply, check_request_id
+from veo3_async.cluster._engine import Engine, Message, Pull
+from veo3_async.cluster._judge import (
+    after_problem,
+    after_task,
+    begun,
+    is_news,
+    learn,
+    next_poll,
+    with_eta,
+)
+from veo3_async.cluster._knowledge import Knowledge
+from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
+from veo3_async.cluster._permits import Permits
+from veo3_async.cluster._record import Record, decode, encode
+
+if TYPE_CHECKING:
+    from veo3_async._client import Veo3Client
+
+__all__ = ["PERMITS", "POLLERS", "Worker"]
+
+_log = logging.getLogger("veo3_async")
+
+POLLERS: Final = "pollers"
+"""The consumer that hands ids to all workers."""
+PERMITS: Final = "permits"
+"""The consumer that hands permits to all workers."""
+
+_AT_ONCE: Final = 0.0
+_AFTER_TROUBLE: Final = 5.0
+_PARTING_SECONDS: Final = 2.0
+
+_Outcome = VideoTask | Problem
+
+
+class _Known(msgspec.Struct, frozen=True):
+    record: Record
+    seq: int
+    """Of the last message of its subject; 0 where there is none."""
+
+
+class Worker:
+    """Polls what is watched, through one client.
+
+    :param slots: Ids in hand at once.
+    :param ack_wait: Seconds after which an id that was not heard of goes to another worker.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        names: Names,
+        client: Veo3Client,
+        *,
+        slots: int,
+        ack_wait: float,
+        max_rate: float,
+    ) -> None:
+        self._engine = engine
+        self._names = names
+        self._client = client
+        self._pacing = client._pacing  # noqa: SLF001 - one package
+        self._slots = slots
+        self._ack_wait = ack_wait
+        self._max_rate = max_rate
+        self._name = uuid.uuid4().hex
+        self._in_hand: set[Message] = set()
+        self._idle: set[anyio.CancelScope] = set()
+        self._stopping = False
+        self._failure: Exception | None = None
+        self._troubled = False
+
+    async def run(self, stop: anyio.Event | None) -> None:
+        """Work until ``stop`` is set, or for ever.
+
+        :raises Veo3Error: No id can be polled, or nothing can be written down.
+        """
+        async with (
+            self._engine.pull(self._names.watch, POLLERS) as ids,
+            self._engine.pull(self._names.rate, PERMITS) as tokens,
+        ):
+            permits = Permits(self._engine, self._names, tokens, self._max_rate)
+            await self._on_duty(ids, permits, stop)
+        if self._failure is not None:
+            raise self._failure
+
+    async def _on_duty(self, ids: Pull, permits: Permits, stop: anyio.Event | None) -> None:
+        duties: list[Callable[[], Awaitable[None]]] = [
+            self._show_life,
+            self._keep_in_hand,
+            permits.follow,
+        ]
+        knowledge = None
+        if isinstance(self._pacing, LearnedPacing):
+            knowledge = Knowledge(self._engine, self._names, self._pacing)
+            duties.append(knowledge.keep)
+        try:
+            async with anyio.create_task_group() as tasks:
+                scope = tasks.cancel_scope
+                for duty in duties:
+                    tasks.start_soon(self._guard, duty, scope)
+                if stop is not None:
+                    tasks.start_soon(self._stop_after, stop)
+                async with anyio.create_task_group() as slots:
+                    for _ in range(self._slots):
+                        slots.start_soon(self._guard, self._slot(ids, permits), scope)
+                scope.cancel()
+        finally:
+            await self._part(knowledge)
+
+    async def _guard(self, duty: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
+        """Let the first error end all, and no group of errors be raised."""
+        try:
+            await duty()
+        except Exception as error:  # noqa: BLE001 - `run` raises it
+            self._failure = self._failure or error
+            scope.cancel()
+
+    async def _part(self, knowledge: Knowledge | None) -> None:
+        with anyio.move_on_after(_PARTING_SECONDS, shield=True):
+            if knowledge is not None:
+                await knowledge.part()
+            with contextlib.suppress(Veo3Error):
+                await self._engine.purge(self._names.workers, self._names.life_sign(self._name))
+
+    # --- beside the work --------------------------------------------------------------------
+
+    async def _show_life(self) -> None:
+        while True:
+            with contextlib.suppress(ServiceUnavailable):
+                await self._engine.publish(self._names.life_sign(self._name), b"")
+            await anyio.sleep(LIFE_SIGN_SECONDS)
+
+    async def _keep_in_hand(self) -> None:
+        while True:
+            await anyio.sleep(self._ack_wait / 3)
+            for message in tuple(self._in_hand):
+                if message in self._in_hand:
+                    await message.busy()
+
+    async def _stop_after(self, stop: anyio.Event) -> None:
+        await stop.wait()
+        self._stopping = True
+        for scope in tuple(self._idle):
+            scope.cancel()
+
+    # --- the work ---------------------------------------------------------------------------
+
+    def _slot(self, ids: Pull, permits: Permits) -> Callable[[], Awaitable[None]]:
+        async def slot() -> None:
+            while not self._stopping:
+                message = None
+                with self._interruptible():
+                    message = await ids.next()
+                if message is not None:
+                    await self._attend(message, permits)
+
+        return slot
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let what is waited for be given up when the worker is asked to stop."""
+        with anyio.CancelScope() as scope:
+            self._idle.add(scope)
+            try:
+                yield
+            finally:
+                self._idle.discard(scope)
+
+    async def _attend(self, message: Message, permits: Permits) -> None:
+        delay: float | None = _AT_ONCE
+        self._in_hand.add(message)
+        try:
+            delay = await self._visit(message, permits)
+            self._troubled = False
+        except ServiceUnavailable as error:
+            delay = _AFTER_TROUBLE
+            if not self._troubled:
+                _log.warning("an id is handed back, and tried again: %s", error)
+            self._troubled = True
+        finally:
+            self._in_hand.discard(message)
+            with (
+                anyio.move_on_after(_PARTING_SECONDS, shield=True),
+                contextlib.suppress(Veo3Error),  # it comes again after `ack_wait`
+            ):
+                await (message.done() if delay is None else message.again(delay))
+
+    async def _visit(self, message: Message, permits: Permits) -> float | None:
+        """Poll an id once; return the seconds until the next time, None after the end."""
+        try:
+            request_id = check_request_id(request_id_of(message.subject))
+        except (ValueError, Veo3Error) as error:
+            _log.error("what is no request id is taken out of the stream: %s", error)
+            return None
+        known = await self._known(message, request_id)
+        if known.record.final:
+            return None
+        permitted = False
+        with self._interruptible():
+            await permits.take()
+            permitted = True
+        if not permitted:
+            return _AT_ONCE
+        sent = time.time()
+        outcome, reply = await self._client._poll_once(request_id)  # noqa: SLF001 - one package
+        await permits.learn(outcome, sent)
+        return await self._settle(message, known, outcome, reply)
+
+    async def _settle(
+        self, message: Message, known: _Known, outcome: _Outcome, reply: Reply | None
+    ) -> float | None:
+        """Write down what a poll has brought; whoever else was first is heard before."""
+        request_id = known.record.request_id
+        while not known.record.final:
+            after, delay = self._judge(message, known.record, outcome, reply)
+            if not is_news(known.record, after):
+                return delay
+            if after.serial == known.record.serial and after.change is not None:
+                news = known.record.news or known.seq
+                after = msgspec.structs.replace(after, news=news)
+            subject = self._names.change_of(request_id)
+            if await self._engine.publish(subject, encode(after), expect=known.seq) is not None:
+                if isinstance(outcome, VideoTask):
+                    learn(self._pacing, known.record, after)
+                return delay
+            known = await self._known(message, request_id, fresh=True)
+        return None
+
+    def _judge(
+        self, message: Message, known: Record, outcome: _Outcome, reply: Reply | None
+    ) -> tuple[Record, float | None]:
+        now = time.time()
+        if isinstance(outcome, Problem):
+            elapsed = max(0.0, now - message.stored_at)
+            after, verdict = after_problem(
+                known, outcome, now, attempts=message.attempts, elapsed=elapsed
+            )
+            if verdict is Verdict.EVERYBODY:
+                raise outcome.error(attempts=message.attempts, elapsed=elapsed)
+            if verdict is Verdict.FINAL:
+                return after, None
+            return after, backoff(after.streak, outcome.kind, now, random.random())
+        assert reply is not None  # noqa: S101 - a task is read from one
+        after = after_task(known, outcome, reply, now)
+        if after.final:
+            return after, None
+        if after.serial != known.serial:
+            after = with_eta(after, self._pacing, now)
+        return after, next_poll(after, self._pacing, now, random.random())
+
+    async def _known(self, message: Message, request_id: str, *, fresh: bool = False) -> _Known:
+        subject = self._names.change_of(request_id)
+        found = await self._engine.last(self._names.change, subject, fresh=fresh)
+        if found is None:
+            return _Known(begun(None, request_id, message.sequence), 0)
+        seq, payload = found
+        try:
+            record = decode(payload, request_id)
+        except ValueError as error:
+            _log.error("the last record of %s is passed over: %s", request_id, error)
+            # No serial is higher than a sequence, so listeners see what comes as new.
+            return _Known(Record(request_id=request_id, watch=message.sequence, serial=seq), seq)
+        return _Known(begun(record, request_id, message.sequence), seq)
