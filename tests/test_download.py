@@ -7,7 +7,9 @@ import contextlib
 import dataclasses
 import hashlib
 import itertools
+import json
 import logging
+import os
 import pathlib
 import random
 import re
@@ -15,6 +17,7 @@ import shutil
 import ssl
 import struct
 import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from typing import Any
 
@@ -26,6 +29,7 @@ from veo3_async._download import Downloader
 
 pytestmark = pytest.mark.anyio
 
+LIFE = pathlib.Path(__file__).with_name("download_life.py")
 ID = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
 YEARS_AGO = {"Last-Modified": "Wed, 06 Aug 2025 13:46:12 GMT"}
 
@@ -494,6 +498,36 @@ async def test_fault_34_no_fresh_url(downloader: Downloader, tmp_path: pathlib.P
                 VideoTask(id=ID, video_url=host.url), tmp_path, refresh=refresh
             )
     assert 1 == len(host.asked)
+
+
+@pytest.mark.real_time
+async def test_fault_37_killed_on_the_way(downloader: Downloader, tmp_path: pathlib.Path) -> None:
+    """A process killed in the middle leaves what the next one goes on from."""
+    record = tmp_path / "film.mp4.part.json"
+    slowly = dataclasses.replace(serving(FILM)(Asked("/", {}, 0)), drip=(1 << 20, 2.1))
+    async with hosting(in_turn(always(slowly), serving(FILM))) as host:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, LIFE, host.url, tmp_path / "film.mp4", env=environment()
+        )
+        while not (kept := _kept(record)):
+            await asyncio.sleep(0.01)
+        child.kill()
+        await child.wait()
+        path = await downloader.download(host.url, tmp_path / "film.mp4")
+    assert FILM == path.read_bytes()
+    assert 0 < kept <= host.starts[1] < len(FILM)
+
+
+def _kept(record: pathlib.Path) -> int:
+    try:
+        return int(json.loads(record.read_text())["done"])
+    except (FileNotFoundError, ValueError):
+        return 0
+
+
+def environment() -> dict[str, str]:
+    root = str(LIFE.parent.parent)
+    return os.environ | {"PYTHONPATH": os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])}
 
 
 # --- passing faults -----------------------------------------------------------------------------
