@@ -525,6 +525,7 @@ HINTS: Final[dict[str, float | None]] = {
     "1.": None,
     "soon": None,
     "1 minute": None,
+    http_date(WALL + 1): 1,
     http_date(WALL + 30): 30,
     http_date(WALL + 3600): 120,
     http_date(WALL): None,
