@@ -26,7 +26,7 @@ from veo3_async._lifecycle import Until
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing import Pacing, seconds
 from veo3_async._poller import Poller
-from veo3_async._settings import ApiKey, find_base_url, positive
+from veo3_async._settings import ApiKey, count, find_base_url, positive
 from veo3_async._submission import (
     SubmitVerdict,
     submit_call,
@@ -122,7 +122,7 @@ class Veo3Client:
         self._model: Final = check_model(model)
         self._pacing: Final[Pacing] = LearnedPacing() if pacing is None else pacing
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
-        self._max_connections: Final = int(positive("max_connections", max_connections))
+        self._max_connections: Final = count("max_connections", max_connections)
         self._given_journal: Final = journal
         self._journal: Journal | None = None
         self._on_poll: Final = on_poll

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from veo3_async._errors import AuthenticationError
 
-__all__ = ["ApiKey", "find_base_url", "is_loopback", "positive"]
+__all__ = ["ApiKey", "count", "find_base_url", "is_loopback", "positive"]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
@@ -109,5 +109,20 @@ def positive(name: str, value: float) -> float:
         raise TypeError(message)
     if not 0 < value < float("inf"):
         message = f"{name} is a finite number above 0, not {value!r}"
+        raise ValueError(message)
+    return value
+
+
+def count(name: str, value: int) -> int:
+    """Return a whole number of at least 1.
+
+    :raises TypeError: It is no whole number.
+    :raises ValueError: It is below 1.
+    """
+    if isinstance(value, bool) or not isinstance(value, int):
+        message = f"{name} is a whole number, not {value!r}"
+        raise TypeError(message)
+    if value < 1:
+        message = f"{name} is at least 1, not {value!r}"
         raise ValueError(message)
     return value

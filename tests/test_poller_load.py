@@ -1,0 +1,146 @@
+"""The poller under many ids: what is in flight, what is added in batches, and what is dropped."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+
+import pytest
+from conftest import MakeClient
+
+from veo3_async import FixedPacing, Phase, StillPending
+from veo3_async.testing import FakeVeo3, Life, Slow
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
+
+RUNNING = {"status": "video_generating", "running": True}
+DONE = {"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}
+UNENDING = Life.scripted([RUNNING])
+
+
+@pytest.mark.parametrize("most", [1, 3, 32])
+async def test_requests_under_way_stay_below_the_pool(
+    server: FakeVeo3, make_client: MakeClient, most: int
+) -> None:
+    """However slow the server and however many are due, ``max_connections`` is the most at once."""
+    veo = make_client(max_connections=most, max_polls_per_second=1000.0)
+    server.fault(Slow(5))
+    ids = [server.add(life=UNENDING) for _ in range(100)]
+    async with veo.watch(*ids):
+        await asyncio.sleep(12)
+        assert veo.stats().in_flight == most
+        fetched = asyncio.create_task(veo.fetch(ids[0]))
+        await asyncio.sleep(12)
+    assert (await fetched).status == "video_generating"
+    assert (server.max_in_flight, server.connections) == (most, most)
+
+
+async def test_thousands_are_added_without_holding_up_the_loop(
+    make_client: MakeClient,
+) -> None:
+    """Adding 20,000 ids takes several turns of the loop: others get theirs in between."""
+    veo = make_client(max_polls_per_second=0.001)
+    watch = veo.watch(*(f"veo3-pro:{n}" for n in range(20_000)))
+    turns = 0
+    while veo.stats().watched < 20_000:
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns >= 10
+    await watch.aclose()
+    assert veo.stats().watched == 0
+
+
+async def test_what_is_discarded_before_its_batch_is_never_polled(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """Ids that are dropped while they wait to be added stay out."""
+    veo = make_client(max_polls_per_second=1000.0, pacing=FixedPacing(1000.0))
+    ids = [server.add(life=UNENDING) for _ in range(2500)]
+    watch = veo.watch(*ids)
+    watch.discard(*ids[1200:])
+    await asyncio.sleep(10)
+    assert veo.stats().watched == 1200
+    assert {r.request_id for r in server.requests} == set(ids[:1200])
+    closed = veo.watch(*ids)
+    await closed.aclose()
+    await asyncio.sleep(10)
+    assert veo.stats().watched == 1200
+    await watch.aclose()
+
+
+async def test_a_timeout_of_thousands_ends_each_of_them(make_client: MakeClient) -> None:
+    """2,500 unfinished ids get their `StillPending`, in batches, each once."""
+    async with FakeVeo3() as server:
+        veo = make_client(base_url=server.url, max_polls_per_second=1.0)
+        ids = [f"veo3-pro:{n}" for n in range(2500)]
+        changes = [c async for c in veo.watch(*ids, timeout=5)]
+        assert sorted(c.request_id for c in changes) == sorted(ids)
+        assert all(isinstance(c.error, StillPending) and c.final for c in changes)
+        assert all(c.error.attempts <= 1 for c in changes if c.error)
+        await veo.aclose()
+
+
+async def test_an_id_that_is_watched_again_while_its_reply_is_on_its_way(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """Closing a watch and opening another one in the middle of a request loses nothing."""
+    veo = make_client()
+    request_id = server.add(life=Life.scripted([RUNNING, DONE]))
+    server.fault(Slow(3), times=1)
+    first = veo.watch(request_id)
+    await asyncio.sleep(1)
+    await first.aclose()
+    phases = [c.phase async for c in veo.watch(request_id)]
+    assert phases[-1] is Phase.COMPLETED
+
+
+async def test_who_joins_during_the_last_request_gets_the_end(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """A watcher that comes while the final reply is on its way shares it."""
+    veo = make_client()
+    request_id = server.add(life=Life.scripted([DONE]))
+    server.fault(Slow(5), times=1)
+    first = veo.watch(request_id)
+    await asyncio.sleep(2)
+    second = veo.watch(request_id)
+    assert [c.phase async for c in first] == [Phase.COMPLETED]
+    assert [c.phase async for c in second] == [Phase.COMPLETED]
+    assert server.received == 1
+
+
+async def test_who_joins_while_an_end_is_written_down_gets_it_too(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: object
+) -> None:
+    """With a journal the end waits for the disk; a watcher that comes then is not forgotten."""
+    veo = make_client(journal=f"{tmp_path}/veo3.db")
+    for _ in range(5):
+        request_id = server.add(life=Life.scripted([DONE]))
+        watch = veo.watch(request_id)
+        polls = server.received
+        while server.received == polls:
+            await asyncio.sleep(0.001)
+        streams = [asyncio.create_task(read(watch))]
+        for _ in range(30):
+            streams.append(asyncio.create_task(read(veo.watch(request_id))))
+            await asyncio.sleep(0)
+        done = await asyncio.wait_for(asyncio.gather(*streams), 60)
+        assert done == [[Phase.COMPLETED]] * 31
+    await veo.aclose()
+
+
+async def read(watch: object) -> list[Phase]:
+    return [c.phase async for c in watch]  # type: ignore[attr-defined]
+
+
+async def test_nothing_is_kept_of_ids_that_are_done(make_client: MakeClient) -> None:
+    """After thousands of ids the poller holds none of them."""
+    async with FakeVeo3(record=False) as server:
+        veo = make_client(base_url=server.url, max_polls_per_second=10_000.0)
+        ids = [server.add(life=Life.scripted([DONE])) for _ in range(1000)]
+        assert len([c async for c in veo.watch(*ids)]) == 1000
+        gc.collect()
+        assert veo._poller is not None
+        assert (len(veo._poller._jobs), len(veo._poller._mailboxes)) == (0, 0)
+        assert len(veo._poller.dispatcher._agenda) == 0
+        await veo.aclose()
