@@ -19,6 +19,7 @@ The table says which of the service's statuses is which phase. The rules, in thi
 
 from __future__ import annotations
 
+import sys
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -226,7 +227,7 @@ def _seen(state: State, task: VideoTask, now: float) -> State:
     ended = _has_ended(task)
     return State(
         phase=state.phase,
-        status=task.status,
+        status=sys.intern(task.status),  # a million ids share a dozen words
         attempt=attempt,
         been=state.been if attempt == state.attempt else 0,
         entered_at=state.entered_at,

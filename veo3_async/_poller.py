@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import itertools
 import logging
 import random
 import time
 import weakref
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import anyio
@@ -119,7 +120,7 @@ class Poller:
         """
         new = mailbox.open_for(request_ids)
         if self._journal is None:
-            self._join(mailbox, new)
+            self._join(mailbox, iter(new))
         elif new:
             self._unaccepted.append((mailbox, new))
             self._accepting.set()
@@ -202,12 +203,13 @@ class Poller:
                     own = JournalError(error.message, request_id=request_id)
                     self._finish(mailbox, request_id, own)
         else:
-            self._join(mailbox, request_ids)
+            self._join(mailbox, iter(request_ids))
 
-    def _join(self, mailbox: Mailbox, request_ids: Sequence[str]) -> None:
+    def _join(self, mailbox: Mailbox, request_ids: Iterator[str]) -> None:
         now = self._loop.time()
         watchers = (mailbox,)  # one for all of them: memory
-        for request_id in request_ids[:_BATCH]:
+        batch = list(itertools.islice(request_ids, _BATCH))
+        for request_id in batch:
             if request_id not in mailbox.states:
                 continue  # discarded while its batch waited
             job = self._jobs.get(request_id)
@@ -221,8 +223,8 @@ class Poller:
                 if job.ticket:
                     self.dispatcher.put(job, now)
         self.dispatcher.pump()
-        if len(request_ids) > _BATCH:
-            self._loop.call_soon(self._join, mailbox, request_ids[_BATCH:])
+        if len(batch) == _BATCH:
+            self._loop.call_soon(self._join, mailbox, request_ids)
 
     def _leave(self, job: Job, mailbox: Mailbox) -> None:
         job.watchers = tuple(w for w in job.watchers if w is not mailbox)
@@ -235,7 +237,7 @@ class Poller:
         mailbox.close()
 
     def _expire(self, mailbox: Mailbox, timeout: float) -> None:
-        for request_id in tuple(mailbox.states)[:_BATCH]:
+        for request_id in list(itertools.islice(mailbox.states, _BATCH)):
             state = mailbox.states[request_id]
             job = self._jobs.get(request_id)
             error = StillPending(
