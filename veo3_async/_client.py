@@ -151,6 +151,8 @@ class Veo3Client:
         self._calls: set[anyio.CancelScope] = set()
 
     def __repr__(self) -> str:
+        if not hasattr(self, "_poller"):
+            return "<Veo3Client: never made>"  # a traceback with locals shows its constructor
         state = "closed" if self._closed else repr(self._poller) if self._poller else "idle"
         return f"<Veo3Client: {self._base_url}, {state}>"
 

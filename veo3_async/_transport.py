@@ -12,7 +12,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from typing import Final
+from typing import Final, NoReturn
 
 import aiohttp
 import anyio
@@ -80,6 +80,10 @@ class Transport:
     def __repr__(self) -> str:
         kind = "borrowed" if self._borrowed is not None else "own"
         return f"<Transport: {self._base_url}, {kind} session>"
+
+    def __reduce__(self) -> NoReturn:
+        message = "what holds an API key is not pickled or copied; make another one"
+        raise TypeError(message)
 
     async def send(self, call: Call) -> Reply | Problem:
         """Make one physical request.
