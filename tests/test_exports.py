@@ -72,7 +72,7 @@ def loaded_by(statement: str) -> set[str]:
     before = "import sys; before = set(sys.modules)"  # a coverage run has loaded sqlite3
     script = f"{before}\n{statement}\nprint(*set(sys.modules) - before)"
     done = subprocess.run(
-        [sys.executable, "-c", script],
+        [sys.executable, "-P", "-c", script],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,

@@ -627,7 +627,10 @@ class Names(aiohttp.abc.AbstractResolver):
         self.address, self.port, self.lookups = address, port, 0
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self,
+        host: str,
+        port: int = 0,  # noqa: ARG002 - ours is another
+        family: socket.AddressFamily = socket.AF_INET,
     ) -> list[aiohttp.abc.ResolveResult]:
         self.lookups += 1
         await asyncio.sleep(1.0)
@@ -711,7 +714,7 @@ async def test_fault_21_terminal_is_terminal(server: FakeVeo3, veo: Veo3Client) 
     await open_watch.aclose()
 
 
-# --- clocks -----------------------------------------------------------------------------------------
+# --- clocks ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("shift", [3600, -3600, 86400 * 365])
@@ -751,7 +754,7 @@ async def test_fault_22_no_burst_on_waking(
     assert {r.request_id for r in server.requests[before:]} == set(ids)
 
 
-# --- this machine ----------------------------------------------------------------------------------
+# --- this machine ---------------------------------------------------------------------------------
 
 EXHAUSTED = """
 import asyncio, resource, socket
@@ -787,7 +790,7 @@ with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
 
 def run_script(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-X", "dev", "-W", "error", "-c", script],
+        [sys.executable, "-P", "-X", "dev", "-W", "error", "-c", script],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment,
         capture_output=True,
         text=True,
@@ -806,7 +809,7 @@ def test_fault_26_out_of_file_descriptors() -> None:
     assert rest == ["paused", "10"]
 
 
-# --- thousands at once -------------------------------------------------------------------------------
+# --- thousands at once ----------------------------------------------------------------------------
 
 
 async def test_fault_27_five_thousand_at_once(make_client: MakeClient) -> None:
@@ -848,7 +851,7 @@ async def test_fault_41_no_id_starves(make_client: MakeClient) -> None:
     assert max(gaps) < 10 + 2 + 1
 
 
-# --- ids and keys ----------------------------------------------------------------------------------
+# --- ids and keys ---------------------------------------------------------------------------------
 
 IDS = (
     "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8",
@@ -922,7 +925,7 @@ def test_fault_29_no_key_says_how_to_give_one() -> None:
         Veo3Client()
 
 
-# --- ends that are none ------------------------------------------------------------------------------
+# --- ends that are none ---------------------------------------------------------------------------
 
 
 async def test_fault_39_completed_without_a_url(server: FakeVeo3, veo: Veo3Client) -> None:

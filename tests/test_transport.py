@@ -229,6 +229,18 @@ async def test_a_body_of_the_largest_size_is_taken() -> None:
     assert kinds == [1 << 20, Kind.UNEXPECTED] * 2
 
 
+async def test_a_body_that_is_too_large_ends_its_connection(
+    server: FakeVeo3, transport: Transport
+) -> None:
+    """The rest of it is not waited for, and no response is left to the garbage collector."""
+    asyncio.get_running_loop().set_debug(enabled=True)
+    server.fault(Body.huge(), times=1)
+    assert isinstance(await transport.send(POLL), Problem)
+    await asyncio.sleep(1)
+    assert server._listener is not None
+    assert server._listener.connections == []
+
+
 async def test_fault_05_a_stale_connection_costs_one_request(
     server: FakeVeo3, transport: Transport
 ) -> None:
@@ -346,7 +358,7 @@ async def test_fault_20_a_proxy_that_is_given_is_used(
 
 
 async def test_fault_20_a_proxy_that_refuses_is_a_trouble_of_the_connection() -> None:
-    """An https API behind a proxy that says 407 to CONNECT: no key is sent, the kind is `CONNECT`."""
+    """An https API behind a proxy that says 407 to CONNECT: no key is sent, the kind `CONNECT`."""
     heads: list[list[str]] = []
 
     async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
