@@ -16,6 +16,7 @@ DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
 _KEY_VARIABLES: Final = ("AI302_API_KEY", "AI302_KEY")
 _BASE_URL_VARIABLE: Final = "AI302_BASE_URL"
+_NOT_A_PREFIX: Final = frozenset("@?#")
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]+")
 
 
@@ -76,6 +77,9 @@ def find_base_url(given: str | None) -> str:
     :raises ValueError: It is no http(s) URL, or has a user, a query or a fragment in it.
     """
     url = os.environ.get(_BASE_URL_VARIABLE, DEFAULT_BASE_URL) if given is None else given
+    if isinstance(url, str) and not _NOT_A_PREFIX.isdisjoint(url):
+        message = "base_url has no user, query or fragment in it"  # and a user may have a password
+        raise ValueError(message)
     try:
         parts = urllib.parse.urlsplit(url)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
@@ -83,9 +87,6 @@ def find_base_url(given: str | None) -> str:
         usable = False
     if not usable or not _VISIBLE_ASCII.fullmatch(url):
         message = f"base_url is a URL such as {DEFAULT_BASE_URL!r}, not {url!r}"
-        raise ValueError(message)
-    if "@" in parts.netloc or "?" in url or "#" in url:
-        message = "base_url has no user, query or fragment in it"
         raise ValueError(message)
     return url.rstrip("/")
 
