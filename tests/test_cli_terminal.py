@@ -156,3 +156,22 @@ def test_download_shows_a_bar_and_goes_on_after_ctrl_c(
         assert terminal.exit_code() == 0
         assert terminal.text == str(target)
     assert target.read_bytes()[4:8] == b"ftyp"
+
+
+def test_fetch_and_pending_are_readable(service: Service, tmp_path: pathlib.Path) -> None:
+    """People get words: what a task is at, and what a journal has."""
+    with on_terminal(service, "submit", "a storm", "--journal", f"{tmp_path}/j.db") as terminal:
+        assert terminal.exit_code() == 0
+        name = terminal.text
+    with on_terminal(service, "pending", "--journal", f"{tmp_path}/j.db") as terminal:
+        assert terminal.exit_code() == 0
+        head, line, count = terminal.text.splitlines()
+    assert head.split() == ["task", "phase", "for", "prompt"]
+    assert line.split()[:2] == [name, "queued"]
+    assert line.endswith("a storm")
+    assert count == "1 pending"
+    with on_terminal(service, "fetch", service.add(life=_DONE), columns=300) as terminal:
+        assert terminal.exit_code() == 0
+        facts = dict(line.split(maxsplit=1) for line in terminal.text.splitlines())
+    assert (facts["status"], facts["running"]) == ("completed", "no")
+    assert facts["video"].startswith(f"{service.server.url}/files/")

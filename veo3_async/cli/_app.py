@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import pathlib
 import time
 from collections.abc import Sequence
@@ -58,8 +57,6 @@ app: Final = typer.Typer(
 
 def run(arguments: Sequence[str]) -> int:
     """Do what a command line says; every trouble that a user can have is one line on stderr."""
-    # What the library warns of, it raises as well; once is enough.
-    logging.getLogger("veo3_async").addHandler(logging.NullHandler())
     try:
         return int(app(arguments, prog_name="veo3-async", standalone_mode=False) or 0)
     except typer.TyperException as error:

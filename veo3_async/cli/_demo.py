@@ -112,25 +112,16 @@ class Demo:
     def __init__(self, tasks: int, speed: float) -> None:
         rng = random.Random(_SEED)
         cast = [_LIVES[n % len(_LIVES)] for n in range(tasks)]
-        self._lives: Final = [life.stretched(rng, _SIGMA) for life, _ in cast]
+        lives = [life.stretched(rng, _SIGMA) for life, _ in cast]
+        self._server: Final = testing.FakeVeo3(speed=speed, lives=lives, seed=_SEED, record=False)
         self._ends: Final = [end for _, end in cast]
         self._pacing: Final = Hastened(_experienced(rng), speed)
-        self._speed: Final = speed
         self._stats: Stats | None = None
 
     async def play(self, board: Board, view: View) -> None:
         """Submit all, and watch until all have ended."""
-        server = testing.FakeVeo3(speed=self._speed, lives=self._lives, seed=_SEED, record=False)
-        async with (
-            server,
-            Veo3Client(
-                server.api_key,
-                base_url=server.url,
-                pacing=self._pacing,
-                max_polls_per_second=_MAX_RATE,
-            ) as veo,
-        ):
-            for n in range(len(self._lives)):
+        async with self._server as server, self._client(server.url) as veo:
+            for n in range(len(self._ends)):
                 request_id = await veo.submit(_PROMPTS[n % len(_PROMPTS)])
                 board.add(request_id, now=time.time())
             await follow(veo, veo.watch(*board.rows), board, view, Wish())
@@ -142,4 +133,12 @@ class Demo:
 
     def polls_per_task(self) -> float:
         """Return the requests that the watching took."""
-        return 0.0 if self._stats is None else self._stats.polls / len(self._lives)
+        return 0.0 if self._stats is None else self._stats.polls / len(self._ends)
+
+    def _client(self, url: str) -> Veo3Client:
+        return Veo3Client(
+            self._server.api_key,
+            base_url=url,
+            pacing=self._pacing,
+            max_polls_per_second=_MAX_RATE,
+        )
