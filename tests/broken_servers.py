@@ -23,6 +23,8 @@ async def serving(handler: Handler, *, ssl: object = None) -> AsyncIterator[int]
             await handler(reader, writer)
         writer.close()
 
+    if ssl is not None:  # in debug mode asyncio makes a refused handshake an error of the loop
+        asyncio.get_running_loop().set_debug(False)
     server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=ssl)
     try:
         yield server.sockets[0].getsockname()[1]

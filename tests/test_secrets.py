@@ -150,7 +150,7 @@ async def changes_of(veo: Veo3Client, request_id: str) -> object:
 async def test_fault_32_errors_tell_nothing(
     server: FakeVeo3, veo: Veo3Client, reports: list[PollReport], fault: Fault
 ) -> None:
-    """Whatever goes wrong, also where the server echoes the key, no error, value or report has it."""
+    """Whatever goes wrong, also where the server echoes the key, nothing has it."""
     asyncio.get_running_loop().set_debug(enabled=True)
     request_id = server.add(life=Life.scripted([RUNNING, DONE]))
     server.fault(fault)
