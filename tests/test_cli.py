@@ -548,11 +548,20 @@ def test_file_that_is_no_journal_is_one_line(command: Command, tmp_path: pathlib
 def test_demo_ends_as_it_should(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten lives, one of each kind at least, end as they must, without a key."""
     monkeypatch.delenv("AI302_API_KEY")
-    result = command("demo", "--tasks", "10", "--speed", "150")
+    result = command("demo", "--json", "--tasks", "10", "--speed", "150")
     ends = [line["phase"] for line in result.lines if line["final"]]
     assert result.code == 0
     assert sorted(ends) == sorted(["completed"] * 8 + ["completed_plain", "failed"])
     assert "10 tasks: 9 videos, 1 failed\nevery one ended as it should" in result.err
+
+
+def test_demo_tells_people_wherever_its_output_goes(command: Command) -> None:
+    """Without ``--json`` a file gets what a terminal keeps: a line for each task."""
+    result = command("demo", "--tasks", "3", "--speed", "300")
+    assert result.code == 0
+    assert [line.split()[0].startswith("veo3-pro:") for line in result.out.splitlines()] == [
+        True
+    ] * 3
 
 
 @needs_bash

@@ -35,7 +35,7 @@ from veo3_async.cli._options import (
 )
 from veo3_async.cli._output import emit, give_up_stdout, note, plain, put, say, wants_json
 from veo3_async.cli._show import show_pending, show_task
-from veo3_async.cli._view import JsonView, TableView, View
+from veo3_async.cli._view import FinalView, JsonView, TableView, View
 
 __all__ = ["run"]
 
@@ -306,7 +306,9 @@ def demo(
 
     Exit code 0 if every one ended as it should, the failures included.
     """
-    board, view, show = Board([], now=time.time()), _view(json=json), Demo(tasks, speed)
+    board, show = Board([], now=time.time()), Demo(tasks, speed)
+    # For people, wherever it goes: nobody pipes made-up tasks into a program without asking.
+    view = FinalView() if wants_json(json) and not json else _view(json=json)
     began = time.monotonic()
     on_loop(lambda: show.play(board, view))
     view.ended(board)

@@ -19,7 +19,7 @@ from veo3_async.cli._board import Board
 from veo3_async.cli._output import put
 from veo3_async.cli._table import EtaOf, final_lines, live_table
 
-__all__ = ["JsonView", "TableView", "View"]
+__all__ = ["FinalView", "JsonView", "TableView", "View"]
 
 _FRAME_SECONDS: Final = 0.25
 
@@ -100,3 +100,12 @@ class TableView:
             table = live_table(board, eta, now=time.time(), size=self._console.size)
             await to_thread.run_sync(functools.partial(live.update, table, refresh=True))
             await anyio.sleep(_FRAME_SECONDS)
+
+
+class FinalView(TableView):
+    """Nothing until the end, then a line a task: for people who read it later."""
+
+    @contextlib.asynccontextmanager
+    async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:  # noqa: ARG002
+        """Show nothing."""
+        yield
