@@ -133,7 +133,9 @@ class Veo3Client:
             message = f"pacing is a Pacing, such as FixedPacing(10), not {pacing!r}"
             raise TypeError(message)
 
-        from veo3_async._transport import Transport  # noqa: PLC0415 - aiohttp takes 0.2 s
+        # aiohttp takes 0.2 s: not before there is a client, and not in the middle of its work
+        from veo3_async._download import Downloader  # noqa: PLC0415
+        from veo3_async._transport import Transport  # noqa: PLC0415
 
         self._transport: Final[Transport] = Transport(
             key,
@@ -143,8 +145,8 @@ class Veo3Client:
             request_timeout=seconds("request_timeout", request_timeout),
             proxy=proxy,
         )
-        self._proxy: Final = proxy
-        self._downloader: Downloader | None = None
+        self._make_downloader: Final = functools.partial(Downloader, proxy=proxy)
+        self._downloader: Downloader = self._make_downloader()
         self._pid: Final = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
@@ -322,7 +324,6 @@ class Veo3Client:
         :raises ClientClosed: The client was closed.
         """
         self._started()
-        assert self._downloader is not None  # noqa: S101 - made when it was started
         task = task_or_url if isinstance(task_or_url, VideoTask) else None
         refresh = None if task is None or not task.id else functools.partial(self.fetch, task.id)
         return await self._downloader.download(
@@ -457,9 +458,7 @@ class Veo3Client:
 
     def _parts(self) -> list[_Closable]:
         """Return what ends with the polling."""
-        from veo3_async._download import Downloader  # noqa: PLC0415 - aiohttp takes 0.2 s
-
-        self._downloader = Downloader(proxy=self._proxy)
+        self._downloader = self._make_downloader()
         parts: list[_Closable] = [self._transport, self._downloader]
         if self._journal is not None and self._journal is not self._given_journal:
             parts.append(self._journal)
