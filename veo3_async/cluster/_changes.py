@@ -43,6 +43,7 @@ class Changes:
         connect: Callable[[], Awaitable[None]],
         request_ids: Sequence[str],
         *,
+        replicas: int,
         since: datetime.datetime | float | None,
         name: str | None,
     ) -> None:
@@ -57,6 +58,7 @@ class Changes:
         self._connect = connect
         self._wanted = set(request_ids)
         self._all = not request_ids
+        self._settings = listener(replicas)
         self._begin = _beginning(since)
         self._durable = name is not None
         self._name = name or f"listener-{uuid.uuid4().hex}"
@@ -133,7 +135,7 @@ class Changes:
         return self._pull
 
     async def _make_consumer(self) -> None:
-        settings: Settings = {**listener(), **self._beginning(), **self._filter()}
+        settings: Settings = {**self._settings, **self._beginning(), **self._filter()}
         stream = self._names.change
         if not self._durable:
             await self._engine.add_listener(
@@ -143,7 +145,7 @@ class Changes:
         found = await self._engine.consumer(stream, self._name)
         if found is not None:
             self._floor = found.floor
-            settings = listener()  # where it began is long past
+            settings = self._settings  # where it began is long past
         await self._engine.ensure_consumer(stream, self._name, settings)
 
     def _beginning(self) -> dict[str, Any]:
@@ -153,7 +155,7 @@ class Changes:
 
     def _filter(self) -> dict[str, Any]:
         if self._all or len(self._wanted) > _MAX_FILTERS:
-            return {}
+            return {"filter_subjects": [self._names.any_change]}
         return {"filter_subjects": sorted(self._names.change_of(i) for i in self._wanted)}
 
     async def _deal_with_last(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import time
 from collections.abc import Mapping, Sequence
@@ -158,7 +159,11 @@ class Cluster:
         return request_id
 
     async def work(
-        self, client: Veo3Client, *, slots: int = 32, stop: anyio.Event | None = None
+        self,
+        client: Veo3Client,
+        *,
+        slots: int = 32,
+        stop: asyncio.Event | anyio.Event | None = None,
     ) -> None:
         """Poll what is watched, together with all other workers, until ``stop`` is set.
 
@@ -166,7 +171,7 @@ class Cluster:
 
         :param client: Sends the polls, with its key, its throttle and its pacing.
         :param slots: Ids in hand at once, at least 1.
-        :param stop: An event (of anyio or asyncio); None works until cancelled.
+        :param stop: An event that ends it; None works until cancelled.
         :raises AuthenticationError: The key is refused; the ids stay in the stream.
         :raises QuotaExceeded: The balance or a quota is used up; likewise.
         :raises ClusterError: NATS refuses something, or other workers have other settings.
@@ -209,6 +214,7 @@ class Cluster:
             self._names,
             self.connect,
             checked(request_ids),
+            replicas=self._replicas,
             since=since,
             name=name,
         )

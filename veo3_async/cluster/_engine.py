@@ -44,6 +44,8 @@ _STORE_FAILED: Final = 10077  # its text says why
 _PER_SUBJECT: Final = "maximum messages per subject exceeded"
 _ACCOUNT_IS_FULL: Final = 10002
 
+_PERMISSION: Final = "permissions violation"
+
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
 _LEAST_DELAY: Final = 0.001  # 0 would be no delay to nats-py, and that is the same
 
@@ -349,9 +351,12 @@ class Engine:
 
         :raises ClusterError: There is no permission to publish to it.
         """
-        if any(subject in denial for denial in self._denials):
-            message = f"NATS gives this user no permission for {subject}"
-            raise ClusterError(message)
+        if self._is_denied(subject):
+            raise _denied(subject)
+
+    def _is_denied(self, subject: str) -> bool:
+        # nats-py makes the server's words lower case.
+        return any(subject.lower() in denial for denial in self._denials)
 
     async def _found(self, subject: str, call: Awaitable[_T]) -> _T | None:
         try:
@@ -381,8 +386,8 @@ class Engine:
             case nats.errors.NoRespondersError() | nats.js.errors.Error():
                 return ServiceUnavailable(f"no JetStream at {self.place} answers: {subject}")
             case TimeoutError():
-                if any(subject in denial for denial in self._denials):
-                    return ClusterError(f"NATS gives this user no permission for {subject}")
+                if self._is_denied(subject):
+                    return _denied(subject)
                 return ServiceUnavailable(f"NATS at {self.place} does not answer: {subject}")
         return ServiceUnavailable(f"NATS at {self.place}: {type(error).__name__}: {subject}")
 
@@ -411,7 +416,7 @@ class Engine:
             return client
         with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
             await client.close()
-        if any(isinstance(failure, nats.errors.AuthorizationError) for failure in failures):
+        if any("authorization" in str(failure).lower() for failure in failures):
             message = f"NATS at {self.place} refuses the credentials"
             raise ClusterError(message)
         message = f"no NATS server can be reached at {self.place}; is one running there?"
@@ -423,9 +428,9 @@ class Engine:
             failures.append(error)
             if len(failures) >= len(self._servers):
                 scope.cancel()  # nats-py would try for ever
-        elif "permissions violation" in str(error).lower() and str(error) not in self._denials:
-            _log.error("%s", error)
-            self._denials.append(str(error))
+        elif _PERMISSION in (said := str(error).lower()) and said not in self._denials:
+            _log.error("%s", said)
+            self._denials.append(said)
 
     async def _disconnected(self) -> None:
         if not self._closed and self._first is None:
@@ -500,6 +505,10 @@ def _place(server: str) -> str:
         message = "servers are URLs such as 'nats://127.0.0.1:4222'"  # and may hold a password
         raise ValueError(message)
     return f"{host}:{port}"
+
+
+def _denied(subject: str) -> ClusterError:
+    return ClusterError(f"NATS gives this user no permission for {subject}")
 
 
 def _closed() -> ClientClosed:

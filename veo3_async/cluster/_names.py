@@ -76,6 +76,11 @@ class Names(msgspec.Struct, frozen=True):
         """The stream of a key-value bucket whose entries expire."""
         return f"KV_{self.prefix}_workers"
 
+    @property
+    def any_change(self) -> str:
+        """The subjects of all records."""
+        return f"{self.prefix}.change.*"
+
     def watch_of(self, request_id: str) -> str:
         """Return the subject under which an id is watched."""
         return f"{self.prefix}.watch.{token_of(request_id)}"
@@ -87,6 +92,11 @@ class Names(msgspec.Struct, frozen=True):
     def permit(self, number: int) -> str:
         """Return the subject of a permit."""
         return f"{self.prefix}.rate.{number}"
+
+    def number_of(self, permit: str) -> int:
+        """Return which permit a subject is of; 0 where it is somebody else's."""
+        number = permit.rpartition(".")[2]
+        return int(number) if number.isdecimal() else 0
 
     def entry(self, name: str) -> str:
         """Return the subject of what is shared under a name."""
@@ -117,7 +127,7 @@ class Names(msgspec.Struct, frozen=True):
                 "discard_new_per_subject": True,
             },
             self.change: {
-                "subjects": [f"{self.prefix}.change.*"],
+                "subjects": [self.any_change],
                 "retention": "limits",
                 "storage": "file",
                 "num_replicas": replicas,
@@ -169,12 +179,18 @@ def permits() -> Settings:
     return pollers(_PERMIT_WAIT)
 
 
-def listener() -> Settings:
+def listener(replicas: int) -> Settings:
     """Return the settings of a consumer of changes, but for where it begins.
 
     One at a time: only so nothing overtakes a message that is delivered again.
     """
-    return {"ack_policy": "explicit", "ack_wait": 30.0, "max_deliver": -1, "max_ack_pending": 1}
+    return {
+        "ack_policy": "explicit",
+        "ack_wait": 30.0,
+        "max_deliver": -1,
+        "max_ack_pending": 1,
+        "num_replicas": replicas,  # or it would go with one server, unless it is named
+    }
 
 
 def token_of(request_id: str) -> str:

@@ -17,9 +17,9 @@ import msgspec
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
 from veo3_async._wire import Kind, Problem
-from veo3_async.cluster._engine import Engine, Pull
+from veo3_async.cluster._engine import Engine, Message, Pull
 from veo3_async.cluster._names import Names
-from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, permits, rate_at
+from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, permits, rate_at
 
 __all__ = ["RATE", "Permits", "read_rate"]
 
@@ -67,9 +67,8 @@ class Permits:
             if token is None:
                 continue
             now = time.time()
-            round_trip = self._count * self._worth / rate_at(self._shared, now, self._max_rate)
             pause = self._shared.paused_until - now
-            await token.again(max(round_trip, pause))
+            await token.again(max(self._comes_round(token, now), pause))
             if pause > 0:
                 await anyio.sleep(pause)
                 continue
@@ -105,6 +104,10 @@ class Permits:
             with contextlib.suppress(ServiceUnavailable):  # what was known holds meanwhile
                 _, self._shared = await read_rate(self._engine, self._names)
             await anyio.sleep(_READ_SECONDS)
+
+    def _comes_round(self, token: Message, now: float) -> float:
+        period = self._count * self._worth / rate_at(self._shared, now, self._max_rate)
+        return next_round(self._names.number_of(token.subject), self._count, now, period)
 
     def _take_left(self) -> bool:
         if self._left == 0 or asyncio.get_running_loop().time() > self._good_until:

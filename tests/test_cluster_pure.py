@@ -1,0 +1,386 @@
+"""The pure parts of the cluster: names, records, rulings and the shared rate."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from veo3_async._errors import TaskNotFound, Veo3Error
+from veo3_async._faults import NO_FAULTS, Streak, Verdict, backoff
+from veo3_async._lifecycle import NEW, State
+from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._pacing import FixedPacing, Progress
+from veo3_async._wire import Kind, Problem, Reply, check_request_id
+from veo3_async.cluster import _errors
+from veo3_async.cluster._judge import (
+    after_problem,
+    after_task,
+    begun,
+    is_news,
+    learn,
+    next_poll,
+    with_eta,
+)
+from veo3_async.cluster._names import Names, request_id_of, token_of
+from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, permits, rate_at
+from veo3_async.cluster._record import Record, decode, encode
+
+ID = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
+NOW = 1_770_000_000.0
+
+
+def _is_id(text: str) -> bool:
+    try:
+        check_request_id(text)
+    except Veo3Error:
+        return False
+    return True
+
+
+ids = st.text(min_size=1, max_size=60).filter(_is_id)
+moments = st.floats(0, 4e9)
+streaks = st.one_of(
+    st.just(NO_FAULTS),
+    st.builds(
+        Streak,
+        faults=st.integers(0, 9),
+        kind=st.sampled_from([None, *Kind]),
+        times=st.integers(0, 30),
+        since=st.one_of(st.just(math.inf), moments),
+    ),
+)
+states = st.builds(
+    State,
+    phase=st.sampled_from([None, *Phase]),
+    status=st.text(st.characters(exclude_categories=["Cs"]), max_size=9),
+    attempt=st.integers(0, 5),
+    been=st.integers(0, 2**11),
+    entered_at=st.one_of(st.none(), st.integers(0, 2**45)),
+    updated_at=st.one_of(st.none(), st.integers(0, 2**45)),
+    video_url=st.one_of(st.none(), st.just("https://file.302.ai/a.mp4")),
+    upsample=st.sampled_from([None, True, False]),
+    ended_since=st.one_of(st.none(), moments),
+)
+refused = st.builds(
+    after_refusal,
+    st.builds(SharedRate, st.floats(0.5, 1e4), moments, moments),
+    sent=moments,
+    now=moments,
+    max_rate=st.floats(1, 1e4),
+    retry_after=st.one_of(st.none(), st.floats(0, 120)),
+    rand=st.floats(0, 0.999),
+)
+
+
+def change(phase: Phase = Phase.GENERATING, **more: object) -> Transition:
+    fields: dict[str, object] = {
+        "request_id": ID,
+        "phase": phase,
+        "previous": None,
+        "status": "video_generating",
+        "task": VideoTask(id=ID, status="video_generating", extra={"new": [1]}),
+        "observed_at": NOW,
+        "final": False,
+        **more,
+    }
+    return Transition(**fields)  # type: ignore[arg-type]
+
+
+def generating(**more: object) -> VideoTask:
+    fields: dict[str, object] = {
+        "id": ID,
+        "status": "video_generating",
+        "running": True,
+        "status_update_time": 1_000_000,
+        **more,
+    }
+    return VideoTask(**fields)  # type: ignore[arg-type]
+
+
+REPLY = Reply(200, {}, b"")
+
+
+@given(ids)
+def test_an_id_comes_back_from_its_subject(request_id: str) -> None:
+    """Any id is one token of a subject, and exactly that id again."""
+    subject = Names("veo3").watch_of(request_id)
+    assert subject.count(".") == 2
+    assert not set(subject) & set("*> \r\n\t")
+    assert request_id == request_id_of(subject)
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+def test_one_subject_has_one_id(token: str) -> None:
+    """What is read as an id is what that id would be spelled as, or is refused."""
+    try:
+        request_id = request_id_of(f"veo3.watch.{token}")
+    except ValueError:
+        return
+    assert token_of(request_id) == token.rpartition(".")[2]
+
+
+@pytest.mark.parametrize("prefix", ["", "a.b", "a b", "*", ">", "é", "x" * 65])
+def test_a_prefix_is_a_token(prefix: str) -> None:
+    """What cannot begin the name of a stream is refused."""
+    with pytest.raises(ValueError, match="prefix is"):
+        Names(prefix)
+
+
+@given(states, streaks, st.integers(0, 99), st.integers(0, 99), st.floats(0, 1e6))
+def test_a_record_comes_back_from_its_json(
+    state: State, streak: Streak, serial: int, news: int, age: float
+) -> None:
+    """What is written down of an id is what is read."""
+    record = Record(
+        request_id=ID,
+        watch=7,
+        serial=serial,
+        news=news,
+        change=change(),
+        age=age,
+        state=state,
+        streak=streak,
+    )
+    assert record == decode(encode(record), ID)
+
+
+def test_an_error_comes_back_with_its_class() -> None:
+    """A final record carries its error: class, message, codes and the last task."""
+    error = TaskNotFound("gone", request_id=ID, http_status=404, err_code=-10010, attempts=3)
+    ended = change(Phase.LOST, final=True, error=error)
+    record = Record(request_id=ID, watch=1, serial=1, change=ended)
+    read = decode(encode(record), ID)
+    assert read.final
+    assert read.change is not None
+    assert isinstance(read.change.error, TaskNotFound)
+    assert (404, -10010, 3) == (
+        read.change.error.http_status,
+        read.change.error.err_code,
+        read.change.error.attempts,
+    )
+
+
+def test_a_giant_task_fits_into_a_message() -> None:
+    """A task of a megabyte keeps its videos, and leaves the rest."""
+    urls = {"video_url": "https://a/v.mp4", "upsample_video_url": "https://a/u.mp4"}
+    task = generating(extra={"x": "y" * 1_000_000}, **urls)
+    record = after_task(Record(request_id=ID, watch=1), task, REPLY, NOW)
+    payload = encode(record)
+    assert len(payload) < 10_000
+    read = decode(payload, ID).change
+    assert read is not None
+    assert urls == {name: getattr(read.task, name) for name in urls}
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_record_or_refused(payload: bytes) -> None:
+    """A message that somebody else wrote is a ValueError and nothing worse."""
+    try:
+        decode(payload, ID)
+    except ValueError:
+        return
+
+
+def test_a_record_of_nonsense_depth_is_refused() -> None:
+    """JSON as deep as a well is refused as well."""
+    with pytest.raises(ValueError, match="not a record"):
+        decode(b'{"watch":1,"state":' + b"[" * 100_000, ID)
+
+
+def test_a_task_makes_one_transition() -> None:
+    """The same reply twice is news once."""
+    first = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
+    again = after_task(first, generating(), REPLY, NOW + 5)
+    assert 1 == first.serial
+    assert is_news(Record(request_id=ID, watch=1), first)
+    assert not is_news(first, again)
+
+
+@pytest.mark.parametrize(
+    ("phase", "watch", "anew"),
+    [
+        (Phase.LOST, 2, True),
+        (Phase.LOST, 1, False),
+        (Phase.FAILED, 2, False),
+        (Phase.COMPLETED, 2, False),
+    ],
+)
+def test_what_was_lost_can_be_watched_again(phase: Phase, watch: int, *, anew: bool) -> None:
+    """Another watch of a lost id begins anew with a higher serial; what is over stays over."""
+    ended = Record(
+        request_id=ID,
+        watch=1,
+        serial=3,
+        change=change(phase, final=True),
+        state=msgspec.structs.replace(NEW, phase=phase),
+    )
+    known = begun(ended, ID, watch)
+    assert anew is not known.final
+    assert 3 == known.serial
+
+
+def test_a_fault_that_counts_survives_between_polls() -> None:
+    """Twenty nonsense replies in a row, each read from JSON, end an id as LOST."""
+    record = begun(None, ID, 1)
+    problem = Problem(kind=Kind.UNEXPECTED, message="nonsense")
+    for number in range(1, 21):
+        before = record
+        record, verdict = after_problem(
+            before, problem, NOW + number, attempts=number, elapsed=float(number)
+        )
+        assert is_news(before, record)
+        record = decode(encode(record), ID)
+        assert verdict is (Verdict.FINAL if number == 20 else Verdict.AGAIN)
+    assert record.change is not None
+    assert Phase.LOST is record.change.phase
+    assert record.change.error is not None
+    assert (20, 20.0) == (record.change.error.attempts, record.change.error.elapsed)
+
+
+def test_a_fault_that_passes_is_soon_no_news() -> None:
+    """An outage of an hour writes a few records for an id, not one for each poll."""
+    record = begun(None, ID, 1)
+    written = 0
+    for number in range(500):
+        before = record
+        problem = Problem(kind=Kind.SERVER, message="outage")
+        record, _ = after_problem(before, problem, NOW + number, attempts=1, elapsed=1.0)
+        written += is_news(before, record)
+    assert 6 == written
+
+
+@given(st.sampled_from([k for k in Kind if k is not Kind.NOT_FOUND]), st.floats(0, 0.999))
+def test_counting_no_further_changes_no_wait(kind: Kind, rand: float) -> None:
+    """The backoff after six faults is that after six hundred."""
+    few, many = Streak(faults=6), Streak(faults=600)
+    assert backoff(few, kind, NOW, rand) == backoff(many, kind, NOW, rand)
+
+
+def test_a_completed_task_without_a_url_is_believed_after_its_grace() -> None:
+    """The moment at which the service said completed is kept between polls, in epoch seconds."""
+    task = generating(status="completed", running=False)
+    first = decode(encode(after_task(begun(None, ID, 1), task, REPLY, NOW)), ID)
+    assert NOW == first.state.ended_since
+    assert next_poll(first, FixedPacing(300, jitter=0), NOW + 20, 0.5) == 40.0
+    ended = after_task(first, task, REPLY, NOW + 60)
+    assert ended.final
+
+
+class _Notes(FixedPacing):
+    def __init__(self) -> None:
+        super().__init__(10)
+        self.ended: list[tuple[Progress, float, Phase]] = []
+
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
+        self.ended.append((last, lasted, successor))
+
+
+def test_the_pacing_learns_how_long_a_phase_lasted() -> None:
+    """By the server's clock where it told, whenever and wherever it was polled."""
+    pacing = _Notes()
+    before = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
+    done = generating(
+        status="completed",
+        running=False,
+        completed_at=1_090_000,
+        video_url="https://a/v.mp4",
+        upsample_video_url="https://a/u.mp4",
+    )
+    after = after_task(decode(encode(before), ID), done, REPLY, NOW + 200)
+    learn(pacing, before, after)
+    assert [(Progress(phase=Phase.GENERATING, age=0.0), 90.0, Phase.COMPLETED)] == pacing.ended
+
+
+def test_the_pacing_learns_by_our_clock_where_the_server_has_none() -> None:
+    """Without times in the replies a phase has lasted from one transition to the next."""
+    pacing = _Notes()
+    task = generating(status_update_time=None)
+    before = after_task(begun(None, ID, 1), task, REPLY, NOW)
+    retrying = generating(status="video_generation_failed", status_update_time=None)
+    after = after_task(before, retrying, REPLY, NOW + 42)
+    learn(pacing, before, after)
+    learn(pacing, after, after)
+    assert [(Progress(phase=Phase.GENERATING, age=0.0), 42.0, Phase.RETRYING)] == pacing.ended
+
+
+def test_nothing_known_is_no_eta() -> None:
+    """A pacing that knows nothing leaves the transition as it is."""
+    record = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
+    assert record is with_eta(record, FixedPacing(), NOW)
+
+
+# --- the rate -----------------------------------------------------------------------------
+
+
+@given(refused, moments, st.floats(0.5, 1e4))
+def test_the_rate_stays_in_its_bounds(shared: SharedRate, now: float, max_rate: float) -> None:
+    """Whatever was written, and whatever a clock shows: from 0.5 to the maximum."""
+    assert 0.5 <= rate_at(shared, now, max_rate) <= max_rate
+
+
+@given(st.floats(1, 1e4), st.floats(0, 1e4), st.floats(0, 1e4))
+def test_the_rate_grows_with_time_alone(last_max: float, sooner: float, later: float) -> None:
+    """After a cut it never falls by itself, and needs no message to grow."""
+    shared = SharedRate(last_max, NOW)
+    sooner, later = sorted((sooner, later))
+    low, high = (rate_at(shared, NOW + t, 1e4) for t in (sooner, later))
+    assert low <= high + 1e-6
+
+
+def test_nothing_refused_is_the_full_rate() -> None:
+    """As long as nothing was refused the maximum holds."""
+    assert 20.0 == rate_at(FULL, NOW, 20.0)
+
+
+def test_one_flight_is_one_cut() -> None:
+    """What was sent before a cut, or together with that, cuts nothing; what came later does."""
+    cut = after_refusal(FULL, sent=NOW, now=NOW + 1, max_rate=20.0, retry_after=None, rand=0.0)
+    assert 14.0 == pytest.approx(rate_at(cut, NOW + 1, 20.0))
+    for sent, cuts in ((NOW + 0.5, False), (NOW + 1.5, False), (NOW + 2.5, True)):
+        more = after_refusal(cut, sent=sent, now=NOW + 3, max_rate=20.0, retry_after=None, rand=0.0)
+        assert cuts is (more != cut)
+
+
+def test_the_longest_pause_holds() -> None:
+    """Every reply may make a pause longer, none shorter."""
+    paused = FULL
+    for hint in (30.0, 5.0):
+        paused = after_refusal(paused, sent=NOW, now=NOW, max_rate=20.0, retry_after=hint, rand=0.0)
+    assert NOW + 30 == paused.paused_until
+
+
+@given(st.floats(0.5, 1e5))
+def test_permits_make_up_the_rate(max_rate: float) -> None:
+    """Tokens times their worth is about what may be polled in a second, at least one."""
+    count, worth = permits(max_rate)
+    assert 1 <= count <= 256
+    assert 1 <= worth
+    assert abs(count * worth - max_rate) <= max(0.5, count / 2)
+
+
+@given(st.integers(1, 256), st.floats(0.1, 60), st.data())
+def test_a_permit_comes_round_once(count: int, period: float, data: st.DataObject) -> None:
+    """Whenever it is taken, it is not back before three quarters of a round, nor much later."""
+    number = data.draw(st.integers(0, count - 1))
+    now = NOW + data.draw(st.floats(0, 100))
+    assert 0.75 * period <= next_round(number, count, now, period) <= 1.75 * period + 1e-3
+
+
+def test_permits_come_evenly() -> None:
+    """Taken all at once, they come back one by one; from then on each after one round."""
+    due = [NOW + next_round(number, 20, NOW, 1.0) for number in range(20)]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(sorted(due))]
+    assert [pytest.approx(0.05, abs=1e-4)] * 19 == gaps
+    late = 0.1
+    again = [at + late + next_round(number, 20, at + late, 1.0) for number, at in enumerate(due)]
+    assert [pytest.approx(at + 1.0, abs=1e-4) for at in due] == again
+
+
+def test_the_operator_s_error_is_one_of_ours() -> None:
+    """``except Veo3Error`` catches it."""
+    assert issubclass(_errors.ClusterError, Veo3Error)
