@@ -69,6 +69,8 @@ class Permits:
             now = time.time()
             pause = self._shared.paused_until - now
             await token.again(max(self._comes_round(token, now), pause))
+            if token.attempts == 1:
+                continue  # fresh ones would all be good at once: first they go to their places
             if pause > 0:
                 await anyio.sleep(pause)
                 continue

@@ -19,7 +19,8 @@ _MIN_RATE: Final = 0.5
 _FLIGHT: Final = 1.0  # what was sent before a cut, or together with that, says nothing new
 _JITTER: Final = 0.1
 _MAX_PERMITS: Final = 256
-_EARLY: Final = 0.25  # of a round; what a busy machine may be late
+_LATE: Final = 0.1  # of a round: what is made good in the next one
+_DRIFT: Final = 0.25  # of a round, by which a permit may come later to get to its place
 
 
 class SharedRate(msgspec.Struct, frozen=True):
@@ -83,8 +84,9 @@ def next_round(number: int, count: int, now: float, period: float) -> float:
     Each has its own place in the round, so that they come evenly and not all at once.
 
     :param number: Which of ``count`` permits, from 0.
-    :param period: Seconds of a round; the result is 0.75 to 1.75 of it, usually 1.
+    :param period: Seconds of a round; the result is 0.9 to 1.25 of it.
     """
-    earliest = now + (1 - _EARLY) * period
-    place = number / count * period
-    return earliest - now + (place - earliest) % period
+    late = (now - number / count * period) % period
+    if late <= _LATE * period:
+        return period - late
+    return period + min(period - late, _DRIFT * period)
