@@ -229,6 +229,22 @@ async def test_fault_23_cancelled_submission_stays_in_doubt(
     assert owed.in_doubt
 
 
+async def test_fault_31_closed_while_a_submission_is_under_way_is_uncertain(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """A client that is closed has not taken back what it sent: the journal keeps it in doubt."""
+    server.fault(Slow(20), on="submit")
+    veo = make_client(journal=tmp_path / "veo3.db")
+    submitting = asyncio.create_task(veo.submit("a lamp"))
+    while not posts(server):
+        await asyncio.sleep(0.1)
+    await veo.aclose()
+    with pytest.raises(SubmitUncertain, match="may have been charged"):
+        await submitting
+    (owed,) = await make_client(journal=tmp_path / "veo3.db").pending()
+    assert owed.in_doubt
+
+
 async def test_fault_38_ids_that_cannot_be_written_end_and_others_go_on(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:

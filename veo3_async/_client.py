@@ -240,21 +240,10 @@ class Veo3Client:
         """
         check_request_id(request_id)
         call = Call("GET", poll_path(request_id, self._model))
-        streak = NO_FAULTS
-        began = time.monotonic()
-        while True:
-            outcome = await self._ask(call, decode)
-            if isinstance(outcome, VideoTask):
-                return outcome
-            now = time.monotonic()
-            streak, verdict = after_fault(streak, outcome.kind, now)
-            if (
-                verdict is not Verdict.AGAIN
-                or outcome.kind in {Kind.NOT_FOUND, Kind.REDIRECT}
-                or streak.faults >= _FETCH_TRIES
-            ):
-                raise outcome.error(request_id, attempts=streak.faults, elapsed=now - began)
-            await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
+        outcome, attempts, elapsed = await self._persist(call, decode, _may_ask_again, _FETCH_TRIES)
+        if isinstance(outcome, Problem):
+            raise outcome.error(request_id, attempts=attempts, elapsed=elapsed)
+        return outcome
 
     async def submit(
         self,
@@ -478,17 +467,34 @@ class Veo3Client:
         return self._journal
 
     async def _submit(self, call: Call) -> str:
+        outcome, attempts, elapsed = await self._persist(
+            call, submitted_id, _may_submit_again, _SUBMIT_TRIES
+        )
+        if isinstance(outcome, Problem):
+            raise submit_error(outcome, attempts=attempts, elapsed=elapsed)
+        return outcome
+
+    async def _persist(
+        self,
+        call: Call,
+        judge: Callable[..., _T | Problem],
+        may_repeat: Callable[[Problem], bool],
+        tries: int,
+    ) -> tuple[_T | Problem, int, float]:
+        """Make a call until it brings something or is not to be repeated.
+
+        Returns what the last one brought, how many there were, and the seconds they took.
+        """
         streak = NO_FAULTS
         began = time.monotonic()
         while True:
-            outcome = await self._ask(call, submitted_id)
-            if isinstance(outcome, str):
-                return outcome
+            outcome = await self._ask(call, judge)
             now = time.monotonic()
+            if not isinstance(outcome, Problem):
+                return outcome, streak.faults + 1, now - began
             streak, _ = after_fault(streak, outcome.kind, now)
-            again = submit_verdict(outcome) is SubmitVerdict.NOT_ARRIVED
-            if not again or streak.faults >= _SUBMIT_TRIES:
-                raise submit_error(outcome, attempts=streak.faults, elapsed=now - began)
+            if streak.faults >= tries or not may_repeat(outcome):
+                return outcome, streak.faults, now - began
             await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
 
     async def _poll_once(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
@@ -511,8 +517,23 @@ class Veo3Client:
                 return await dispatcher.ask(call, lambda reply: judge(reply, wall_now=time.time()))
             finally:
                 self._calls.discard(scope)
+        if call.method == "POST":
+            message = (
+                "the client was closed while a submission was under way: the task may exist and "
+                "may have been charged"
+            )
+            raise SubmitUncertain(message)
         message = "the client was closed while the request was under way"
         raise ClientClosed(message)
+
+
+def _may_ask_again(problem: Problem) -> bool:
+    _, verdict = after_fault(NO_FAULTS, problem.kind, 0.0)
+    return verdict is Verdict.AGAIN and problem.kind not in {Kind.NOT_FOUND, Kind.REDIRECT}
+
+
+def _may_submit_again(problem: Problem) -> bool:
+    return submit_verdict(problem) is SubmitVerdict.NOT_ARRIVED
 
 
 async def _run(poller: Poller, *parts: _Closable) -> None:
