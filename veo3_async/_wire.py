@@ -200,6 +200,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 # The models that the wire page names; an id begins with the model it is polled under.
 _MODEL_OF_ID: Final = re.compile(r"(veo3(?:-pro|-fast)?(?:-frames)?):")
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_PLAIN: Final = re.compile(r"[A-Za-z0-9._~:-]*")  # nothing to quote: as every id so far
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 
@@ -248,7 +249,9 @@ def poll_path(request_id: str, model: str) -> str:
     """
     if named := _MODEL_OF_ID.match(request_id):
         model = named[1]
-    return f"/302/submit/{model}?request_id={urllib.parse.quote(request_id, safe=':')}"
+    if not _PLAIN.fullmatch(request_id):
+        request_id = urllib.parse.quote(request_id, safe=":")
+    return f"/302/submit/{model}?request_id={request_id}"
 
 
 # --- replies ------------------------------------------------------------------------------
