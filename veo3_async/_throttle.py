@@ -120,7 +120,7 @@ class Ceiling:
         :param rate: Requests a second that are allowed.
         """
         self._count(1.0, rate)
-        if now >= self._until:
+        if now >= self._until and self._base < math.inf:
             steps = 2.0 ** min((now - self._until) / _GROWTH_SECONDS, 64.0)
             self.height = self._base * (1 + _GROWTH * steps)
 
@@ -291,11 +291,13 @@ class Throttle:
         self._pause(now + self._probe_pause(rand))
 
     def _refill(self, now: float) -> None:
-        elapsed = max(0.0, now - self._refilled)
-        self._refilled = max(now, self._refilled)
-        if self._limited:
-            self._limited_seconds += elapsed
-        self._tokens = min(self._capacity(), self._tokens + elapsed * self.rate)
+        if now > self._refilled:
+            elapsed = now - self._refilled
+            self._refilled = now
+            self._tokens += elapsed * self.rate
+            if self._limited:
+                self._limited_seconds += elapsed
+        self._tokens = min(self._tokens, self._capacity())
 
     def _capacity(self) -> float:
         return max(1.0, self.rate * _BURST_SECONDS)
