@@ -20,27 +20,23 @@ class Deadlines:
     :param silence: Seconds that may pass without a word from the other side.
     """
 
-    __slots__ = ("_calls", "_timer", "silence", "total")
+    __slots__ = ("_timer", "calls", "silence", "total")
 
     def __init__(self, *, total: float, silence: float) -> None:
         self.total: Final = total
         self.silence: Final = silence
-        self._calls: set[Limited] = set()
+        self.calls: Final[set[Limited]] = set()
+        """Those under way."""
         self._timer: asyncio.TimerHandle | None = None
 
     def limit(self) -> Limited:
         """Return the context in which to make one call."""
         return Limited(self)
 
-    def begin(self, call: Limited) -> None:
-        """Look after a call."""
-        self._calls.add(call)
+    def watch(self, call: Limited) -> None:
+        """See to it that the next one that is due is ended."""
         if self._timer is None:  # else it is set for an earlier call, which is due earlier
-            self._wake_at(call.due)
-
-    def end(self, call: Limited) -> None:
-        """Look after it no longer."""
-        self._calls.discard(call)
+            self._timer = asyncio.get_running_loop().call_at(call.due, self._look)
 
     def close(self) -> None:
         """Leave no timer behind."""
@@ -48,23 +44,20 @@ class Deadlines:
             self._timer.cancel()
             self._timer = None
 
-    def _wake_at(self, when: float) -> None:
-        self._timer = asyncio.get_running_loop().call_at(when, self._look)
-
     def _look(self) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        for call in [call for call in self._calls if call.due <= now]:
-            self._calls.discard(call)
+        for call in [call for call in self.calls if call.due <= now]:
+            self.calls.discard(call)
             call.expire()
-        if self._calls:
-            self._wake_at(min(call.due for call in self._calls))
+        if self.calls:
+            self.watch(min(self.calls, key=lambda call: call.due))
 
 
 class Limited:
     """One call; leaving it raises `TimeoutError` where its time was up."""
 
-    __slots__ = ("_cancelling", "_deadlines", "_ends", "_expired", "_loop", "_task", "due")
+    __slots__ = ("_began", "_cancelling", "_deadlines", "_expired", "_heard", "_task", "_time")
 
     def __init__(self, deadlines: Deadlines) -> None:
         self._deadlines = deadlines
@@ -75,15 +68,20 @@ class Limited:
         assert task is not None  # noqa: S101 - calls are made in tasks
         self._task = task
         self._cancelling = task.cancelling()
-        self._loop = task.get_loop()
-        self._ends = self._loop.time() + self._deadlines.total
-        self.heard()
-        self._deadlines.begin(self)
+        self._time = task.get_loop().time
+        self._began = self._heard = self._time()
+        self._deadlines.calls.add(self)
+        self._deadlines.watch(self)
         return self
+
+    @property
+    def due(self) -> float:
+        """When its time is up, as things stand."""
+        return min(self._began + self._deadlines.total, self._heard + self._deadlines.silence)
 
     def heard(self) -> None:
         """Note that the other side has said something."""
-        self.due = min(self._ends, self._loop.time() + self._deadlines.silence)
+        self._heard = self._time()
 
     def expire(self) -> None:
         """End the call: its time is up."""
@@ -96,7 +94,7 @@ class Limited:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self._deadlines.end(self)
+        self._deadlines.calls.discard(self)
         if not self._expired:
             return
         # As `asyncio.timeout` has it: somebody else's cancellation goes before ours.
