@@ -365,13 +365,16 @@ async def test_fault_36_failed_sync_is_not_believed_later(
 ) -> None:
     """Bytes whose sync has failed are fetched again, though a second sync would succeed."""
 
-    def fsync(_: int) -> None:
-        raise OSError(errno.EIO, os.strerror(errno.EIO))
+    sync, failures = os.fsync, [errno.EIO]
 
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", fsync)
-        with pytest.raises(DownloadError):
-            await downloader.download(url, final)
+    def fsync(handle: int) -> None:
+        if failures:
+            raise OSError(failures.pop(), "an error that is told once")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(DownloadError, match="told once"):
+        await downloader.download(url, final)
     await downloader.download(url, final)
     assert server.film_of(url) == final.read_bytes()
     assert [None, None] == [asked.headers.get("Range") for asked in server.requests]

@@ -198,10 +198,11 @@ class Downloader:
         running = [job.task for job in self._jobs.values()]
         for task in running:
             task.cancel()
-        for task in running:
-            await _ended(task)
-        if self._means is not None:
-            await self._means.session.close()
+        try:
+            await _ended(asyncio.gather(*running, return_exceptions=True))
+        finally:
+            if self._means is not None:
+                await _ended(asyncio.ensure_future(self._means.session.close()))
 
     def _start(
         self,
@@ -234,7 +235,6 @@ class Downloader:
             headers=_HEADERS,
             timeout=_TIMEOUT,
             trust_env=False,
-            auto_decompress=False,
         )
         return _Means(
             session=session,

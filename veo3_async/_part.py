@@ -7,7 +7,7 @@ Blocking code, for a worker thread. The rules:
     there and is not ours is left alone.
 2.  A lock on ``NAME.part`` keeps other processes out for as long as it is open.
 3.  The record never claims more than what is safe: ``done`` grows only after a sync of the data.
-    What a crash leaves beyond it is cut off.
+    What lies beyond it is written over, or cut off at the end.
 4.  ``NAME`` is absent or complete: sync the data, give it the name, sync the folder. A file
     that has the name already is replaced only if asked for, else a hard link decides the race.
 
@@ -127,8 +127,8 @@ class PartFile:
     def write(self, pieces: Sequence[bytes], begin: tuple[str, Write] | None = None) -> None:
         """Append bytes, and now and then make safe what is there.
 
-        :param begin: URL and plan where these are the first bytes of a reply: what is on disk
-            from the plan's start on is cut off before.
+        :param begin: URL and plan where these are the first bytes of a reply; they take the
+            place of what is on disk from the plan's start on.
         """
         with self._lock:
             if self._closed:
@@ -233,7 +233,6 @@ class PartFile:
         self.kept = Kept(url=url, done=plan.start, total=plan.total, validator=plan.validator)
         if not plan.start:
             self._write_record()
-        os.ftruncate(self._data, plan.start)
 
     def _append(self, pieces: Sequence[bytes]) -> None:
         os.lseek(self._data, self.kept.done, os.SEEK_SET)

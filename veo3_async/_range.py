@@ -47,7 +47,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Write(msgspec.Struct, frozen=True, kw_only=True):
-    """The body is the object from ``start`` on; what is on disk from there is cut off."""
+    """The body is the object from ``start`` on; what is on disk from there is void."""
 
     start: int
     total: int | None
