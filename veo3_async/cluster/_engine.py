@@ -427,13 +427,14 @@ class Engine:
             scope, failures = self._first
             failures.append(error)
             if len(failures) >= len(self._servers):
-                scope.cancel()  # nats-py would try for ever
+                # nats-py would try for ever; now it closes its socket, and then waits.
+                asyncio.get_running_loop().call_later(_RECONNECT_SECONDS / 2, scope.cancel)
         elif _PERMISSION in (said := str(error).lower()) and said not in self._denials:
             _log.error("%s", said)
             self._denials.append(said)
 
     async def _disconnected(self) -> None:
-        if not self._closed and self._first is None:
+        if self._client is not None:
             _log.warning("the connection to NATS at %s is lost; it is tried again", self.place)
 
     async def _reconnected(self) -> None:
