@@ -20,33 +20,47 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["BINS", "DOCUMENTED_SECONDS", "LEAST", "MOST", "Evidence", "Integral", "Kept", "rounded"]
+__all__ = [
+    "BINS",
+    "DOCUMENTED_SECONDS",
+    "EDGES",
+    "LEAST",
+    "MOST",
+    "WIDTHS",
+    "Evidence",
+    "Integral",
+    "Kept",
+    "rounded",
+]
 
 DOCUMENTED_SECONDS: Final = 334.7
 """From ``created_at`` to ``completed_at`` of the one finished task on 302.AI's page."""
 
 _PER_OCTAVE: Final = 16
 _OFFSET: Final = 10.0  # seconds: the first bin is 0.44 s wide, late ones 4.4 % of their age
-_EDGES: Final = tuple(
+EDGES: Final = tuple(
     _OFFSET * (2 ** (place / _PER_OCTAVE) - 1) for place in range(10 * _PER_OCTAVE + 1)
 )
 """Where the bins begin, in seconds; the last begins after 2.8 hours and has no end."""
 
-_WIDTHS: Final = (*(end - begin for begin, end in itertools.pairwise(_EDGES)), _EDGES[-1])
+WIDTHS: Final = (*(end - begin for begin, end in itertools.pairwise(EDGES)), EDGES[-1])
 """In seconds; the last counts as wide as it begins late."""
 
-BINS: Final = len(_EDGES)
+BINS: Final = len(EDGES)
 
-_PRIOR_HAZARD: Final = 1 / DOCUMENTED_SECONDS
-_PRIOR_LEAST: Final = 0.5  # tasks; for ever, so that what never happened stays possible
-_PRIOR_AT_FIRST: Final = 8.0  # tasks more, while no end was seen; half of it after four
+LEAST: Final = 0.001
+"""Of a task or a second: what is less was forgotten."""
 
-_STRIDES: Final = (1, 2, 4, 8)
-_REACH: Final = sum(_STRIDES)
-
-
-LEAST: Final = 0.001  # of a task or a second: what is less was forgotten
 MOST: Final = 1e9
+"""Tasks or seconds: what is more was never counted."""
+
+# A quarter of a task that comes through every bin, and ends at the documented pace: something
+# to divide by, and soon overruled; it stays, so that nothing is ever impossible.
+_PRIOR_HAZARD: Final = 1 / DOCUMENTED_SECONDS
+_PRIOR_TASKS: Final = 0.25
+
+_STRIDES: Final = (1, 2, 4, 8)  # bins; each width of the smoothing is twice the one before
+_REACH: Final = sum(_STRIDES)
 
 
 class Kept(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,10 +94,10 @@ class Evidence:
             return
         place, last = _bin(since), _bin(until)
         while place < last:
-            self._expose(place, _EDGES[place + 1] - since)
+            self._expose(place, EDGES[place + 1] - since)
             place += 1
-            since = _EDGES[place]
-        self._expose(place, min(until - since, _WIDTHS[place]))
+            since = EDGES[place]
+        self._expose(place, min(until - since, WIDTHS[place]))
 
     def ended_at(self, age: float) -> None:
         """Learn that the phase of some task ended when it was so many seconds old."""
@@ -102,8 +116,7 @@ class Evidence:
         """
         top = min(BINS, max(_used(self._ended), _used(self._exposed)) + _REACH)
         ended, exposed = self._ended[:top], self._exposed[:top]
-        tasks = _PRIOR_LEAST + _PRIOR_AT_FIRST / (1 + sum(ended) / 4)
-        prior = [tasks * width for width in _WIDTHS[:top]]
+        prior = [_PRIOR_TASKS * width for width in WIDTHS[:top]]
         best, chosen = -math.inf, list[float]()
         near_ended, near_exposed, own = ended, exposed, 1.0
         for stride in _STRIDES:
@@ -120,7 +133,7 @@ class Evidence:
         return chosen + [_PRIOR_HAZARD] * (BINS - top)
 
     def kept(self) -> Kept:
-        """Return a copy to be stored, exact to about four digits."""
+        """Return a copy to be stored, exact to three digits."""
         return Kept(
             ended={place: rounded(end) for place, end in enumerate(self._ended) if rounded(end)},
             exposed=[rounded(lasted) for lasted in self._exposed[: _used(self._exposed)]],
@@ -142,7 +155,7 @@ class Evidence:
         self._exposed = kept.exposed + [0.0] * (BINS - len(kept.exposed))
 
     def _expose(self, place: int, lasted: float) -> None:
-        self._fade(place, tasks=lasted / _WIDTHS[place])
+        self._fade(place, tasks=lasted / WIDTHS[place])
         self._exposed[place] += lasted
 
     def _fade(self, place: int, *, tasks: float) -> None:
@@ -161,31 +174,31 @@ class Integral:
 
     def __init__(self, rates: Sequence[float]) -> None:
         self._rates: Final = rates
-        pieces = itertools.accumulate(map(operator.mul, rates, _WIDTHS), initial=0.0)
+        pieces = itertools.accumulate(map(operator.mul, rates, WIDTHS), initial=0.0)
         self._sums: Final = list(itertools.islice(pieces, BINS))
 
     def until(self, age: float) -> float:
         """Return the events from age 0 to an age, both in seconds."""
         place = _bin(age)
-        return self._sums[place] + (age - _EDGES[place]) * self._rates[place]
+        return self._sums[place] + (age - EDGES[place]) * self._rates[place]
 
     def reaches(self, events: float) -> float:
         """Return the age in seconds up to which there are so many events, at least 0."""
         place = bisect_right(self._sums, events) - 1
-        return _EDGES[place] + (events - self._sums[place]) / self._rates[place]
+        return EDGES[place] + (events - self._sums[place]) / self._rates[place]
 
     def spent(self) -> list[float]:
         """Return the seconds in each bin of a phase that ends at this rate, on average."""
         seconds = [
             math.exp(-before) * -math.expm1(-rate * width) / rate
-            for before, rate, width in zip(self._sums, self._rates, _WIDTHS, strict=True)
+            for before, rate, width in zip(self._sums, self._rates, WIDTHS, strict=True)
         ]
         seconds[-1] = math.exp(-self._sums[-1]) / self._rates[-1]  # that bin has no end
         return seconds
 
 
 def _bin(age: float) -> int:
-    return max(0, bisect_right(_EDGES, age) - 1)
+    return max(0, bisect_right(EDGES, age) - 1)
 
 
 def _used(column: list[float]) -> int:
@@ -205,4 +218,4 @@ def _quotient(ended: float, exposed: float, prior: float) -> float:
 
 def rounded(number: float) -> float:
     """Return a number of tasks or seconds as it is stored; 0 for what is as good as forgotten."""
-    return float(f"{number:.4g}") if number >= LEAST else 0.0
+    return float(f"{number:.3g}") if number >= LEAST else 0.0

@@ -31,6 +31,10 @@ _NEWS_SHARE: Final = 1 / 8
 _NEWS_MOST: Final = 512
 _NEWS_OF_END: Final = 16
 
+# Of two ways to begin, the even one is never worse than what it replaces: every so many tasks
+# halve what is left of it.
+_TASKS_TO_TRUST: Final = 3
+
 _LONGEST: Final = 1e9  # seconds, 31 years: still told apart to a microsecond
 
 
@@ -97,9 +101,9 @@ class LearnedPacing:
         mean_lag: float | datetime.timedelta | None = None,
         *,
         min_interval: float | datetime.timedelta = 1.0,
-        max_interval: float | datetime.timedelta = 90.0,
-        jitter: float = 0.1,
-        half_life: float = 40.0,
+        max_interval: float | datetime.timedelta = 120.0,
+        jitter: float = 0.05,
+        half_life: float = 50.0,
     ) -> None:
         self._knobs: Final = _knobs(polls_per_task, mean_lag, min_interval, max_interval)
         self.jitter: Final = share("jitter", jitter)
@@ -237,8 +241,11 @@ class LearnedPacing:
         if self._plan is None or stale:
             self._news = 0
             evidence = self._evidence or {Phase.QUEUED: Evidence(self.half_life)}
+            hazards = {phase: seen.hazard() for phase, seen in evidence.items()}
             odds = {phase: _shares(self._followed.get(phase, {})) for phase in evidence}
-            self._plan = Plan(evidence, odds, self._knobs)
+            self._plan = Plan(
+                hazards, odds, self._knobs, trust=1 - 2 ** (-self.tasks / _TASKS_TO_TRUST)
+            )
         return self._plan
 
 
@@ -262,8 +269,9 @@ def _knobs(
         message = f"max_interval ({high:g} s) is below min_interval ({low:g} s)"
         raise ValueError(message)
     if mean_lag is None:
-        polls = _at_least("polls_per_task", polls_per_task or _DEFAULT_POLLS, 2)
-        return Knobs(polls_per_task=polls, mean_lag=None, min_interval=low, max_interval=high)
+        polls = _DEFAULT_POLLS if polls_per_task is None else polls_per_task
+        polls = _at_least("polls_per_task", polls, 2)
+        return Knobs(polls_per_task=polls, min_interval=low, max_interval=high)
     if polls_per_task is not None:
         message = "give polls_per_task or mean_lag, not both: the other follows"
         raise ValueError(message)

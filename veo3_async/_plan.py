@@ -8,12 +8,12 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, TypeAlias
 
 import msgspec
 
-from veo3_async._hazard import Evidence, Integral
+from veo3_async._hazard import DOCUMENTED_SECONDS, Integral
 from veo3_async._models import Phase
 from veo3_async._pacing import Eta
 
@@ -39,27 +39,44 @@ Odds: TypeAlias = Mapping[Phase, float]
 
 
 class Knobs(msgspec.Struct, frozen=True, kw_only=True):
-    """What the user wants; one of the first two is None."""
+    """What the user wants."""
 
     polls_per_task: float | None
-    mean_lag: float | None
+    """None where it is the lag that is wanted."""
+    mean_lag: float = 0.0
+    """Seconds, where ``polls_per_task`` is None."""
     min_interval: float
     max_interval: float
+
+    def bounded(self, rate: float) -> float:
+        """Return a rate, in polls a second, within the bounds of the intervals."""
+        return max(1 / self.max_interval, min(1 / self.min_interval, rate))
+
+    def even(self) -> float:
+        """Return the one rate for the whole of the documented task that gives what is wanted."""
+        if self.polls_per_task is None:
+            return self.bounded(0.5 / self.mean_lag)
+        return self.bounded((self.polls_per_task - LOOKS) / DOCUMENTED_SECONDS)
 
 
 class Plan:
     """When to poll in each phase, what it costs, what it brings, and what is left.
 
-    :param evidence: By phase, of one at least; of none that is final.
+    :param hazards: Ends a second in each bin of `_hazard`, by phase; of one phase at least.
     :param odds: By the same phases.
+    :param trust: In all this, 0 to 1; what is missing is polled for evenly.
     """
 
     __slots__ = ("_after", "_ends", "_odds", "_polls", "expected_lag", "expected_polls")
 
     def __init__(
-        self, evidence: Mapping[Phase, Evidence], odds: Mapping[Phase, Odds], knobs: Knobs
+        self,
+        hazards: Mapping[Phase, Sequence[float]],
+        odds: Mapping[Phase, Odds],
+        knobs: Knobs,
+        *,
+        trust: float = 1.0,
     ) -> None:
-        hazards = {phase: seen.hazard() for phase, seen in evidence.items()}
         self._odds: Final = odds
         self._ends: Final = {phase: Integral(hazard) for phase, hazard in hazards.items()}
         self._after: dict[Phase, list[float]] | None = None
@@ -70,24 +87,22 @@ class Plan:
             for phase, hazard in hazards.items()
         }
         visits = _visits(odds)
-        spots: list[_Spot] = []
-        for phase, times in visits.items():
-            last = times * max(_last(odds, phase), 1e-9)  # even if no task was seen to end
-            seconds = self._ends[phase].spent()
-            spots += (
-                (urge, times * lasting, last * lasting * rate)
-                for urge, lasting, rate in zip(urges[phase], seconds, hazards[phase], strict=True)
-            )
         changes = sum(
             times * (1 - _last(odds, phase)) * (1 - unseen[phase])
             for phase, times in visits.items()
         )
+        spots = [
+            spot
+            for phase, times in visits.items()
+            for spot in self._spots(phase, times, urges[phase], hazards[phase])
+        ]
         budget = _Budget(spots, LOOKS + changes / 2, knobs)
         scale = budget.scale()
         self.expected_polls: Final = budget.polls(scale)
         self.expected_lag: Final = budget.lag(scale)
+        even = (1 - trust) * knobs.even()
         self._polls: Final = {
-            phase: Integral([budget.rate(scale, urge) for urge in column])
+            phase: Integral([even + trust * knobs.bounded(scale * urge) for urge in column])
             for phase, column in urges.items()
         }
 
@@ -106,11 +121,18 @@ class Plan:
         ways = sorted(now + then for now in here for then in self._after[phase])
         return Eta(*(ways[int(share * len(ways))] for share in (0.1, 0.5, 0.9)))
 
+    def _spots(
+        self, phase: Phase, times: float, urges: Sequence[float], hazard: Sequence[float]
+    ) -> Iterable[_Spot]:
+        last = times * max(_last(self._odds, phase), 1e-9)  # even if no task was seen to end
+        for urge, rate, seconds in zip(urges, hazard, self._ends[phase].spent(), strict=True):
+            yield urge, times * seconds, last * seconds * rate
+
     def _lasting(self, phase: Phase, age: float) -> list[float]:
         # Quantiles of what is left of a phase that has come to this age.
         ends = self._ends[phase]
         so_far = ends.until(age)
-        return [ends.reaches(so_far - math.log1p(-share)) - age for share in _SHARES]
+        return [max(0.0, ends.reaches(so_far - math.log1p(-share)) - age) for share in _SHARES]
 
     def _learn_after(self) -> dict[Phase, list[float]]:
         """Return quantiles of the seconds from the end of each phase to the video."""
@@ -153,10 +175,6 @@ class _Budget:
         self._ends: Final = _sums(ends for _, _, ends in spots)
         self._lags: Final = _sums(ends / urge for urge, _, ends in spots)
 
-    def rate(self, scale: float, urge: float) -> float:
-        """Return polls a second."""
-        return max(self._slowest, min(self._fastest, scale * urge))
-
     def polls(self, scale: float) -> float:
         """Return the polls of a task."""
         a, b = self._inside(scale)
@@ -191,7 +209,7 @@ class _Budget:
     def _is_enough(self, scale: float) -> bool:
         if self._knobs.polls_per_task is not None:
             return self.polls(scale) >= self._knobs.polls_per_task
-        return self._knobs.mean_lag is None or self.lag(scale) <= self._knobs.mean_lag
+        return self.lag(scale) <= self._knobs.mean_lag
 
     def _inside(self, scale: float) -> tuple[int, int]:
         return (
