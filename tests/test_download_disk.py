@@ -364,7 +364,6 @@ async def test_fault_36_failed_sync_is_not_believed_later(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Bytes whose sync has failed are fetched again, though a second sync would succeed."""
-
     sync, failures = os.fsync, [errno.EIO]
 
     def fsync(handle: int) -> None:

@@ -96,7 +96,7 @@ class PartFile:
     def __init__(self, final: pathlib.Path, *, overwrite: bool) -> None:
         self.path: Final = final.with_name(f"{final.name}.part")
         self.kept = Kept(url="")
-        self._final = final
+        self.final: Final = final
         self._overwrite = overwrite
         self._record_name = f"{self.path.name}.json"
         self._lock = threading.Lock()
@@ -114,8 +114,8 @@ class PartFile:
         with self._lock:
             if self._closed:
                 return
-            self._folder = self._opened(os.fspath(self._final.parent), os.O_RDONLY | os.O_DIRECTORY)
-            if not self._overwrite and self._found(self._final.name):
+            self._folder = self._opened(os.fspath(self.final.parent), os.O_RDONLY | os.O_DIRECTORY)
+            if not self._overwrite and self._found(self.final.name):
                 raise _taken()
             self._data = self._open_data()
             if os.fstat(self._data).st_size and not self._found(self._record_name):
@@ -192,7 +192,7 @@ class PartFile:
             return self._opened(name, _NEW, dir_fd=self._folder)
         except FileExistsError:
             handle = self._opened(name, _EXISTING, dir_fd=self._folder)
-        found, final = os.fstat(handle), self._found(self._final.name)
+        found, final = os.fstat(handle), self._found(self.final.name)
         is_single = found.st_nlink == 1 or (final and os.path.samestat(found, final))
         if not (stat.S_ISREG(found.st_mode) and found.st_uid == os.geteuid() and is_single):
             raise _foreign(name)
@@ -259,7 +259,7 @@ class PartFile:
         os.ftruncate(self._record, len(text))
 
     def _give_name(self) -> None:
-        part, final, here = self.path.name, self._final.name, self._folder
+        part, final, here = self.path.name, self.final.name, self._folder
         if self._overwrite:
             os.replace(part, final, src_dir_fd=here, dst_dir_fd=here)
             return

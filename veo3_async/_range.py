@@ -207,7 +207,7 @@ def _unfit(headers: Mapping[str, str]) -> str | None:
 
 
 def _too_large(total: int, max_bytes: int) -> Refuse:
-    return Refuse(reason=f"the file has {total} bytes, over the limit of {max_bytes}")
+    return Refuse(reason=f"the file has {total} bytes, more than {max_bytes}, the limit")
 
 
 def _is_same(headers: Mapping[str, str], kept: Kept) -> bool:
