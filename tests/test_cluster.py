@@ -327,6 +327,24 @@ async def test_a_stopped_worker_hands_back_at_once(make_cluster: MakeCluster) ->
                 await until(lambda: ids == {r.request_id for r in slow.requests[asked:]})
 
 
+async def test_two_polls_at_once_make_one_record(cluster: Cluster) -> None:
+    """An id in two hands is polled twice, and what both see is written down once."""
+    async with FakeVeo3(latency=0.7) as slow:
+        request_id = slow.add(life=ENDLESS)
+        await cluster.watch(request_id)
+        client = Veo3Client(slow.api_key, base_url=slow.url, pacing=FixedPacing(60))
+        async with client, working(cluster, client, slots=2):
+            await until(lambda: slow.in_flight == 1)
+            # Handed in anew, it is nobody's again.
+            await cluster._engine.purge(cluster._names.watch, cluster._names.watch_of(request_id))
+            await cluster.watch(request_id)
+            await until(lambda: slow.in_flight == 2)
+            await until(lambda: slow.in_flight == 0)
+        records = await cluster._engine.stream(cluster._names.change)
+    assert records is not None
+    assert (2, 1) == (slow.received, records.messages)
+
+
 async def test_a_cancelled_worker_hands_back(server: FakeVeo3, make_cluster: MakeCluster) -> None:
     """Cancelled in the middle of a poll, it lets another one have the id at once."""
     cluster = make_cluster(ack_wait=3600)
