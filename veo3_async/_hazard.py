@@ -38,7 +38,7 @@ DOCUMENTED_SECONDS: Final = 334.7
 
 _PER_OCTAVE: Final = 16
 _OFFSET: Final = 10.0  # seconds: the first bin is 0.44 s wide, late ones 4.4 % of their age
-EDGES: Final = tuple(
+EDGES: Final[tuple[float, ...]] = tuple(
     _OFFSET * (2 ** (place / _PER_OCTAVE) - 1) for place in range(10 * _PER_OCTAVE + 1)
 )
 """Where the bins begin, in seconds; the last begins after 2.8 hours and has no end."""
@@ -175,7 +175,7 @@ class Integral:
     def __init__(self, rates: Sequence[float]) -> None:
         self._rates: Final = rates
         pieces = itertools.accumulate(map(operator.mul, rates, WIDTHS), initial=0.0)
-        self._sums: Final = list(itertools.islice(pieces, BINS))
+        self._sums: Final[list[float]] = list(itertools.islice(pieces, BINS))
 
     def until(self, age: float) -> float:
         """Return the events from age 0 to an age, both in seconds."""

@@ -108,7 +108,7 @@ class LearnedPacing:
         self._knobs: Final = _knobs(polls_per_task, mean_lag, min_interval, max_interval)
         self.jitter: Final = share("jitter", jitter)
         self.half_life: Final = _at_least("half_life", half_life, 1)
-        self.tasks = 0
+        self.tasks: int = 0
         self._evidence: dict[Phase, Evidence] = {}
         self._followed: dict[Phase, dict[Phase, float]] = {}
         self._plan: Plan | None = None

@@ -5,6 +5,7 @@ Each function is what somebody who uses the package would write.
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal, assert_type
@@ -43,6 +44,7 @@ from veo3_async import (
     VideoTask,
     Watch,
 )
+from veo3_async.cluster import Changes, Cluster, ClusterError, ClusterStats
 from veo3_async.testing import FakeVeo3, HangUp, Life, Received, Status
 
 if TYPE_CHECKING:
@@ -222,6 +224,23 @@ PACINGS: list[Pacing] = [
     BackoffPacing(1, 30, factor=2),
     LearnedPacing(polls_per_task=20, max_interval=datetime.timedelta(minutes=1)),
 ]
+
+
+async def several_machines(veo: Veo3Client) -> None:
+    options = {"user_credentials": "bot.creds"}
+    async with Cluster(["nats://127.0.0.1:4222"], replicas=3, options=options) as cluster:
+        assert_type(cluster, Cluster)
+        await cluster.watch("veo3-pro:1", "veo3-pro:2")
+        assert_type(await cluster.submit(veo, "a lighthouse in a storm"), str)
+        assert_type(await cluster.stats(), ClusterStats)
+        async with cluster.transitions("veo3-pro:1", since=0.0) as changes:
+            assert_type(changes, Changes)
+            assert_type([change async for change in changes], list[Transition])
+        try:
+            await cluster.work(veo, slots=8, stop=asyncio.Event())
+        except ClusterError as error:
+            refused: Veo3Error = error
+            raise refused from None
 
 
 async def fake() -> None:
