@@ -21,6 +21,8 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str | None = None
     journal: pathlib.Path | None = None
     interval: float | None = None
+    rate: float = 20.0
+    """Requests a second."""
 
     def client(self) -> Veo3Client:
         """Return a client.
@@ -37,6 +39,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
                 base_url=self.base_url,
                 journal=self.journal,
                 pacing=None if self.interval is None else FixedPacing(self.interval),
+                max_polls_per_second=self.rate,
             )
         except UnicodeDecodeError:
             message = f"{self.key_file} is no text file"

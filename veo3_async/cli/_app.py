@@ -13,6 +13,7 @@ from anyio import sleep_forever
 from veo3_async import Pending, Veo3Error, VideoTask, testing
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
+from veo3_async.cli._cluster import Site, follow_cluster, worker
 from veo3_async.cli._demo import Demo
 from veo3_async.cli._exits import ExitCode, exit_code
 from veo3_async.cli._follow import Wish, conclude, follow, on_loop
@@ -24,8 +25,11 @@ from veo3_async.cli._options import (
     Journal,
     Json,
     KeyFile,
+    MaybeServers,
     Output,
     Overwrite,
+    Prefix,
+    Replicas,
     Speed,
     Timeout,
     Until,
@@ -35,7 +39,7 @@ from veo3_async.cli._options import (
 )
 from veo3_async.cli._output import emit, give_up_stdout, note, plain, put, say, wants_json
 from veo3_async.cli._show import show_pending, show_task
-from veo3_async.cli._view import FinalView, JsonView, TableView, View
+from veo3_async.cli._view import FinalView, view_for
 
 __all__ = ["run"]
 
@@ -115,6 +119,9 @@ def watch(
     interval: Interval = None,
     journal: Journal = None,
     json: Json = False,
+    nats: MaybeServers = None,
+    prefix: Prefix = "veo3",
+    replicas: Replicas = 1,
     key_file: KeyFile = None,
     base_url: BaseUrl = None,
 ) -> int:
@@ -122,12 +129,19 @@ def watch(
 
     A live table on a terminal; one JSON line a transition with --json, or when stdout is no
     terminal. Ctrl-C prints the ids that still run and the command that goes on with them.
+    With --nats, workers poll them (see the command worker), and no key is needed here.
     """
     access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
     wanted = given_ids(ids or [], file)
     path = checked_path(download, output, overwrite=overwrite, tasks=len(wanted))
     wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    if nats:
+        site = Site(servers=nats, prefix=prefix, replicas=replicas)
+        return follow_cluster(site, access, wanted, wish)
     return _follow_all(access, wanted, wish)
+
+
+app.command(epilog=_EXIT_CODES)(worker)
 
 
 @app.command(epilog=_EXIT_CODES)
@@ -228,7 +242,7 @@ def download(
     """
     is_url = source.startswith(("https://", "http://"))
     veo = keyless_client() if is_url else Access(key_file=key_file, base_url=base_url).client()
-    board, view = Board([source], now=time.time()), _view(json=json)
+    board, view = Board([source], now=time.time()), view_for(json=json)
 
     async def main() -> pathlib.Path:
         async with veo:
@@ -308,7 +322,7 @@ def demo(
     """
     board, show = Board([], now=time.time()), Demo(tasks, speed)
     # For people, wherever it goes: nobody pipes made-up tasks into a program without asking.
-    view = FinalView() if wants_json(json) and not json else _view(json=json)
+    view = FinalView() if wants_json(json) and not json else view_for(json=json)
     began = time.monotonic()
     on_loop(lambda: show.play(board, view))
     view.ended(board)
@@ -359,7 +373,7 @@ def serve(
 def _follow_all(access: Access, ids: Sequence[str], wish: Wish, *, resumed: bool = False) -> int:
     veo = access.client()
     board = Board(ids, now=time.time(), saves=wish.path is not None)
-    view = _view(json=wish.json)
+    view = view_for(json=wish.json)
 
     async def main() -> None:
         async with veo:
@@ -381,7 +395,3 @@ def _pending(journal: pathlib.Path) -> list[Pending]:
             return await veo.pending()
 
     return on_loop(main)
-
-
-def _view(*, json: bool) -> View:
-    return JsonView() if wants_json(json) else TableView()

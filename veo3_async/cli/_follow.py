@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import pathlib
 import shlex
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import anyio
 import msgspec
 
-from veo3_async import Transition, Veo3Client, Veo3Error, Watch
+from veo3_async import Eta, Transition, Veo3Client, Veo3Error
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say
 from veo3_async.cli._table import label
 from veo3_async.cli._view import View
 
-__all__ = ["Wish", "conclude", "follow", "on_loop"]
+__all__ = ["Followed", "Wish", "conclude", "follow", "on_loop"]
 
 _T = TypeVar("_T")
 
@@ -47,6 +48,27 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
         return options + [name for name, given in flags.items() if given]
 
 
+class Followed(Protocol):
+    """What `follow` needs of a watch."""
+
+    async def __aenter__(self) -> object:
+        """Begin."""
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End, whatever is left."""
+
+    def __aiter__(self) -> AsyncIterator[Transition]:
+        """Return the changes, until all are final."""
+
+    def eta(self, request_id: str) -> Eta | None:
+        """Return what is left; None where nothing is known."""
+
+
 def on_loop(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
     """Run it on an event loop; of the errors that come out in a group, the first is raised."""
     try:
@@ -58,7 +80,7 @@ def on_loop(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         raise error from None
 
 
-async def follow(veo: Veo3Client, watch: Watch, board: Board, view: View, wish: Wish) -> None:
+async def follow(veo: Veo3Client, watch: Followed, board: Board, view: View, wish: Wish) -> None:
     """Follow a watch to its end, and bring its videos to disk if that is wished."""
 
     async def bring(change: Transition, path: pathlib.Path) -> None:

@@ -6,7 +6,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 
@@ -18,8 +18,13 @@ __all__ = [
     "Journal",
     "Json",
     "KeyFile",
+    "MaybeServers",
     "Output",
     "Overwrite",
+    "Prefix",
+    "Rate",
+    "Replicas",
+    "Servers",
     "Speed",
     "Timeout",
     "Until",
@@ -101,6 +106,34 @@ Output: TypeAlias = Annotated[
 ]
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there.")
+]
+_SERVERS: Final = typer.Option(
+    "--nats",
+    metavar="URL",
+    help="A NATS server with JetStream; once for each server of its cluster.",
+    rich_help_panel="Several machines",
+)
+Servers: TypeAlias = Annotated[list[str], _SERVERS]
+MaybeServers: TypeAlias = Annotated[list[str] | None, _SERVERS]
+Prefix: TypeAlias = Annotated[
+    str,
+    typer.Option(
+        help="What the streams' names begin with: one for each API key.",
+        rich_help_panel="Several machines",
+    ),
+]
+Replicas: TypeAlias = Annotated[
+    int,
+    typer.Option(min=1, max=5, help="Copies of each stream.", rich_help_panel="Several machines"),
+]
+Rate: TypeAlias = Annotated[
+    float,
+    typer.Option(
+        metavar="NUMBER",
+        callback=_positive,
+        help="Requests a second that all workers together never exceed; the same for all.",
+        rich_help_panel="Several machines",
+    ),
 ]
 Speed: TypeAlias = Annotated[
     float, typer.Option(callback=_positive, help="How much faster than real tasks these are.")

@@ -16,10 +16,10 @@ from rich.live import Live
 
 from veo3_async import Transition, Veo3Error
 from veo3_async.cli._board import Board
-from veo3_async.cli._output import put
+from veo3_async.cli._output import put, wants_json
 from veo3_async.cli._table import EtaOf, final_lines, live_table
 
-__all__ = ["FinalView", "JsonView", "TableView", "View"]
+__all__ = ["FinalView", "JsonView", "TableView", "View", "view_for"]
 
 _FRAME_SECONDS: Final = 0.25
 
@@ -109,3 +109,11 @@ class FinalView(TableView):
     async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:  # noqa: ARG002
         """Show nothing."""
         yield
+
+
+def view_for(*, json: bool) -> View:
+    """Return the view for who looks at stdout.
+
+    :param json: Whether lines were asked for.
+    """
+    return JsonView() if wants_json(json) else TableView()
