@@ -1,0 +1,304 @@
+"""A million ids through their lives in virtual time: the real decisions, and no sockets.
+
+The agenda says who is due, the throttle who may go, the pacing when to come back, and the
+lifecycle what a reply means, as in the client. The server takes its time for an answer, and
+sends away what exceeds its limit.
+"""
+
+from __future__ import annotations
+
+import bisect
+import collections
+import concurrent.futures
+import dataclasses
+import email.utils
+import functools
+import itertools
+import math
+import multiprocessing
+import pathlib
+import random
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+
+from veo3_async._agenda import Agenda
+from veo3_async._faults import NO_FAULTS, after_fault, backoff
+from veo3_async._job import Job, ask_pacing
+from veo3_async._learned import LearnedPacing
+from veo3_async._lifecycle import NEW, State, grace_left, observe
+from veo3_async._models import VideoTask
+from veo3_async._pacing import FixedPacing, Pacing
+from veo3_async._throttle import Throttle
+from veo3_async._wire import Kind, Reply
+from veo3_async.testing._lives import Life, fields_at
+
+from ._report import COLOURS, Table, picture, publish
+from ._rivals import request_ids
+
+TURN: Final = 300.0  # seconds in which the server can serve every id once
+HOPE: Final = 1.2  # how many times the server's limit the client is allowed to try
+LATENCY: Final = 0.2
+SIGMA: Final = 0.35
+EPOCH: Final = 1_790_000_000.0  # virtual time 0, by the wall
+
+LIFE: Final = Life.documented()
+BEGINS: Final = list(
+    itertools.accumulate((stage.seconds or 0.0 for stage in LIFE.stages[:-1]), initial=0.0)
+)
+PACINGS: Final[Mapping[str, Callable[[], Pacing]]] = {
+    "fixed 10 s": FixedPacing,
+    "learned": LearnedPacing,
+}
+
+SAID = (
+    "Virtual time; the server answers after {latency:g} s, and sends away (429, `Retry-After: 1`) "
+    "what exceeds {limit:,.0f} requests in a second; the client may try {rate:,.0f}/s. All ids are "
+    "given to it at once, each with the documented life stretched by a lognormal number "
+    "(sigma {sigma:g}), so for most of the time far more is due than may be asked for. *One turn* "
+    "is the time in which the limit serves every id once: with perfect fairness and nothing of the "
+    "limit left unused, nobody is overdue for longer. *Allowed* is the throttle's `rate · t + "
+    "burst`. Each run is a process of its own on one core; at full size, both together take three "
+    "to four minutes of CPU, that of the lives and of the server included."
+)
+
+
+def says(index: int) -> VideoTask:
+    """Return what a server says in a stage of the documented life, but for its times."""
+    fields = fields_at(LIFE, index)
+    fields.pop("images", None)
+    for name in ("video_url", "upsample_video_url"):
+        if name in fields:
+            fields[name] = f"https://file.example.com/{name}.mp4"
+    fields.pop("completed_at", None)
+    asked = {"enable_upsample": LIFE.upsample}
+    return msgspec.convert({"running": True} | fields | {"req": asked}, VideoTask)
+
+
+STAGES: Final = [says(index) for index in range(len(BEGINS))]
+
+
+class Task(Job, kw_only=True):
+    """A job, what its watch remembers, and what the server knows of it.
+
+    The fingerprint is the stage: within one, the server says the same bytes.
+    """
+
+    stretch: float
+    state: State = NEW
+
+
+@functools.lru_cache(maxsize=1)
+def reply_at(second: int) -> Reply:
+    return Reply(200, {"Date": email.utils.formatdate(EPOCH + second, usegmt=True)}, b"")
+
+
+class Simulation:
+    """One client, one server, one clock."""
+
+    def __init__(self, ids: int, pacing: Pacing) -> None:
+        self.rng = random.Random(ids)
+        self.pacing = pacing
+        self.limit = ids / TURN
+        self.throttle = Throttle(self.limit * HOPE, 0.0)
+        self.now = 0.0
+        self.agenda: Agenda[Task] = Agenda()
+        self.in_flight: collections.deque[tuple[float, Task, float, bool]] = collections.deque()
+        self.second, self.served = -1, 0
+        self.sent = self.refused = self.changes = self.ended = 0
+        self.overdue = self.last_first_look = self.lag = 0.0
+        self.history: list[tuple[float, int, float]] = []
+        """Each second: the time, requests so far, and how long the next one is overdue."""
+        for request_id in request_ids(ids):
+            stretch = self.rng.lognormvariate(0.0, SIGMA)
+            self.agenda.put(Task(request_id=request_id, watchers=(), added=0.0, stretch=stretch), 0)
+
+    def run(self) -> None:
+        while True:
+            go = self._send_when_allowed()
+            if self.in_flight and self.in_flight[0][0] <= go:
+                self.now, task, taken, refused = self.in_flight.popleft()
+                self._answered(task, taken, refused=refused)
+            elif go < math.inf:
+                self.now = go
+            else:
+                return
+
+    def _send_when_allowed(self) -> float:
+        """Send one request if one may go now, and return when to look again."""
+        due = self.agenda.next_due()
+        if due is None:
+            return math.inf
+        if due > self.now:
+            return due
+        if wait := self.throttle.take(self.now):
+            return self.now + wait
+        due, task = self.agenda.take()
+        self.overdue = max(self.overdue, self.now - due)
+        task.attempts += 1
+        if task.attempts == 1:
+            self.last_first_look = self.now
+        self.sent += 1
+        self.in_flight.append((self.now + LATENCY, task, self.now, self._is_too_many(due)))
+        return self.now
+
+    def _is_too_many(self, due: float) -> bool:
+        if int(self.now) != self.second:
+            self.second, self.served = int(self.now), 0
+            self.history.append((self.now, self.sent, self.now - due))
+        self.served += 1
+        return self.served > self.limit
+
+    def _answered(self, task: Task, taken: float, *, refused: bool) -> None:
+        if refused:
+            wait: float | None = self._refused(task, taken)
+        else:
+            self.throttle.succeeded(taken, self.now)
+            task.streak = NO_FAULTS
+            wait = self._served(task, taken)
+        if wait is not None:
+            self.agenda.put(task, self.now + wait)
+
+    def _refused(self, task: Task, taken: float) -> float:
+        self.refused += 1
+        kind, rand = Kind.THROTTLED, self.rng.random()
+        self.throttle.throttled(taken, self.now, reason=kind.value, retry_after=1.0, rand=rand)
+        task.streak, _ = after_fault(task.streak, kind, self.now)
+        return backoff(task.streak, kind, self.now, self.rng.random())
+
+    def _served(self, task: Task, sent: float) -> float | None:
+        stage = bisect.bisect_right(BEGINS, sent / task.stretch) - 1
+        if stage == task.fingerprint and task.last is not None:
+            task.last = task.progress(task.last.phase, self.now)
+        elif self._changed(task, stage):
+            self.ended += 1
+            self.lag += self.now - BEGINS[-1] * task.stretch
+            return None
+        assert task.last is not None
+        wait = ask_pacing(self.pacing, task.last, self.rng.random())
+        grace = grace_left(task.state, self.now)
+        return wait if grace is None else min(wait, grace)
+
+    def _changed(self, task: Task, stage: int) -> bool:
+        task.fingerprint = stage
+        updated = int((EPOCH + BEGINS[stage] * task.stretch) * 1000)
+        told = msgspec.structs.replace(STAGES[stage], status_update_time=updated)
+        task.state, transition = observe(
+            task.state, told, self.now, request_id=task.request_id, wall_now=EPOCH + self.now
+        )
+        self.changes += transition is not None
+        task.follow(task.state, reply_at(int(self.now)), self.pacing, self.now)
+        return task.state.final
+
+
+@dataclasses.dataclass(frozen=True)
+class Figures:
+    seconds: float
+    events: float
+    """A second of CPU."""
+    built: float
+    """Resident bytes for one id, once all are on the agenda."""
+    peak: float
+    """The same, at the end: memory does not go back."""
+    rss: float
+    requests: int
+    share: float
+    refused: float
+    overdue: float
+    last_first_look: float
+    polls: float
+    lag: float
+    history: list[tuple[float, int, float]]
+
+
+def resident() -> int:
+    status = pathlib.Path("/proc/self/status").read_text()
+    return int(status.partition("VmRSS:")[2].split()[0]) * 1024
+
+
+def simulated(name: str, ids: int) -> Figures:
+    before = resident()
+    simulation = Simulation(ids, PACINGS[name]())
+    built = resident()
+    began = time.process_time()
+    simulation.run()
+    cpu = time.process_time() - began
+    assert simulation.ended == ids, "an id was lost"
+    throttle, end = simulation.throttle, simulation.now
+    events = 2 * simulation.sent  # it goes out, and is answered
+    return Figures(
+        seconds=end,
+        events=events / cpu,
+        built=(built - before) / ids,
+        peak=(resident() - before) / ids,
+        rss=resident() / 1e6,
+        requests=simulation.sent,
+        share=simulation.sent / (throttle.max_rate * end + throttle.burst),
+        refused=simulation.refused / simulation.sent,
+        overdue=simulation.overdue,
+        last_first_look=simulation.last_first_look,
+        polls=simulation.sent / ids,
+        lag=simulation.lag / ids,
+        history=simulation.history,
+    )
+
+
+def main(results: pathlib.Path, *, quick: bool = False) -> None:
+    ids = 100_000 if quick else 1_000_000
+    figures = {}
+    for name in PACINGS:
+        sys.stderr.write(f"{ids:,} ids, {name} …\n")
+        with concurrent.futures.ProcessPoolExecutor(
+            1, mp_context=multiprocessing.get_context("spawn")
+        ) as alone:
+            figures[name] = alone.submit(simulated, name, ids).result()
+    limit = ids / TURN
+    said = SAID.format(latency=LATENCY, limit=limit, rate=limit * HOPE, sigma=SIGMA)
+    publish(results, "simulation", said, table(ids, figures))
+    with picture(results, "simulation", panels=2) as axes:
+        if axes is not None:
+            _draw(axes, figures)
+
+
+def table(ids: int, figures: Mapping[str, Figures]) -> Table:
+    rows: Mapping[str, Callable[[Figures], object]] = {
+        "events (sent, answered) for a second of CPU": lambda f: f.events,
+        "virtual seconds until the last id ended": lambda f: f.seconds,
+        "bytes for an id, all added (id included)": lambda f: f.built,
+        "bytes for an id, at the end": lambda f: f.peak,
+        "resident memory at the end, MB": lambda f: f.rss,
+        "longest overdue, s": lambda f: f.overdue,
+        "one turn, s": lambda _: TURN,
+        "the last id's first look, s": lambda f: f.last_first_look,
+        "requests sent": lambda f: f.requests,
+        "sent ÷ allowed": lambda f: f"{f.share:.3f}",
+        "busiest ten seconds, requests/s ÷ the server's limit": lambda f: f"{busiest(f, ids):.3f}",
+        "sent away (429)": lambda f: f"{f.refused:.2%}",
+        "requests for an id": lambda f: f.polls,
+        "from the video to its poll, mean, s": lambda f: f.lag,
+    }
+    result = Table(f"{ids:,} ids at once", ["", *figures])
+    for name, cell in rows.items():
+        result.add(name, *(cell(one) for one in figures.values()))
+    return result
+
+
+def busiest(figures: Figures, ids: int) -> float:
+    sent = {int(now): requests for now, requests, _ in figures.history}
+    most = max(sent[now] - sent[now - 10] for now in sent if now - 10 in sent)
+    return most / (10 * ids / TURN)
+
+
+def _draw(axes: Sequence[Any], figures: Mapping[str, Figures]) -> None:
+    rates, overdue = axes
+    for colour, (name, one) in zip(COLOURS, figures.items(), strict=False):
+        times, sent, late = zip(*one.history[::10], strict=True)
+        rate = [(sent[n] - sent[n - 1]) / (times[n] - times[n - 1]) for n in range(1, len(times))]
+        rates.plot(times[1:], rate, color=colour, label=name)
+        overdue.plot(times, late, color=colour, label=name)
+    rates.set(xlabel="virtual seconds", ylabel="requests/s")
+    overdue.set(xlabel="virtual seconds", ylabel="overdue when sent, s")
+    rates.legend(frameon=False)
