@@ -25,6 +25,8 @@ from nats_process import BINARY, NatsServer, free_port
 
 from veo3_async import FixedPacing, Veo3Client
 from veo3_async.cluster import Cluster
+from veo3_async.cluster._names import request_id_of
+from veo3_async.cluster._record import Record, decode
 from veo3_async.testing import FakeVeo3, Life
 
 pytestmark = [
@@ -60,6 +62,9 @@ class Worker:
         line: bytes = await anyio.to_thread.run_sync(self._process.stdout.readline)
         return line.decode().strip()
 
+    def send(self, what: signal.Signals) -> None:
+        self._process.send_signal(what)
+
     def end(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process.poll() is None:
             self._process.send_signal(how)
@@ -82,16 +87,38 @@ async def working(cluster: Cluster, client: Veo3Client) -> AsyncIterator[None]:
 
 
 async def check_ends(cluster: Cluster, ids: list[str], *, within: float) -> None:
-    """Check that every id ends, and what was recorded of each: every phase once, one end."""
-    phases = collections.Counter[tuple[str, str]]()
-    ended = collections.Counter[str]()
+    """Check that every id ends, and that each change is recorded once and told once, in order."""
+    told = collections.defaultdict[str, list[str]](list)
     with anyio.fail_after(within):
         async with cluster.transitions(*ids, since=0) as changes:
             async for change in changes:
-                phases[change.request_id, change.phase] += 1
-                ended[change.request_id] += change.final
-    assert dict.fromkeys(ids, 1) == ended
-    assert {1} == set(phases.values())
+                told[change.request_id].append(change.phase)
+    recorded = await records(cluster)
+    assert set(ids) == recorded.keys()
+    for request_id, found in recorded.items():
+        phases = [record.change.phase for record in found if record.change is not None]
+        assert list(range(1, len(found) + 1)) == [record.serial for record in found]
+        assert len(phases) == len(set(phases))
+        assert [False] * (len(found) - 1) + [True] == [record.final for record in found]
+        assert phases == told[request_id]
+
+
+async def records(cluster: Cluster) -> dict[str, list[Record]]:
+    """Return what is in the stream, unlike a listener, which passes over what it has heard.
+
+    Without the records that only keep count of faults and tell the last change again.
+    """
+    stream = cluster._names.change
+    jetstream = cluster._engine._jetstream()
+    state = (await jetstream.stream_info(stream)).state
+    found = collections.defaultdict[str, list[Record]](list)
+    for sequence in range(state.first_seq, state.last_seq + 1):
+        message = await jetstream.get_msg(stream, sequence)
+        assert message.subject is not None
+        record = decode(message.data or b"", request_id_of(message.subject))
+        if record.change is not None and not record.news:
+            found[record.request_id].append(record)
+    return found
 
 
 async def test_workers_may_be_killed(tmp_path: Path, server: FakeVeo3) -> None:
@@ -114,6 +141,33 @@ async def test_workers_may_be_killed(tmp_path: Path, server: FakeVeo3) -> None:
             assert 0 <= (await cluster.stats()).outstanding <= len(ids)
     finally:
         for worker in workers:
+            worker.end()
+        nats.stop()
+
+
+async def test_a_worker_may_freeze_in_the_middle_of_a_poll(tmp_path: Path) -> None:
+    """What was in its hand went to another: what it saw before is not recorded once more."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    workers: list[Worker] = []
+    try:
+        async with FakeVeo3(speed=60, latency=0.5) as server, Cluster(nats.url) as cluster:
+            ids = [server.add(life=Life.documented()) for _ in range(24)]
+            await cluster.watch(*ids)
+            workers = [Worker(nats.url, server.url), Worker(nats.url, server.url)]
+            for worker in workers:
+                assert await worker.said() == "ready"
+            for number in range(2):
+                await anyio.sleep(0.8)
+                workers[number].send(signal.SIGSTOP)
+                await anyio.sleep(ACK_WAIT + 1)
+                workers[number].send(signal.SIGCONT)
+            await check_ends(cluster, ids, within=60)
+            await anyio.sleep(1)
+            await check_ends(cluster, ids, within=10)
+    finally:
+        for worker in workers:
+            worker.send(signal.SIGCONT)
             worker.end()
         nats.stop()
 
@@ -278,7 +332,7 @@ async def test_a_worker_ends_by_a_signal(tmp_path: Path, server: FakeVeo3) -> No
     try:
         assert await worker.said() == "ready"
         await anyio.sleep(1)
-        await anyio.to_thread.run_sync(worker._process.send_signal, signal.SIGTERM)
+        worker.send(signal.SIGTERM)
         with anyio.fail_after(10):
             assert await worker.said() == "stopped"
         async with Cluster(nats.url) as cluster:
