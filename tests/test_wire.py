@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import email.utils
+import gzip
 import json
 import random
 import sys
 import time
 import urllib.parse
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -36,6 +38,7 @@ from veo3_async._wire import (
     check_model,
     check_request_id,
     decode,
+    inflated,
     poll_path,
     server_time,
 )
@@ -812,3 +815,29 @@ def test_a_model_that_is_no_part_of_a_path_is_refused(model: object) -> None:
     """The message shows it, and a right one."""
     with pytest.raises(InvalidRequest, match="use one such as 'veo3-pro'"):
         check_model(model)
+
+
+PLAIN = b'{"status": "pending"}' * 50
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding", "plain"),
+    [
+        (PLAIN, "", PLAIN),
+        (PLAIN, "identity", PLAIN),
+        (gzip.compress(PLAIN), "gzip", PLAIN),
+        (gzip.compress(PLAIN), " X-GZIP ", PLAIN),
+        (zlib.compress(PLAIN), "deflate", PLAIN),
+        (gzip.compress(PLAIN)[:-9], "gzip", None),
+        (PLAIN, "gzip", None),
+        (PLAIN, "br", None),
+        (gzip.compress(bytes(MAX_BODY_BYTES)), "gzip", bytes(MAX_BODY_BYTES)),
+        (gzip.compress(bytes(MAX_BODY_BYTES + 1)), "gzip", None),
+    ],
+    ids=range(10),
+)
+def test_fault_11_a_compressed_body_is_inflated_up_to_its_limit(
+    body: bytes, encoding: str, plain: bytes | None
+) -> None:
+    """What is compressed as was asked for comes out; a bomb, a torso, another code is None."""
+    assert inflated(body, encoding) == plain

@@ -21,7 +21,7 @@ from yarl import URL
 
 from veo3_async._deadline import Deadlines, Limited
 from veo3_async._settings import ApiKey
-from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply
+from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
 
 __all__ = ["Transport"]
 
@@ -64,7 +64,12 @@ class Transport:
     ) -> None:
         self._base_url = base_url
         self._secret = api_key.reveal().encode()
-        self._headers = CIMultiDict({"Authorization": f"Bearer {api_key.reveal()}"})
+        self._headers = CIMultiDict(
+            {
+                "Authorization": f"Bearer {api_key.reveal()}",
+                "Accept-Encoding": "gzip, deflate",  # what `inflated` knows
+            }
+        )
         self._post_headers = self._headers.copy()
         self._post_headers["Content-Type"] = "application/json"
         self._borrowed = session
@@ -116,7 +121,7 @@ class Transport:
             data=call.body,
             allow_redirects=False,
             raise_for_status=False,
-            auto_decompress=True,
+            auto_decompress=False,  # aiohttp has no limit to it
             timeout=self._timeout,
             proxy=self._proxy,
             middlewares=_ONCE,
@@ -125,10 +130,13 @@ class Transport:
             body = await _read(response, limited)
         finally:
             response.release()  # a connection with bytes still to come is closed, not reused
+        if body is not None:
+            body = inflated(body, response.headers.get("Content-Encoding", ""))
         if body is None:
             return Problem(
                 kind=Kind.UNEXPECTED,
-                message=f"the reply is larger than {MAX_BODY_BYTES} bytes; check base_url",
+                message=f"the reply is larger than {MAX_BODY_BYTES} bytes, or compressed in a way "
+                "that was not asked for; check base_url",
                 http_status=response.status,
             )
         if len(self._secret) >= _SHORTEST_SECRET and self._secret in body:

@@ -12,6 +12,7 @@ import enum
 import functools
 import re
 import urllib.parse
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeVar
 
@@ -36,6 +37,7 @@ __all__ = [
     "Reply",
     "check_request_id",
     "decode",
+    "inflated",
     "poll_path",
     "server_time",
 ]
@@ -263,6 +265,26 @@ _T = TypeVar("_T", SourceImage, GenerationRequest, VideoTask)
 
 _SUCCESS: Final = range(200, 300)
 _REDIRECTS: Final = range(300, 400)
+
+
+def inflated(body: bytes, encoding: str) -> bytes | None:
+    """Return a body without its ``Content-Encoding``.
+
+    None where it would be larger than `MAX_BODY_BYTES`, which is found out without making it, or
+    where it is not whole, or of an encoding other than gzip and deflate.
+    """
+    match encoding.strip().lower():
+        case "" | "identity":
+            return body
+        case "gzip" | "x-gzip" | "deflate":
+            stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
+        case _:
+            return None
+    try:
+        plain = stream.decompress(body, MAX_BODY_BYTES + 1)
+    except zlib.error:
+        return None
+    return plain if stream.eof and len(plain) <= MAX_BODY_BYTES else None
 
 
 def decode(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
