@@ -10,7 +10,6 @@ from __future__ import annotations
 import bisect
 import collections
 import concurrent.futures
-import dataclasses
 import email.utils
 import functools
 import itertools
@@ -54,13 +53,17 @@ PACINGS: Final[Mapping[str, Callable[[], Pacing]]] = {
     "learned": LearnedPacing,
 }
 
+Figures = dict[str, object]
+History = list[tuple[float, int, float]]
+"""Of each second: when it began, requests so far, and for how long the next one was overdue."""
+
 SAID = (
     "Virtual time; the server answers after {latency:g} s, and sends away (429, `Retry-After: 1`) "
     "what exceeds {limit:,.0f} requests in a second; the client may try {rate:,.0f}/s. All ids are "
     "given to it at once, each with the documented life stretched by a lognormal number "
     "(sigma {sigma:g}), so for most of the time far more is due than may be asked for. *One turn* "
     "is the time in which the limit serves every id once: with perfect fairness and nothing of the "
-    "limit left unused, nobody is overdue for longer. *Allowed* is the throttle's `rate · t + "
+    "limit left unused, nobody is overdue for longer. *Allowed* is the client's `rate · t + "
     "burst`. Each run is a process of its own on one core; at full size, both together take three "
     "to four minutes of CPU, that of the lives and of the server included."
 )
@@ -110,8 +113,7 @@ class Simulation:
         self.second, self.served = -1, 0
         self.sent = self.refused = self.changes = self.ended = 0
         self.overdue = self.last_first_look = self.lag = 0.0
-        self.history: list[tuple[float, int, float]] = []
-        """Each second: the time, requests so far, and how long the next one is overdue."""
+        self.history: History = []
         for request_id in request_ids(ids):
             stretch = self.rng.lognormvariate(0.0, SIGMA)
             self.agenda.put(Task(request_id=request_id, watchers=(), added=0.0, stretch=stretch), 0)
@@ -194,32 +196,13 @@ class Simulation:
         return task.state.final
 
 
-@dataclasses.dataclass(frozen=True)
-class Figures:
-    seconds: float
-    events: float
-    """A second of CPU."""
-    built: float
-    """Resident bytes for one id, once all are on the agenda."""
-    peak: float
-    """The same, at the end: memory does not go back."""
-    rss: float
-    requests: int
-    share: float
-    refused: float
-    overdue: float
-    last_first_look: float
-    polls: float
-    lag: float
-    history: list[tuple[float, int, float]]
-
-
 def resident() -> int:
     status = pathlib.Path("/proc/self/status").read_text()
     return int(status.partition("VmRSS:")[2].split()[0]) * 1024
 
 
-def simulated(name: str, ids: int) -> Figures:
+def simulated(name: str, ids: int) -> tuple[Figures, History]:
+    """Return the rows of the table, and what happened each second."""
     before = resident()
     simulation = Simulation(ids, PACINGS[name]())
     built = resident()
@@ -227,75 +210,56 @@ def simulated(name: str, ids: int) -> Figures:
     simulation.run()
     cpu = time.process_time() - began
     assert simulation.ended == ids, "an id was lost"
-    throttle, end = simulation.throttle, simulation.now
-    events = 2 * simulation.sent  # it goes out, and is answered
-    return Figures(
-        seconds=end,
-        events=events / cpu,
-        built=(built - before) / ids,
-        peak=(resident() - before) / ids,
-        rss=resident() / 1e6,
-        requests=simulation.sent,
-        share=simulation.sent / (throttle.max_rate * end + throttle.burst),
-        refused=simulation.refused / simulation.sent,
-        overdue=simulation.overdue,
-        last_first_look=simulation.last_first_look,
-        polls=simulation.sent / ids,
-        lag=simulation.lag / ids,
-        history=simulation.history,
-    )
+    throttle, sent = simulation.throttle, simulation.sent
+    allowed = throttle.max_rate * simulation.now + throttle.burst
+    return {
+        "events (sent, answered) for a second of CPU": 2 * sent / cpu,
+        "virtual seconds until the last id ended": simulation.now,
+        "bytes for an id, all added (id included)": (built - before) / ids,
+        "bytes for an id, at the end": (resident() - before) / ids,
+        "resident memory at the end, MB": resident() / 1e6,
+        "longest overdue, s": simulation.overdue,
+        "one turn, s": TURN,
+        "the last id's first look, s": simulation.last_first_look,
+        "requests sent": sent,
+        "requests allowed": int(allowed),
+        "busiest ten seconds ÷ the server's limit": f"{busiest(simulation):.3f}",
+        "sent away (429)": f"{simulation.refused / sent:.2%}",
+        "requests for an id": sent / ids,
+        "from the video to its poll, mean, s": simulation.lag / ids,
+    }, simulation.history
+
+
+def busiest(simulation: Simulation) -> float:
+    sent = {int(now): requests for now, requests, _ in simulation.history}
+    most = max(sent[now] - sent[now - 10] for now in sent if now - 10 in sent)
+    return most / (10 * simulation.limit)
 
 
 def main(results: pathlib.Path, *, quick: bool = False) -> None:
     ids = 100_000 if quick else 1_000_000
-    figures = {}
+    runs = {}
     for name in PACINGS:
         sys.stderr.write(f"{ids:,} ids, {name} …\n")
         with concurrent.futures.ProcessPoolExecutor(
             1, mp_context=multiprocessing.get_context("spawn")
         ) as alone:
-            figures[name] = alone.submit(simulated, name, ids).result()
+            runs[name] = alone.submit(simulated, name, ids).result()
     limit = ids / TURN
     said = SAID.format(latency=LATENCY, limit=limit, rate=limit * HOPE, sigma=SIGMA)
-    publish(results, "simulation", said, table(ids, figures))
+    table = Table(f"{ids:,} ids at once", ["", *runs])
+    for row in next(iter(runs.values()))[0]:
+        table.add(row, *(figures[row] for figures, _ in runs.values()))
+    publish(results, "simulation", said, table)
     with picture(results, "simulation", panels=2) as axes:
         if axes is not None:
-            _draw(axes, figures)
+            _draw(axes, {name: history for name, (_, history) in runs.items()})
 
 
-def table(ids: int, figures: Mapping[str, Figures]) -> Table:
-    rows: Mapping[str, Callable[[Figures], object]] = {
-        "events (sent, answered) for a second of CPU": lambda f: f.events,
-        "virtual seconds until the last id ended": lambda f: f.seconds,
-        "bytes for an id, all added (id included)": lambda f: f.built,
-        "bytes for an id, at the end": lambda f: f.peak,
-        "resident memory at the end, MB": lambda f: f.rss,
-        "longest overdue, s": lambda f: f.overdue,
-        "one turn, s": lambda _: TURN,
-        "the last id's first look, s": lambda f: f.last_first_look,
-        "requests sent": lambda f: f.requests,
-        "sent ÷ allowed": lambda f: f"{f.share:.3f}",
-        "busiest ten seconds, requests/s ÷ the server's limit": lambda f: f"{busiest(f, ids):.3f}",
-        "sent away (429)": lambda f: f"{f.refused:.2%}",
-        "requests for an id": lambda f: f.polls,
-        "from the video to its poll, mean, s": lambda f: f.lag,
-    }
-    result = Table(f"{ids:,} ids at once", ["", *figures])
-    for name, cell in rows.items():
-        result.add(name, *(cell(one) for one in figures.values()))
-    return result
-
-
-def busiest(figures: Figures, ids: int) -> float:
-    sent = {int(now): requests for now, requests, _ in figures.history}
-    most = max(sent[now] - sent[now - 10] for now in sent if now - 10 in sent)
-    return most / (10 * ids / TURN)
-
-
-def _draw(axes: Sequence[Any], figures: Mapping[str, Figures]) -> None:
+def _draw(axes: Sequence[Any], histories: Mapping[str, History]) -> None:
     rates, overdue = axes
-    for colour, (name, one) in zip(COLOURS, figures.items(), strict=False):
-        times, sent, late = zip(*one.history[::10], strict=True)
+    for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
+        times, sent, late = zip(*history[::10], strict=True)
         rate = [(sent[n] - sent[n - 1]) / (times[n] - times[n - 1]) for n in range(1, len(times))]
         rates.plot(times[1:], rate, color=colour, label=name)
         overdue.plot(times, late, color=colour, label=name)
