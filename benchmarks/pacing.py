@@ -3,7 +3,8 @@
 ``python benchmarks/pacing.py`` prints the tables and draws ``benchmarks/results/pacing.svg``. It
 runs in virtual time: lives are drawn from distributions that we know, the pacing of the client
 says when each is polled, and nothing waits. The oracle is the same pacing with the true hazard
-in place of the learned one, and without bounds on its intervals.
+in place of the learned one, and without bounds on its intervals. "÷ oracle" and the picture weigh
+a change that is not the end as the pacing does, with 0.2; elsewhere it is the video that counts.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL
 from veo3_async._models import Phase
 from veo3_async._pacing import BackoffPacing, Eta, FixedPacing, Pacing, Progress
-from veo3_async._plan import Knobs, Plan
+from veo3_async._plan import MIDWAY, Knobs, Plan
 
 SEEN_FIRST: Final = 200
 MEASURED: Final = 3000
@@ -247,16 +248,21 @@ class Figures:
     p95: float
     changes: float
     """Mean lag of all changes, the video among them."""
+    weighed: float
+    """The same, where a change that is not the end counts `MIDWAY`: what pacing makes small."""
 
     @staticmethod
     def of(tasks: Sequence[Watched]) -> Figures:
         lags = sorted(task.lag for task in tasks)
+        changes = [lag for task in tasks for lag in task.changes]
+        others = MIDWAY * (sum(changes) - sum(lags)), MIDWAY * (len(changes) - len(lags))
         return Figures(
             polls=statistics.fmean(task.polls for task in tasks),
             mean=statistics.fmean(lags),
             p50=lags[len(lags) // 2],
             p95=lags[int(0.95 * len(lags))],
-            changes=statistics.fmean(lag for task in tasks for lag in task.changes),
+            changes=statistics.fmean(changes),
+            weighed=(sum(lags) + others[0]) / (len(lags) + others[1]),
         )
 
 
@@ -351,7 +357,7 @@ def steady(world: World) -> dict[str, Frontier]:
             name,
             figures,
             figures.mean / at_polls(fixed, polls).mean,
-            figures.mean / at_polls(oracle, polls).mean if polls < max(knobs) * 2 else None,
+            figures.weighed / at_polls(oracle, polls).weighed if polls < max(knobs) * 2 else None,
             at_lag(frontier, replaced.mean).polls if frontier else None,
         )
 
@@ -371,13 +377,16 @@ def steady(world: World) -> dict[str, Frontier]:
 def cold(world: World) -> None:
     """Print what it gives before it has seen anything, at the polls of a fixed 10 s."""
 
-    def of(run: Callable[[Maker, float], list[Watched]]) -> float:
+    def of(
+        run: Callable[[Maker, float], list[Watched]],
+        knobs: Sequence[float] = (14.0, 20.0, 27.0, 35.0, 45.0),
+    ) -> float:
         fixed = Figures.of(run(FixedPacing, 10.0))
-        learned = [Figures.of(run(LearnedPacing, knob)) for knob in (14.0, 20.0, 27.0, 35.0, 45.0)]
+        learned = [Figures.of(run(LearnedPacing, knob)) for knob in knobs]
         return at_polls(learned, fixed.polls).mean / fixed.mean
 
     def alone(make: Maker, knob: float) -> list[Watched]:
-        return watch(lives_of(world, each=1500), map(make, itertools.repeat(knob)))
+        return watch(lives_of(world, each=1000), map(make, itertools.repeat(knob)))
 
     def first(make: Maker, knob: float, gap: float, each: int, seeds: int) -> list[Watched]:
         tasks: list[Watched] = []
@@ -388,7 +397,7 @@ def cold(world: World) -> None:
         return tasks
 
     figures = (
-        of(alone),
+        of(alone, (34.0, 36.0)),
         of(lambda make, knob: first(make, knob, 1000.0, 20, 40)),
         of(lambda make, knob: first(make, knob, ARRIVALS, 50, 20)),
         of(lambda make, knob: first(make, knob, 0.0, 300, 4)),
@@ -479,7 +488,7 @@ def draw(path: pathlib.Path, frontiers: dict[str, dict[str, Frontier]]) -> None:
     for axis, (name, policies) in zip(axes.flat, frontiers.items(), strict=True):
         for policy, frontier in policies.items():
             points = sorted(frontier, key=lambda figures: figures.polls)
-            polls, lags = [p.polls for p in points], [p.mean for p in points]
+            polls, lags = [p.polls for p in points], [p.weighed for p in points]
             axis.plot(polls, lags, markersize=4, **looks[policy])
         axis.set(title=name, xscale="log", yscale="log", xlim=(6, 130), ylim=(0.4, 30))
         ticks = ((10, 20, 50, 100), (0.5, 1, 2, 5, 10, 20))
@@ -489,7 +498,7 @@ def draw(path: pathlib.Path, frontiers: dict[str, dict[str, Frontier]]) -> None:
         axis.grid(color="#dddddd", linewidth=0.5)
     axes[0, 0].legend(frameon=False)
     figure.supxlabel("requests a task")
-    figure.supylabel("seconds from the video to the poll that sees it, mean")
+    figure.supylabel("mean seconds to the poll that sees it (the end counts 1, another change 0.2)")
     figure.savefig(path, format="svg", metadata={"Date": None})
     plt.close(figure)
 

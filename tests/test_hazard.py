@@ -58,6 +58,13 @@ def test_a_peak_is_found_where_it_is() -> None:
     assert rate_at(evidence, 40) < PRIOR
 
 
+def test_scattered_ends_are_no_peaks() -> None:
+    """Thirty tasks that end at random leave the hazard nearly even between 20 s and 150 s."""
+    evidence = ended(steady(0.01, tasks=30))
+    hazard = evidence.hazard()[bisect.bisect(EDGES, 20) : bisect.bisect(EDGES, 150)]
+    assert max(hazard) < 3 * min(hazard)
+
+
 def test_what_runs_counts_as_not_ended() -> None:
     """Tasks that are still running at 200 s lower the hazard before it, though none has ended."""
     evidence = ended([100.0] * 5)

@@ -19,7 +19,7 @@ from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL
 from veo3_async._models import Phase
 from veo3_async._pacing import Eta, FixedPacing, Pacing, Progress
-from veo3_async._plan import Plan
+from veo3_async._plan import Plan, _worth
 
 RUNNING = [phase for phase in Phase if phase not in FINAL]
 ANY = st.floats(allow_nan=True, allow_infinity=True)
@@ -122,16 +122,23 @@ def test_jitter_moves_a_wait_both_ways() -> None:
     assert waits == pytest.approx([5, 10, 15], rel=0.01)
 
 
-def test_a_brief_phase_before_the_end_is_as_urgent_as_the_end() -> None:
-    """Where the video follows 2 s after a change, the change is watched for as closely."""
+@pytest.mark.parametrize(("unseen", "expected"), [(0.0, 0.2), (0.5, 0.6), (1.0, 1.0)])
+def test_a_phase_that_is_over_too_soon_lends_its_worth(unseen: float, expected: float) -> None:
+    """Where the video follows before the next poll, the change before it is worth the video."""
+    odds = {
+        Phase.GENERATING: {Phase.GENERATED: 1.0},
+        Phase.GENERATED: {Phase.COMPLETED: 1.0},
+    }
+    worth = _worth(odds, {Phase.GENERATING: 0.0, Phase.GENERATED: unseen})
+    assert worth == pytest.approx({Phase.GENERATING: expected, Phase.GENERATED: 1.0})
 
-    def wait(lasts: float) -> float:
-        pacing = LearnedPacing(20)
-        for generating in around(200):
-            live(pacing, (Phase.GENERATING, generating), (Phase.GENERATED, lasts))
-        return pacing.delay(at(195.0), 0.5)
 
-    assert wait(3.0) < wait(300.0) / 1.5
+def test_every_second_of_a_watched_task_counts_once() -> None:
+    """From the first look to the end, not only up to the last poll before it."""
+    pacing = LearnedPacing(5, half_life=1e6)
+    live(pacing, (Phase.GENERATING, 95.0))
+    exposed = pacing.to_dict()["phases"]["generating"]["lasted"]["exposed"]
+    assert sum(exposed) == pytest.approx(95, rel=0.01)
 
 
 def test_a_phase_that_nobody_came_to_before_is_polled_as_any() -> None:
@@ -237,6 +244,14 @@ def test_what_is_left_shrinks_with_age() -> None:
     assert left.low < left.median < left.high
     assert left.median == pytest.approx(200, rel=0.05)
     assert (left.low, left.high) == pytest.approx((165, 245), rel=0.1)
+
+
+def test_what_is_late_has_still_time_left() -> None:
+    """A task older than most others at their end is not told that it should have ended."""
+    left = seasoned(*around(300)).eta(at(380.0))
+    assert left is not None
+    assert left.low > 0
+    assert 5 < left.median < 100
 
 
 def test_what_is_left_sums_up_the_phases_to_come() -> None:
@@ -456,6 +471,7 @@ def changed(**changes: Any) -> dict[str, Any]:
         {**SOUND, "version": "1"},
         {**SOUND, "tasks": -1},
         {**SOUND, "tasks": 1.5},
+        {**SOUND, "tasks": 10**400},
         {**SOUND, "more": 1},
         {**SOUND, "phases": {"dancing": SOUND["phases"]["generating"]}},  # type: ignore[index]
         changed(followed_by={"completed": math.nan}),
@@ -470,7 +486,6 @@ def changed(**changes: Any) -> dict[str, Any]:
         changed(lasted={"ended": {}, "exposed": [10**400]}),
         changed(lasted=None),
     ],
-    ids=repr,
 )
 def test_what_is_no_knowledge_is_refused(data: Any) -> None:
     """Another version, odd types and impossible numbers are a ValueError that says what it was."""
@@ -540,6 +555,7 @@ def test_whatever_is_restored_it_works_or_is_refused(data: Any, phase: Phase, ag
         ({"mean_lag": 0.1}, "mean_lag is 0.5 to 60 s, .* not 0.1; change these, or it"),
         ({"mean_lag": 100}, "mean_lag is 0.5 to 60 s, .* not 100; change these, or it"),
         ({"min_interval": -1}, "min_interval is a finite number of seconds above 0, not -1"),
+        ({"min_interval": 1e-9}, "min_interval is a finite number of at least 0.001, not 1e-09"),
         ({"max_interval": math.inf}, "max_interval is a finite number of seconds above 0, not inf"),
         (
             {"min_interval": 20, "max_interval": 10},

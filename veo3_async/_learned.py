@@ -35,6 +35,7 @@ _NEWS_OF_END: Final = 16
 # halve what is left of it.
 _TASKS_TO_TRUST: Final = 3
 
+_SHORTEST: Final = 0.001  # seconds: no poll takes less
 _LONGEST: Final = 1e9  # seconds, 31 years: still told apart to a microsecond
 
 
@@ -70,7 +71,7 @@ class LearnedPacing:
         is finished to the poll that sees it, on average; between half of ``min_interval`` and
         half of ``max_interval``. None: as little as ``polls_per_task`` allows.
     :param min_interval: Seconds (``float`` or ``timedelta``) between two polls of one id, at
-        least.
+        least; not below a millisecond.
     :param max_interval: Seconds between two polls of one id, at most; also where nothing ever
         happened so far.
     :param jitter: Share of a wait, 0 to 1, by which it may be shorter or longer, so that ids
@@ -264,7 +265,8 @@ def _knobs(
     min_interval: float | datetime.timedelta,
     max_interval: float | datetime.timedelta,
 ) -> Knobs:
-    low, high = seconds("min_interval", min_interval), seconds("max_interval", max_interval)
+    low = _at_least("min_interval", seconds("min_interval", min_interval), _SHORTEST)
+    high = seconds("max_interval", max_interval)
     if high < low:
         message = f"max_interval ({high:g} s) is below min_interval ({low:g} s)"
         raise ValueError(message)
@@ -299,7 +301,7 @@ def _knowledge(data: object) -> _Knowledge:
         fault = str(error)
     else:
         weights = [w for known in knowledge.phases.values() for w in known.followed_by.values()]
-        if knowledge.tasks >= 0 and all(LEAST <= weight <= MOST for weight in weights):
+        if 0 <= knowledge.tasks <= MOST and all(LEAST <= weight <= MOST for weight in weights):
             return knowledge
         fault = "a count is below 0 or not finite"
     message = f"not what LearnedPacing.to_dict() returns, or of another version: {fault}"

@@ -17,15 +17,16 @@ from veo3_async._hazard import DOCUMENTED_SECONDS, Integral
 from veo3_async._models import Phase
 from veo3_async._pacing import Eta
 
-__all__ = ["LOOKS", "Knobs", "Odds", "Plan"]
+__all__ = ["LOOKS", "MIDWAY", "Knobs", "Odds", "Plan"]
 
 LOOKS: Final = 1.5
 """Polls of a task of one phase beside the integral of their rate: the first look, and the half
 interval by which the last poll comes after the end."""
 
-# What it is worth to see a change at once: 1 if it ends the task, this if it does not. The
-# video is what people wait for; a fifth still halves the lag of the other changes.
-_MIDWAY: Final = 0.2
+MIDWAY: Final = 0.2
+"""What it is worth to see a change at once that does not end the task, where one that does is
+worth 1. The video is what people wait for; a fifth still nearly halves the other lags."""
+
 _BRIEF: Final = 10.0  # seconds, a usual interval: a phase that is over sooner goes unseen
 
 _ORDER: Final = tuple(Phase)  # of a life
@@ -250,7 +251,7 @@ def _worth(odds: Mapping[Phase, Odds], unseen: Mapping[Phase, float]) -> dict[Ph
         worth = {
             phase: _last(odds, phase)
             + sum(
-                share * (_MIDWAY + (1 - _MIDWAY) * unseen[successor] * worth[successor])
+                share * (MIDWAY + (1 - MIDWAY) * unseen[successor] * worth[successor])
                 for successor, share in odds[phase].items()
                 if successor in odds
             )
