@@ -294,7 +294,7 @@ async def test_what_was_learned_of_the_pace_outlives_the_process(
     second = make_client(journal=tmp_path / "veo3.db", pacing=wise)
     await second.pending()
     assert wise.tasks == 1
-    assert second.stats().expected_lag == pytest.approx(knew)
+    assert second.stats().expected_lag == pytest.approx(knew, rel=0.01)  # rounded when kept
 
 
 async def test_knowledge_that_makes_no_sense_costs_no_task(
