@@ -215,7 +215,9 @@ async def test_an_id_is_text(veo: Veo3Client) -> None:
         await veo.fetch(["veo3-pro:1"])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("fault", [Status(500), HangUp(), Body.html(), Status(503)], ids=repr)
+@pytest.mark.parametrize(
+    "fault", [Status(500), HangUp(), Body.html(), Status(503)], ids=lambda value: repr(value)[:40]
+)
 async def test_fetch_tries_four_times(server: FakeVeo3, veo: Veo3Client, fault: Fault) -> None:
     """Three faults are passed over; the fourth is raised, with the count."""
     request_id = server.add()
@@ -238,7 +240,7 @@ async def test_fetch_tries_four_times(server: FakeVeo3, veo: Veo3Client, fault: 
         (Status(402), QuotaExceeded),
         (Redirect("http://127.0.0.1:9/"), UnexpectedReply),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 async def test_fetch_does_not_repeat_what_is_certain(
     server: FakeVeo3, veo: Veo3Client, fault: Fault, error: type[Veo3Error]

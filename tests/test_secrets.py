@@ -176,7 +176,9 @@ async def test_fault_32_a_life_tells_nothing(
 
 
 @pytest.mark.parametrize("how", ["cancel", "timeout", "wait_for", "close"])
-@pytest.mark.parametrize("fault", [Silence(), Silence(after_headers=True), Slow(50)], ids=repr)
+@pytest.mark.parametrize(
+    "fault", [Silence(), Silence(after_headers=True), Slow(50)], ids=lambda value: repr(value)[:40]
+)
 async def test_fault_32_a_request_that_is_cut_short_tells_nothing(
     server: FakeVeo3, veo: Veo3Client, how: str, fault: Fault
 ) -> None:

@@ -116,7 +116,7 @@ async def test_it_can_be_used_again_after_its_end(server: FakeVeo3, transport: T
         (Body.huge(), Kind.UNEXPECTED),
         (Body.gzip_bomb(), Kind.UNEXPECTED),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 async def test_a_trouble_is_a_problem_of_its_kind(
     server: FakeVeo3, transport: Transport, fault: Fault, kind: Kind

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
-import os
 import selectors
 import time
 from collections.abc import Callable, Iterator
@@ -84,11 +83,10 @@ class _JumpingSelector(selectors.DefaultSelector):
             return self._wait_for_others()
         # What was sent may still be on its way through the kernel. A jump that comes too early
         # makes the other side look slow, so before a long one it gets a moment of real time.
-        os.sched_yield()
-        ready = super().select(_SETTLE if timeout > _LONG else 0)
-        if not ready:
-            self._loop.jump(timeout)
-        return ready
+        if timeout > _LONG and (ready := super().select(_SETTLE)):
+            return ready
+        self._loop.jump(timeout)
+        return []
 
     def _wait_for_others(self) -> list[tuple[selectors.SelectorKey, int]]:
         ready = super().select(_PATIENCE)
