@@ -13,7 +13,7 @@ from veo3_async._faults import NO_FAULTS, Streak, Verdict, after_fault, backoff
 from veo3_async._wire import Kind
 
 START: Final = 1000.0
-EVERYBODYS: Final = {Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE}
+EVERYBODYS: Final = {Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION}
 PASSING: Final = {
     Kind.CONNECT,
     Kind.DNS,

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async import _errors, _records
-from veo3_async._errors import Veo3Error
+from veo3_async._errors import TaskFailed, Veo3Error
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -38,7 +38,7 @@ TASKS = st.builds(
 )
 ERRORS = st.builds(
     lambda name, message, **evidence: getattr(_errors, name)(message, **evidence),
-    st.sampled_from([name for name in _errors.__all__ if name != "StillPending"]),
+    st.sampled_from(_errors.__all__),
     TEXTS,
     request_id=st.just("veo3-pro:1"),
     http_status=st.none() | st.integers(100, 599),
@@ -56,7 +56,7 @@ ENDS = st.builds(
     observed_at=MOMENTS.map(lambda at: round(at, 3)),
     final=st.just(value=True),
     error=st.none() | ERRORS,
-)
+).filter(_records.is_end)
 
 
 @contextlib.contextmanager
@@ -86,6 +86,38 @@ def test_an_end_is_restored(end: Transition) -> None:
     if end.error is not None and final.error is not None:
         assert vars(final.error) == vars(end.error) | {"task": end.task}
         assert vars(copy.copy(final.error)) == vars(final.error)
+
+
+SERVICE_SAID = [
+    ("TaskFailed", None, True),
+    ("CompletedWithoutVideo", None, True),
+    ("TaskNotFound", -10010, True),
+    ("InvalidRequest", -10011, True),
+    ("TaskNotFound", None, False),  # a 404 of whatever sits between
+    ("InvalidRequest", None, False),
+    *((name, None, False) for name in ("StillPending", "UnexpectedReply", "JournalError")),
+    *((name, -10004, False) for name in ("ServiceUnavailable", "QuotaExceeded", "ClientClosed")),
+]
+
+
+@pytest.mark.parametrize(("name", "err_code", "is_end"), SERVICE_SAID)
+def test_fault_37_only_the_services_word_ends_what_was_paid_for(
+    name: str, err_code: int | None, is_end: bool
+) -> None:
+    """A portal, a proxy, a full disk or a timeout ends a watch, and the task stays owed."""
+    change = Transition(
+        request_id="veo3-pro:1",
+        phase=Phase.LOST,
+        previous=None,
+        status="",
+        task=VideoTask(),
+        observed_at=0.0,
+        final=True,
+        error=getattr(_errors, name)("so it was", err_code=err_code),
+    )
+
+    assert _records.is_end(change) is is_end
+    assert (stored(_records.RECORD, _records.record(change)).final is not None) is is_end
 
 
 @given(st.text(), st.none() | st.text(), MOMENTS)
@@ -138,7 +170,7 @@ def test_a_row_that_makes_no_sense_is_a_value_error(column: str, value: Any) -> 
         task=VideoTask(),
         observed_at=0.0,
         final=True,
-        error=Veo3Error("gave up"),
+        error=TaskFailed("gave up"),
     )
     with database() as connection:
         connection.execute(_records.RECORD, _records.record(end))

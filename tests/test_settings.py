@@ -19,8 +19,8 @@ from veo3_async._errors import AuthenticationError
 from veo3_async._settings import (
     DEFAULT_BASE_URL,
     ApiKey,
+    check_proxy,
     find_base_url,
-    is_loopback,
     positive,
 )
 
@@ -238,25 +238,20 @@ def test_any_base_url_gives_a_usable_one_or_a_value_error(url: Any) -> None:
 # --- hosts and numbers ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("proxy", [None, "http://proxy.example:3128", "https://u:p@10.0.0.1"])
+def test_a_proxy_is_a_url_with_a_host(proxy: str | None) -> None:
+    """What can be a proxy is taken as it came."""
+    assert check_proxy(proxy) == proxy
+
+
 @pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("localhost", True),
-        ("127.0.0.1", True),
-        ("127.8.9.10", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("10.0.0.1", False),
-        ("127.0.0.1.example.com", False),
-        ("localhost.example.com", False),
-        ("2130706433", False),
-        ("", False),
-        (None, False),
-    ],
+    "proxy", ["nonsense", "", "socks5://u:secret@h:1", "http://", "http://h:0", 5]
 )
-def test_loopback_by_its_spelling(host: str | None, loopback: bool) -> None:
-    """Only names and addresses that are this machine whatever a resolver says."""
-    assert is_loopback(host) is loopback
+def test_what_cannot_be_a_proxy_is_refused_without_repeating_it(proxy: Any) -> None:
+    """A typo is told when the client is made, and its password is not."""
+    with pytest.raises(ValueError, match="URL of an HTTP proxy") as caught:
+        check_proxy(proxy)
+    assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("value", [1, 0.001, 1e300, 5e-324])

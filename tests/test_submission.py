@@ -88,6 +88,7 @@ def test_request_is_spelled_as_the_wire_page_says(
         ({"model": "../secrets"}, "not a model name"),
         ({"model": "veo3-pro-frames"}, "pass image="),
         ({"extra": {"text_prompt": "twice"}}, "extra repeats text_prompt"),
+        ({"extra": [1]}, "extra is a mapping"),
         ({"extra": {"x": object()}}, "cannot be sent as JSON"),
     ],
 )
@@ -112,12 +113,21 @@ def test_what_cannot_be_sent_is_refused_with_what_to_do(
         {"data": {"id": ID, "status": "pending"}},
         {"task_id": None, "data": {"id": ID}},
         {"task_id": "", "request_id": ID},
+        {"task_id": int(1e15), "expected": "1000000000000000"},
     ],
 )
 def test_id_is_found_in_every_envelope_that_was_seen(envelope: dict[str, Any]) -> None:
     """Whatever deployment answers, the id comes out."""
     reply = Reply(200, {}, json.dumps(envelope).encode())
-    assert submitted_id(reply, wall_now=0.0) == ID
+    assert submitted_id(reply, wall_now=0.0) == envelope.get("expected", ID)
+
+
+def test_refusal_that_names_an_id_is_a_refusal() -> None:
+    """An error beside an id means that nothing was accepted under it."""
+    body = {"id": "x", "error": {"err_code": -10004, "message": "Insufficient balance"}}
+    outcome = submitted_id(Reply(200, {}, json.dumps(body).encode()), wall_now=0.0)
+    assert isinstance(outcome, Problem)
+    assert outcome.kind is Kind.QUOTA
 
 
 @given(status=st.integers(200, 599), body=st.binary())
@@ -145,6 +155,8 @@ NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
         (Kind.INVALID, 400, REFUSED, InvalidRequest),
         (Kind.TIMEOUT, None, UNCERTAIN, SubmitUncertain),
         (Kind.RESET, None, UNCERTAIN, SubmitUncertain),
+        (Kind.SERVER, 503, UNCERTAIN, SubmitUncertain),
+        (Kind.NOT_FOUND, 404, REFUSED, InvalidRequest),
         (Kind.SERVER, 500, UNCERTAIN, SubmitUncertain),
         (Kind.SERVER, 502, UNCERTAIN, SubmitUncertain),
         (Kind.SERVER, 504, UNCERTAIN, SubmitUncertain),

@@ -21,10 +21,22 @@ from veo3_async import (
     QuotaExceeded,
     ServiceUnavailable,
     SubmitUncertain,
+    TaskFailed,
+    UnexpectedReply,
     Veo3Client,
     Watch,
 )
-from veo3_async.testing import Cut, FakeVeo3, Fault, HangUp, Silence, Slow, Status
+from veo3_async.testing import (
+    Cut,
+    FakeVeo3,
+    Fault,
+    HangUp,
+    Life,
+    Redirect,
+    Silence,
+    Slow,
+    Status,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -188,6 +200,44 @@ async def test_end_that_a_consumer_left_with_in_peace_is_not_told_again(
     veo = make_client(journal=tmp_path / "veo3.db")
     await deal_with(veo.watch(await veo.submit("a lamp")), raising=False)
     assert await veo.pending() == []
+
+
+async def test_who_is_content_with_the_plain_video_leaves_the_task_to_the_others(
+    make_client: MakeClient, tmp_path: pathlib.Path
+) -> None:
+    """The journal owes a task as long as one watcher waits for its best video."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    request_id = await veo.submit("a lamp")
+    best = asyncio.create_task(veo.wait(request_id))
+    await veo.wait(request_id, until="video")
+    (owed,) = await veo.pending()
+    assert owed.final is None
+    await best
+    assert await veo.pending() == []
+
+
+async def test_failure_that_wait_has_raised_is_not_told_again(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """An error that reached the caller is dealt with."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    with pytest.raises(TaskFailed):
+        await veo.wait(server.add(life=Life.failing()))
+    assert await veo.pending() == []
+
+
+@pytest.mark.usefixtures("no_task_left")
+async def test_fault_37_portal_in_between_leaves_the_task_owed(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """What was paid for is pending still after a start behind something that is not the API."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    request_id = await veo.submit("a lamp")
+    server.fault(Redirect("http://portal.example/login"))
+    with pytest.raises(UnexpectedReply):
+        await veo.wait(request_id)
+    assert [owed.request_id for owed in await veo.pending()] == [request_id]
+    await veo.aclose()
 
 
 async def test_fault_33_uncertain_submission_is_listed_in_doubt(

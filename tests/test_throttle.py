@@ -223,7 +223,7 @@ def test_fault_8_a_refused_probe_without_a_hint_pauses_longer_and_longer() -> No
     assert pauses == [0.5, 1, 2, 4, 8, 15, 15]
     throttle.take(now)
     throttle.succeeded(now, now)
-    throttle.pause(now, reason="local", rand=0.0)
+    throttle.pause(now, now, reason="local", rand=0.0)
     assert throttle.take(now) == pytest.approx(0.5)
 
 
@@ -286,7 +286,7 @@ def test_fault_26_a_local_trouble_pauses_everybody(rand: float, pause: float) ->
     """Half a second to a second, with a reason, and a second later all is as before."""
     throttle = Throttle(20, START)
     now = sending(throttle, START, 5)
-    throttle.pause(now, reason="local", rand=rand)
+    throttle.pause(now, now, reason="local", rand=rand)
     assert (round(throttle.take(now), 6), throttle.reason) == (pause, "local")
     now += 1
     assert throttle.take(now) == 0
@@ -647,7 +647,7 @@ class Interleavings(RuleBasedStateMachine):
 
     @rule(rand=RANDS)
     def pause(self, rand: float) -> None:
-        self.throttle.pause(self.now, reason="local", rand=rand)
+        self.throttle.pause(self.now, self.now, reason="local", rand=rand)
         self.silence(0.5)
         self.probe = None
 

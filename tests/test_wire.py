@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from veo3_async._errors import (
     AuthenticationError,
+    ClientClosed,
     InvalidRequest,
     QuotaExceeded,
     ServiceUnavailable,
@@ -429,6 +430,7 @@ ERRORS: Final[dict[Kind, type[Veo3Error]]] = {
     Kind.INVALID: InvalidRequest,
     Kind.AUTHENTICATION: AuthenticationError,
     Kind.QUOTA: QuotaExceeded,
+    Kind.SESSION: ClientClosed,
 }
 
 
@@ -831,10 +833,12 @@ PLAIN = b'{"status": "pending"}' * 50
         (gzip.compress(PLAIN)[:-9], "gzip", None),
         (PLAIN, "gzip", None),
         (PLAIN, "br", None),
+        (zlib.compress(PLAIN)[2:-4], "deflate", PLAIN),
+        (gzip.compress(PLAIN) + gzip.compress(b"!"), "gzip", PLAIN + b"!"),
         (gzip.compress(bytes(MAX_BODY_BYTES)), "gzip", bytes(MAX_BODY_BYTES)),
         (gzip.compress(bytes(MAX_BODY_BYTES + 1)), "gzip", None),
     ],
-    ids=range(10),
+    ids=range(12),
 )
 def test_fault_11_a_compressed_body_is_inflated_up_to_its_limit(
     body: bytes, encoding: str, plain: bytes | None

@@ -26,7 +26,7 @@ from veo3_async._lifecycle import Until
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing import Pacing, seconds
 from veo3_async._poller import Poller
-from veo3_async._settings import ApiKey, count, find_base_url, positive
+from veo3_async._settings import ApiKey, check_proxy, count, find_base_url, positive
 from veo3_async._submission import (
     SubmitVerdict,
     submit_call,
@@ -119,6 +119,7 @@ class Veo3Client:
         finally:
             del api_key  # this frame is in the traceback of what follows
         self._base_url: Final = find_base_url(base_url)
+        proxy = check_proxy(proxy)
         self._model: Final = check_model(model)
         self._pacing: Final[Pacing] = LearnedPacing() if pacing is None else pacing
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
@@ -223,13 +224,13 @@ class Veo3Client:
         :raises Veo3Error: Whatever else the final transition carries, or ends the stream.
         """
         async with self.watch(request_id, until=until, timeout=timeout) as changes:
-            async for change in changes:
-                if change.error is not None:
-                    raise change.error
-                if change.final:
-                    return change.task
-        message = "the watch was closed before the task had ended"
-        raise ClientClosed(message, request_id=request_id)
+            ends = [change async for change in changes if change.final]
+        if not ends:
+            message = "the watch was closed before the task had ended"
+            raise ClientClosed(message, request_id=request_id)
+        if ends[0].error is not None:
+            raise ends[0].error
+        return ends[0].task
 
     async def fetch(self, request_id: str) -> VideoTask:
         """Return the state of a task as it is now: one GET, repeated up to 3 times on faults.
@@ -370,7 +371,11 @@ class Veo3Client:
     async def __aenter__(self) -> Self:
         self._started()
         if self._journal is not None:
-            await self._journal.open()  # trouble shows now
+            try:
+                await self._journal.open()  # trouble shows now
+            except BaseException:
+                await self.aclose()
+                raise
         return self
 
     async def __aexit__(

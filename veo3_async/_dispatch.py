@@ -30,7 +30,7 @@ __all__ = ["Dispatcher"]
 _E = TypeVar("_E", bound=Entry)
 _T = TypeVar("_T")
 
-_UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL})
+_UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL, Kind.SESSION})
 _NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
 
 
@@ -184,7 +184,7 @@ class Dispatcher(Generic[_E]):
             case Problem(kind=kind, retry_after=hint) if kind in _NO_CAPACITY:
                 self.throttle.throttled(taken, now, reason=kind.value, retry_after=hint, rand=rand)
             case Problem(kind=Kind.LOCAL):
-                self.throttle.pause(now, reason=Kind.LOCAL.value, rand=rand)
+                self.throttle.pause(taken, now, reason=Kind.LOCAL.value, rand=rand)
             case Problem(kind=Kind.SERVER) | Problem(http_status=None):
                 self.throttle.failed(taken, now, rand=rand)
             case _:

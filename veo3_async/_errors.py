@@ -92,7 +92,7 @@ class Veo3Error(Exception):
 
     def __str__(self) -> str:
         evidence = [
-            f"{name} {value}"
+            f"{name} {value if str(value).isprintable() else ascii(value)}"
             for name, value in (
                 ("request", self.request_id),
                 ("HTTP", self.http_status),

@@ -29,7 +29,7 @@ class Verdict(enum.Enum):
     """No id can be polled: all watchers are told, and polling stops."""
 
 
-_EVERYBODYS: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE})
+_EVERYBODYS: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION})
 
 # How many in a row of one kind an id is given; what is not named passes for ever.
 _TOLERATED_TIMES: Final = {Kind.INVALID: 0, Kind.REDIRECT: 2, Kind.UNEXPECTED: 19}

@@ -174,7 +174,7 @@ class PollReport(msgspec.Struct, frozen=True, kw_only=True):
     err_code: int | None
     """The gateway's own code, or None."""
     duration: float
-    """Seconds from the first byte sent to the last byte read."""
+    """Seconds that the request took, connecting included."""
     error: Veo3Error | None
     """What was wrong with the reply, or None."""
     next_poll_in: float | None

@@ -1,7 +1,7 @@
 """When to ask again for one id.
 
 A pacing is told how far an id is and answers with seconds. It is asked only after a reply
-that held a state; what comes after a fault is the backoff of ``_lifecycle``.
+that held a state; what comes after a fault is the backoff of ``_faults``.
 """
 
 from __future__ import annotations

@@ -133,8 +133,8 @@ class Poller:
                 self._leave(job, mailbox)
 
     def delivered(self, transition: Transition) -> None:
-        """Note that a final transition was dealt with."""
-        if self._journal is not None:
+        """Note that a final transition was dealt with; the task is owed to who still watches it."""
+        if self._journal is not None and transition.request_id not in self._jobs:
             self._journal.delivered(transition, at=time.time())
 
     def abandon(self, mailbox: Mailbox) -> None:
@@ -217,7 +217,7 @@ class Poller:
                 job = Job(request_id=request_id, watchers=watchers, added=now)
                 self._jobs[request_id] = job
                 self.dispatcher.put(job, now)
-            else:
+            elif mailbox not in job.watchers:
                 job.watchers += watchers
                 job.fingerprint = None  # what is old to the others is new to this one
                 if job.ticket:
@@ -375,7 +375,11 @@ class Poller:
 
         What could not be written and is an end is not told: it will be seen and tried again.
         """
-        if not await self._record([transition for *_, transition in news if transition]):
+        changes = [transition for *_, transition in news if transition is not None]
+        if not all(transition is not None and transition.final for *_, transition in news):
+            # Who is content with the plain video is done, and the task is owed to the others.
+            changes = [msgspec.structs.replace(change, final=False) for change in changes]
+        if not await self._record(changes):
             return False
         for mailbox, state, transition in news:
             if transition is not None:

@@ -19,7 +19,13 @@ from typing import Final, TypeAlias
 import msgspec
 
 from veo3_async import _errors
-from veo3_async._errors import StillPending, Veo3Error
+from veo3_async._errors import (
+    CompletedWithoutVideo,
+    InvalidRequest,
+    TaskFailed,
+    TaskNotFound,
+    Veo3Error,
+)
 from veo3_async._models import Phase, Transition, VideoTask
 
 __all__ = [
@@ -216,8 +222,17 @@ def forget(now: float, keep: float) -> Parameters:
 
 
 def is_end(transition: Transition) -> bool:
-    """Whether a task has ended: a caller's own timeout ends a watch, and not the task."""
-    return transition.final and not isinstance(transition.error, StillPending)
+    """Whether a task has ended by the service's own word.
+
+    What ends a watch only (the caller's timeout, a full disk, a gateway or a portal that is not
+    the API) leaves the task owed: somebody has paid for it.
+    """
+    match transition.error:
+        case None | TaskFailed() | CompletedWithoutVideo():
+            return transition.final
+        case TaskNotFound(err_code=code) | InvalidRequest(err_code=code):
+            return transition.final and code is not None  # the gateway's, not just anybody's 404
+    return False
 
 
 def stamp(at: float) -> str:

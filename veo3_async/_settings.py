@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import urllib.parse
@@ -10,7 +9,7 @@ from typing import Final, NoReturn
 
 from veo3_async._errors import AuthenticationError
 
-__all__ = ["ApiKey", "count", "find_base_url", "is_loopback", "positive"]
+__all__ = ["ApiKey", "check_proxy", "count", "find_base_url", "positive"]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
@@ -91,12 +90,23 @@ def find_base_url(given: str | None) -> str:
     return url.rstrip("/")
 
 
-def is_loopback(host: str | None) -> bool:
-    """Return whether a host name or address is this machine by its spelling."""
+def check_proxy(given: str | None) -> str | None:
+    """Return the URL of a proxy as it came.
+
+    :raises ValueError: It is no http(s) URL with a host. As it may hold a password, the message
+        does not repeat it.
+    """
+    if given is None:
+        return None
     try:
-        return host == "localhost" or ipaddress.ip_address(host or "").is_loopback
-    except ValueError:
-        return False
+        parts = urllib.parse.urlsplit(given)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except (ValueError, TypeError, AttributeError):
+        usable = False
+    if not usable:
+        message = "proxy is the URL of an HTTP proxy, such as 'http://proxy.example:3128'"
+        raise ValueError(message)
+    return given
 
 
 def positive(name: str, value: float) -> float:

@@ -21,6 +21,7 @@ __all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "su
 
 _FRAMES: Final = "-frames"
 _NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
+_NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
 _NOT_TAKEN: Final = frozenset({429, 503})
 _REFUSED: Final = frozenset(
     {
@@ -29,6 +30,7 @@ _REFUSED: Final = frozenset(
         Kind.AUTHENTICATION,
         Kind.QUOTA,
         Kind.CERTIFICATE,
+        Kind.SESSION,
         Kind.REDIRECT,
         Kind.THROTTLED,
         Kind.OVERLOADED,
@@ -66,6 +68,9 @@ def submit_call(
     elif model.endswith(_FRAMES):
         message = f"{model} makes a video from an image: pass image= too"
         raise InvalidRequest(message)
+    if extra is not None and not isinstance(extra, Mapping):
+        message = f"extra is a mapping of field names to values, not {extra!r:.64}"
+        raise InvalidRequest(message)
     if twice := fields.keys() & (extra or {}).keys():
         message = f"extra repeats {', '.join(sorted(twice))}, which have arguments of their own"
         raise InvalidRequest(message)
@@ -98,7 +103,7 @@ def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
         content = msgspec.json.decode(reply.body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         content = None
-    if 200 <= reply.status < 300 and isinstance(content, dict):
+    if 200 <= reply.status < 300 and isinstance(content, dict) and "error" not in content:
         data = content.get("data")
         nested = data if isinstance(data, dict) else {}
         for holder in (content, nested):
@@ -111,6 +116,8 @@ def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
 
 
 def _id(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # it was paid for, however it is spelled
     try:
         return check_request_id(value)
     except (TypeError, InvalidRequest):
@@ -119,8 +126,8 @@ def _id(value: object) -> str | None:
 
 def submit_verdict(problem: Problem) -> SubmitVerdict:
     """Say whether a submission may be sent again."""
-    passing = problem.kind in {Kind.THROTTLED, Kind.OVERLOADED, Kind.SERVER}
-    if problem.kind in _NOT_SENT or (passing and problem.http_status in _NOT_TAKEN):
+    refused = problem.kind in _NO_CAPACITY and problem.http_status in _NOT_TAKEN
+    if problem.kind in _NOT_SENT or refused:
         return SubmitVerdict.NOT_ARRIVED
     return SubmitVerdict.REFUSED if problem.kind in _REFUSED else SubmitVerdict.UNCERTAIN
 
@@ -128,6 +135,14 @@ def submit_verdict(problem: Problem) -> SubmitVerdict:
 def submit_error(problem: Problem, *, attempts: int, elapsed: float) -> Veo3Error:
     """Return the error of a submission that brought no id."""
     error = problem.error(attempts=attempts, elapsed=elapsed)
+    if problem.kind is Kind.NOT_FOUND:
+        error = InvalidRequest(
+            "the service has no such model to submit to; check model= and base_url",
+            http_status=error.http_status,
+            err_code=error.err_code,
+            attempts=attempts,
+            elapsed=elapsed,
+        )
     if submit_verdict(problem) is not SubmitVerdict.UNCERTAIN:
         return error
     return SubmitUncertain(

@@ -27,6 +27,9 @@ _GROWTH_SECONDS: Final = 3.0
 _HOLD: Final = 10.0
 _HOLD_GROWTH: Final = 3.0
 _MAX_HOLD: Final = 300.0
+_ROW_SECONDS: Final = (
+    10.0  # refusals farther apart than this are no limit, but single ids or chance
+)
 
 _PAUSE_JITTER: Final = 0.1
 _FAILED_PROBE_PAUSE: Final = 1.0
@@ -103,7 +106,7 @@ class Ceiling:
     every 3 s, and later and later (at most 5 minutes) while the limit proves steady.
     """
 
-    __slots__ = ("_base", "_hold", "_served", "_step", "_until", "height")
+    __slots__ = ("_base", "_hold", "_last_cut", "_served", "_step", "_until", "height")
 
     def __init__(self) -> None:
         self.height = math.inf
@@ -112,6 +115,7 @@ class Ceiling:
         self._hold = _HOLD
         self._step = _STEP
         self._until = -math.inf
+        self._last_cut = -math.inf
         self._served = 1.0  # share since the last cut, smoothed over about a second
 
     def succeeded(self, now: float, rate: float) -> None:
@@ -133,7 +137,10 @@ class Ceiling:
         served, self._served = self._served, 1.0
         if served < 1 / 2:
             return  # an outage, or a limit that is far exceeded: CUBIC finds the way
-        if now < self._until:  # still on the way down
+        before, self._last_cut = self._last_cut, now
+        if now < self._until:  # still on the way down, if they come one after another
+            if now - before > _ROW_SECONDS:
+                return
             self._step = min(_MAX_STEP, self._step * 2)
         else:
             steady = rate / 2 < self._base < math.inf
@@ -165,6 +172,7 @@ class Throttle:
         "_last_cut",
         "_limited",
         "_limited_seconds",
+        "_pause_began",
         "_paused_until",
         "_probe_due",
         "_probe_taken",
@@ -184,6 +192,7 @@ class Throttle:
         self._reason: str | None = None
         self._last_cut = -math.inf
         self._ceiling: Ceiling = Ceiling()
+        self._pause_began = -math.inf
         self._paused_until = -math.inf
         self._probe_due = False
         self._probe_taken: float | None = None
@@ -283,9 +292,15 @@ class Throttle:
         if self._probe_taken == taken:
             self._probe_taken = None
 
-    def pause(self, now: float, *, reason: str, rand: float) -> None:
-        """Send nothing for about a second, for a trouble on this machine."""
+    def pause(self, taken: float, now: float, *, reason: str, rand: float) -> None:
+        """Send nothing for about a second, for a trouble on this machine.
+
+        What was sent before the last such pause began says nothing new.
+        """
         self._refill(now)
+        if taken < self._pause_began:
+            return
+        self._pause_began = now
         self._limit(reason)
         self._probe_taken = None
         self._pause(now + self._probe_pause(rand))

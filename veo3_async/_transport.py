@@ -8,7 +8,6 @@ counts what the server receives.
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import socket
 import ssl
@@ -31,6 +30,10 @@ _KEEPALIVE_SECONDS: Final = 30.0
 
 _SHORTEST_SECRET: Final = 8
 """A key as short as a word is made up for a test; taking it out would spoil other words."""
+
+_SESSION_CLOSED: Final = Problem(
+    kind=Kind.SESSION, message="the aiohttp session handed in was closed; close the client first"
+)
 
 _EXHAUSTED: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
@@ -98,12 +101,12 @@ class Transport:
         try:
             with self._deadlines.limit() as limited:
                 return await self._exchange(call, limited)
-        except asyncio.CancelledError as cancelled:
-            # Its traceback would show aiohttp's frames, whose locals hold the key.
-            cancelled.__context__ = None
-            raise cancelled.with_traceback(None)  # noqa: B904 - nothing to be a cause
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
             return problem_of(error)
+        except BaseException as ended:  # noqa: BLE001 - cancelled, or Ctrl-C; it goes on
+            # Its traceback would show aiohttp's frames, whose locals hold the key.
+            ended.__context__ = None
+            raise ended.with_traceback(None)  # noqa: B904 - nothing to be a cause
 
     async def aclose(self) -> None:
         """Close own sessions and their connections."""
@@ -114,6 +117,8 @@ class Transport:
                 await session.close()
 
     async def _exchange(self, call: Call, limited: Limited) -> Reply | Problem:
+        if self._borrowed is not None and self._borrowed.closed:
+            return _SESSION_CLOSED
         response = await self._session(fresh=call.method == "POST").request(
             call.method,
             URL(self._base_url + call.target, encoded=True),

@@ -1,6 +1,6 @@
 """Bytes to values and back, without I/O: how a request is spelled and what a reply says.
 
-`poll_call` and `submit_call` build requests; `decode` and `submitted_id` judge replies.
+`poll_path` spells what is asked for; `decode` judges what comes.
 Nothing here raises on what the server sends: a reply is a value, or a `Problem`.
 """
 
@@ -20,6 +20,7 @@ import msgspec
 
 from veo3_async._errors import (
     AuthenticationError,
+    ClientClosed,
     InvalidRequest,
     QuotaExceeded,
     ServiceUnavailable,
@@ -83,6 +84,8 @@ class Kind(enum.StrEnum):
     """401, 403 or -10001, -10002, -10005: the key is refused."""
     QUOTA = "quota"
     """402 or -10004 and the quota codes: somebody must pay."""
+    SESSION = "session"
+    """The session handed in can send nothing any more."""
     CERTIFICATE = "certificate"
     """The server cannot prove that it is the API."""
 
@@ -94,6 +97,7 @@ _ERROR_OF: Final[dict[Kind, type[Veo3Error]]] = {
     Kind.INVALID: InvalidRequest,
     Kind.AUTHENTICATION: AuthenticationError,
     Kind.QUOTA: QuotaExceeded,
+    Kind.SESSION: ClientClosed,
 }  # whatever is not named is a `ServiceUnavailable`
 
 # 302.AI's error table. A code says more than the HTTP status it comes with, so it wins.
@@ -277,14 +281,22 @@ def inflated(body: bytes, encoding: str) -> bytes | None:
         case "" | "identity":
             return body
         case "gzip" | "x-gzip" | "deflate":
-            stream = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32)  # gzip or zlib, by its header
+            wbits = zlib.MAX_WBITS | 32  # gzip or zlib, by its header
         case _:
             return None
-    try:
-        plain = stream.decompress(body, MAX_BODY_BYTES + 1)
-    except zlib.error:
-        return None
-    return plain if stream.eof and len(plain) <= MAX_BODY_BYTES else None
+    if encoding == "deflate" and body and body[0] & 0x0F != zlib.DEFLATED:
+        wbits = -zlib.MAX_WBITS  # without the header that RFC 9110 asks for, as some servers do
+    plain = b""
+    while body and len(plain) <= MAX_BODY_BYTES:  # gzip may come in several members
+        stream = zlib.decompressobj(wbits)
+        try:
+            plain += stream.decompress(body, MAX_BODY_BYTES + 1 - len(plain))
+        except zlib.error:
+            return None
+        if not stream.eof:
+            return None
+        body = stream.unused_data
+    return plain if len(plain) <= MAX_BODY_BYTES else None
 
 
 def decode(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
