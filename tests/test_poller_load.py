@@ -8,7 +8,7 @@ import gc
 import pytest
 from conftest import MakeClient
 
-from veo3_async import FixedPacing, Phase, StillPending
+from veo3_async import FixedPacing, Phase, StillPending, Veo3Client
 from veo3_async.testing import FakeVeo3, Life, Slow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -144,3 +144,24 @@ async def test_nothing_is_kept_of_ids_that_are_done(make_client: MakeClient) -> 
         assert (len(veo._poller._jobs), len(veo._poller._mailboxes)) == (0, 0)
         assert len(veo._poller.dispatcher._agenda) == 0
         await veo.aclose()
+
+
+@pytest.mark.real_time
+def test_polling_goes_on_under_uvloop() -> None:
+    """A moment that has come already has another kind of handle there, without ``when()``."""
+    uvloop = pytest.importorskip("uvloop", reason="uvloop is not installed")
+
+    async def main() -> int:
+        async with (
+            FakeVeo3(speed=1000) as server,
+            Veo3Client(
+                server.api_key,
+                base_url=server.url,
+                pacing=FixedPacing(1e-6),
+                max_polls_per_second=1e9,
+            ) as veo,
+        ):
+            ids = [server.add() for _ in range(50)]
+            return sum([change.phase is Phase.COMPLETED async for change in veo.watch(*ids)])
+
+    assert uvloop.run(main()) == 50

@@ -70,6 +70,7 @@ class Dispatcher(Generic[_E]):
         self._runs = False
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
+        self._wakes_at = math.inf
         self.throttle: Final = Throttle(max_rate, self._loop.time())
         self.in_flight = 0
         """Requests under way."""
@@ -217,9 +218,10 @@ class Dispatcher(Generic[_E]):
         if when == math.inf:
             return
         if self._timer is not None:
-            if self._timer.when() <= when:
+            if self._wakes_at <= when:
                 return  # looking again too early does no harm
             self._timer.cancel()
+        self._wakes_at = when  # uvloop's handle of a moment that has come cannot tell it
         self._timer = self._loop.call_at(when, self._wake)
 
     def _wake(self) -> None:

@@ -1,0 +1,191 @@
+"""One server for all rivals, in a process of its own: as little as speaks HTTP to each of them.
+
+It knows the shapes of 302.AI, fal, Replicate and OpenAI, and the id is whatever stands in the
+URL. All tasks run from the start of the server and end together; ``limit`` requests are served
+in each second, and the others are sent away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import multiprocessing
+import multiprocessing.connection
+import pathlib
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+REPLIES = pathlib.Path(__file__).parents[1] / "tests" / "replies"
+
+
+class Service(msgspec.Struct, frozen=True):
+    """What the server does."""
+
+    latency: float = 0.0
+    """Seconds before an answer."""
+    ends_after: float = 1e9
+    """Seconds after which all tasks are finished."""
+    limit: int | None = None
+    """Requests that are served in a second, or None for all."""
+
+
+class Seen(msgspec.Struct):
+    """What the server saw; times are seconds since it began."""
+
+    requests: int = 0
+    refused: int = 0
+    first_seen: dict[str, float] = {}
+    """When each task was asked for first."""
+
+
+@contextlib.contextmanager
+def serving(service: Service) -> Iterator[str]:
+    """Run a server, and give its URL."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(service, theirs), daemon=True)
+    process.start()
+    theirs.close()  # so that a server that fails to start is noticed
+    try:
+        yield f"http://127.0.0.1:{ours.recv()}"
+    finally:
+        process.kill()
+        process.join()
+
+
+def seen(url: str) -> Seen:
+    """Ask a server what it saw. Blocks for a moment."""
+    with urllib.request.urlopen(f"{url}/seen") as reply:
+        return msgspec.json.decode(reply.read(), type=Seen)
+
+
+def _serve(service: Service, pipe: multiprocessing.connection.Connection) -> None:
+    async def run() -> None:
+        counters = Seen(first_seen={})
+        answers = _Answers(service, counters)
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(lambda: _Connection(answers), "127.0.0.1", backlog=4096)
+        pipe.send(server.sockets[0].getsockname()[1])
+        await server.serve_forever()
+
+    asyncio.run(run())
+
+
+class _Answers:
+    """What is said to whom."""
+
+    def __init__(self, service: Service, counters: Seen) -> None:
+        self.service = service
+        self.counters = counters
+        self.began = time.monotonic()
+        self._second = -1
+        self._served = 0
+        self._bodies = {ended: _bodies(ended=ended) for ended in (False, True)}
+
+    def to(self, target: str) -> bytes:
+        if target == "/seen":
+            return _response(200, msgspec.json.encode(self.counters))
+        now = time.monotonic() - self.began
+        self.counters.requests += 1
+        shape, request_id = _understood(target)
+        self.counters.first_seen.setdefault(request_id, now)
+        if self.service.limit is not None and self._is_too_many(now):
+            self.counters.refused += 1
+            return _response(429, b'{"error":{"message":"slow down"}}', "Retry-After: 1\r\n")
+        body = self._bodies[now >= self.service.ends_after][shape]
+        return _response(200, body.replace(b"THE-ID", request_id.encode()))
+
+    def _is_too_many(self, now: float) -> bool:
+        if int(now) != self._second:
+            self._second, self._served = int(now), 0
+        self._served += 1
+        return self._served > (self.service.limit or 0)
+
+
+def _understood(target: str) -> tuple[str, str]:
+    """Return whose protocol a request is of, and the id in it."""
+    path, _, query = target.partition("?")
+    if query.startswith("request_id="):
+        return "302", urllib.parse.unquote(query.removeprefix("request_id="))
+    parts = path.split("/")
+    match parts[1:]:
+        case ["fal", request_id, "status"]:
+            return "fal", request_id
+        case ["fal", request_id]:
+            return "fal result", request_id
+        case ["v1", "predictions", request_id]:
+            return "replicate", request_id
+    return "openai", parts[-1]
+
+
+def _bodies(*, ended: bool) -> dict[str, bytes]:
+    sample = "completed" if ended else "video_generating"
+    ours = json.loads((REPLIES / f"{sample}.json").read_text())
+    shapes: dict[str, Any] = {
+        "302": ours | {"id": "THE-ID"},
+        "fal": {"status": "COMPLETED" if ended else "IN_PROGRESS", "logs": None, "metrics": {}},
+        "fal result": {"video": {"url": "https://example.com/video.mp4"}},
+        "replicate": {
+            "id": "THE-ID",
+            "model": "google/veo-3",
+            "version": "1",
+            "status": "succeeded" if ended else "processing",
+            "input": {"prompt": "a lighthouse in a storm"},
+            "output": "https://example.com/video.mp4" if ended else None,
+            "logs": "",
+            "error": None,
+            "metrics": {},
+            "created_at": "2026-01-01T00:00:00Z",
+            "started_at": "2026-01-01T00:00:00Z",
+            "completed_at": None,
+            "urls": {},
+        },
+        "openai": {
+            "id": "THE-ID",
+            "object": "video",
+            "model": "sora-2",
+            "status": "completed" if ended else "in_progress",
+            "progress": 100 if ended else 40,
+            "created_at": 1_790_000_000,
+            "seconds": "8",
+            "size": "1280x720",
+        },
+    }
+    return {shape: json.dumps(content, indent=2).encode() for shape, content in shapes.items()}
+
+
+def _response(status: int, body: bytes, headers: str = "") -> bytes:
+    head = (
+        f"HTTP/1.1 {status} {'OK' if status == 200 else 'Too Many Requests'}\r\n"
+        "Server: loopback\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
+        f"Content-Type: application/json; charset=utf-8\r\n{headers}"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+class _Connection(asyncio.Protocol):
+    def __init__(self, answers: _Answers) -> None:
+        self._answers = answers
+        self._unread = b""
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        *requests, self._unread = (self._unread + data).split(b"\r\n\r\n")
+        for request in requests:
+            target = request.split(b" ", 2)[1].decode()
+            answer = self._answers.to(target)
+            if latency := self._answers.service.latency:
+                asyncio.get_running_loop().call_later(latency, self._transport.write, answer)
+            else:
+                self._transport.write(answer)

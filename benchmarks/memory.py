@@ -1,0 +1,363 @@
+"""What an id costs in memory, and what many of them cost in time."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import gc
+import multiprocessing
+import pathlib
+import resource
+import statistics
+import sys
+import time
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, TypeVar
+
+import msgspec
+
+from veo3_async import FixedPacing, Progress, Veo3Client
+from veo3_async._poller import Poller
+from veo3_async._settings import ApiKey
+from veo3_async._transport import Transport
+from veo3_async._watch import Mailbox, Watch
+from veo3_async._wire import Call, Problem, Reply
+
+from ._loopback import REPLIES, Service, serving
+from ._report import COLOURS, Table, picture, publish
+from ._rivals import KEY, request_ids
+
+COUNTS = (1_000, 10_000, 100_000, 1_000_000)
+ROUNDS_SEEN = 2  # polls of each id before its memory is measured: all is there by then
+COSTED_POLLS = 8_000
+ROUNDS = 5
+MANY = 100_000
+ADDED = 10_000
+
+SAID = (
+    "*bytes per id*: growth of the process's resident memory, the id's own string not counted, "
+    "after every id was polled twice, with a reply of its own (state, schedule, mailbox, all of "
+    "it); replies come from the process itself. *task per id* is a task for each id that polls "
+    "and sleeps, and remembers only the last status. *µs for one poll* goes through real sockets "
+    "to another process, 8 in flight; the ratio is to the smallest number of ids in the same "
+    "round. *loop blocked* is the longest delay of a 10 ms ticker in the same loop, less the "
+    "longest while nothing happened."
+)
+
+_T = TypeVar("_T")
+
+
+def resident() -> int:
+    """Return the bytes of memory that this process has now."""
+    statm = pathlib.Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # its peak, in the system's unit
+
+
+def _process() -> concurrent.futures.ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return concurrent.futures.ProcessPoolExecutor(1, mp_context=context)
+
+
+def in_a_process(work: Callable[..., _T], *args: object) -> _T:
+    """Run a function in a fresh interpreter."""
+    with _process() as pool:
+        return pool.submit(work, *args).result()
+
+
+class Patience:
+    """A pacing that asks again in so many seconds, as long as it is told so."""
+
+    def __init__(self, interval: float) -> None:
+        self.interval = interval
+
+    def delay(self, progress: Progress, rand: float) -> float:  # noqa: ARG002 - as it is told
+        return self.interval
+
+    def phase_ended(self, last: Progress, lasted: float, successor: object) -> None:
+        pass
+
+    def eta(self, progress: Progress) -> None:
+        pass
+
+
+class Inside:
+    """A transport that answers at once, to each id with a time of its own."""
+
+    def __init__(self) -> None:
+        sample = (REPLIES / "video_generating.json").read_bytes()
+        stamp = str(msgspec.json.decode(sample)["status_update_time"]).encode()
+        self._parts = sample.split(stamp)
+        self.other: Any = None
+        """Where calls go to instead, once it is set."""
+        self.answered = 0
+
+    async def send(self, call: Call) -> Reply | Problem:
+        self.answered += 1
+        if self.other is not None:
+            answer: Reply | Problem = await self.other.send(call)
+            return answer
+        await asyncio.sleep(0)
+        stamp = str(1_790_000_000_000 + zlib.crc32(call.target.encode())).encode()
+        return Reply(200, {}, stamp.join(self._parts))
+
+
+@contextlib.asynccontextmanager
+async def watching(
+    ids: list[str], transport: Inside, pacing: Patience
+) -> AsyncIterator[tuple[Poller, Watch]]:
+    """Poll these ids with everything but the client's face and its sockets."""
+    poller = Poller(
+        transport,  # type: ignore[arg-type]  # it sends
+        pacing,
+        model="veo3-pro",
+        max_rate=1e9,
+        max_in_flight=8,
+        on_poll=None,
+        journal=None,
+        keep_knowledge=None,
+    )
+    mailbox = Mailbox("best", keep_open=True)
+    poller.register(mailbox, None)
+    poller.subscribe(mailbox, ids)
+    watch = Watch(mailbox, poller, owner=None)
+    runner = asyncio.create_task(poller.run())
+    consumer = asyncio.create_task(_consume(watch))
+    try:
+        yield poller, watch
+    finally:
+        for task in (runner, consumer):
+            task.cancel()
+        await asyncio.gather(runner, consumer, return_exceptions=True)
+
+
+async def _consume(watch: Watch) -> None:
+    async for _ in watch:
+        pass
+
+
+async def _answered(transport: Inside, times: int) -> None:
+    while transport.answered < times:
+        await asyncio.sleep(0.02)
+
+
+def bytes_of_ours(count: int) -> float:
+    async def run() -> float:
+        async with watching(request_ids(500), warm := Inside(), Patience(0.001)):
+            await _answered(warm, 1000)
+        ids, transport, pacing = request_ids(count), Inside(), Patience(0.001)
+        gc.collect()
+        before = resident()
+        async with watching(ids, transport, pacing):
+            await _answered(transport, ROUNDS_SEEN * count)
+            pacing.interval = 1e6
+            gc.collect()
+            return (resident() - before) / count
+
+    return asyncio.run(run())
+
+
+def bytes_of_tasks(count: int) -> float:
+    """Return what the tasks of a bot cost that starts one for each id."""
+
+    async def follow(request_id: str, transport: Inside) -> None:
+        while True:
+            reply = await transport.send(Call("GET", request_id))
+            assert isinstance(reply, Reply)
+            status = msgspec.json.decode(reply.body)["status"]
+            if status == "completed":
+                return
+            await asyncio.sleep(1e6)
+
+    async def run() -> float:
+        ids, transport = request_ids(count), Inside()
+        gc.collect()
+        before = resident()
+        tasks = [asyncio.create_task(follow(request_id, transport)) for request_id in ids]
+        await _answered(transport, count)
+        await asyncio.sleep(0)
+        gc.collect()
+        grown = (resident() - before) / count
+        for task in tasks:
+            task.cancel()
+        return grown
+
+    return asyncio.run(run())
+
+
+class Bench:
+    """Many ids in a process of their own, which stands still between two measurements."""
+
+    def __init__(self, url: str, count: int) -> None:
+        self._runner = asyncio.Runner()
+        self._inside = Inside()
+        self._runner.run(self._prepare(url, count))
+
+    async def _prepare(self, url: str, count: int) -> None:
+        self._scene = watching(request_ids(count), self._inside, Patience(0.001))
+        await self._scene.__aenter__()
+        await _answered(self._inside, count)
+        self._inside.other = Transport(
+            ApiKey(KEY), url, session=None, max_connections=8, request_timeout=30, proxy=None
+        )
+
+    def cost(self, polls: int) -> float:
+        """Return microseconds of CPU for a poll through sockets."""
+        return self._runner.run(self._cost(polls))
+
+    async def _cost(self, polls: int) -> float:
+        await _answered(self._inside, self._inside.answered + polls // 4)
+        began, first = time.process_time(), self._inside.answered
+        await _answered(self._inside, first + polls)
+        return (time.process_time() - began) / (self._inside.answered - first) * 1e6
+
+
+_bench: Bench
+
+
+def set_up(url: str, count: int) -> None:
+    global _bench  # noqa: PLW0603 - it stays in its process from one call to the next
+    _bench = Bench(url, count)
+
+
+def one_cost(polls: int) -> float:
+    return _bench.cost(polls)
+
+
+def costs(url: str, counts: Sequence[int], polls: int, rounds: int) -> dict[int, list[float]]:
+    """Let processes with so many ids take turns, and return what a poll cost in each round."""
+    with contextlib.ExitStack() as stack:
+        pools = {count: stack.enter_context(_process()) for count in counts}
+        for count, pool in pools.items():
+            pool.submit(set_up, url, count).result()
+        found: dict[int, list[float]] = {count: [] for count in counts}
+        for _ in range(rounds):
+            for count, pool in pools.items():
+                found[count].append(pool.submit(one_cost, polls).result())
+        return found
+
+
+class Ticker:
+    """Measures by how much a loop is late: the longest delay of a 10 ms tick."""
+
+    def __init__(self) -> None:
+        self.latest = 0.0
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + 0.01
+            await asyncio.sleep(0.01)
+            self.latest = max(self.latest, loop.time() - due)
+
+
+def blocked(url: str, added: int, many: int) -> dict[str, float]:
+    """Return seconds: how long ``added`` ids block the loop, and ending ``many`` takes."""
+
+    async def run() -> dict[str, float]:
+        found = {}
+        ticker = Ticker()
+        ticking = asyncio.create_task(ticker.run())
+        async with Veo3Client(KEY, base_url=url, pacing=FixedPacing(5)) as veo:
+            await asyncio.sleep(1)
+            idle, ticker.latest = ticker.latest, 0.0
+            watch = veo.watch(*request_ids(added))
+            await asyncio.sleep(1)
+            found["blocked, idle"] = idle
+            found["blocked, adding"] = ticker.latest
+            await watch.aclose()
+            ids = request_ids(many)
+            for end in ("discard", "close", "cancel"):
+                watch = veo.watch(*ids, keep_open=True)
+                while veo.stats().watched < many:
+                    await asyncio.sleep(0.01)
+                found[end] = await _ended(watch, ids, end)
+                await watch.aclose()
+        ticking.cancel()
+        return found
+
+    return asyncio.run(run())
+
+
+async def _ended(watch: Watch, ids: Sequence[str], end: str) -> float:
+    async def consume() -> None:
+        async with watch:
+            await _consume(watch)
+
+    consumer = asyncio.create_task(consume())
+    await asyncio.sleep(0.05)
+    began = time.perf_counter()
+    match end:
+        case "discard":
+            watch.discard(*ids)
+        case "close":
+            await watch.aclose()
+        case "cancel":
+            consumer.cancel()
+            await asyncio.gather(consumer, return_exceptions=True)
+    took = time.perf_counter() - began
+    consumer.cancel()
+    return took
+
+
+def _memory_table(counts: Sequence[int]) -> tuple[Table, dict[str, list[float]]]:
+    table = Table("Bytes per watched id", ["ids", "veo3_async", "task per id", "ratio"])
+    found: dict[str, list[float]] = {"veo3_async": [], "task per id": []}
+    for count in counts:
+        sys.stderr.write(f"memory of {count:,} ids …\n")
+        mine = in_a_process(bytes_of_ours, count)
+        theirs = in_a_process(bytes_of_tasks, count)
+        found["veo3_async"].append(mine)
+        found["task per id"].append(theirs)
+        table.add(f"{count:,}", mine, theirs, f"{mine / theirs:.2f}")
+    return table, found
+
+
+def _cost_table(counts: Sequence[int], polls: int, rounds: int) -> Table:
+    table = Table("One poll, by how many ids are watched", ["ids", "µs of CPU", "ratio"])
+    with serving(Service()) as url:
+        sys.stderr.write("what a poll costs …\n")
+        found = costs(url, counts, polls, rounds)
+    for count, samples in found.items():
+        ratios = [a / b for a, b in zip(samples, found[counts[0]], strict=True)]
+        table.add(f"{count:,}", statistics.median(samples), f"{statistics.median(ratios):.2f}")
+    return table
+
+
+def _blocked_table(added: int, many: int) -> Table:
+    with serving(Service()) as url:
+        runs = [in_a_process(blocked, url, added, many) for _ in range(3)]
+    median = {name: statistics.median(run[name] for run in runs) for name in runs[0]}
+    extra = median["blocked, adding"] - median["blocked, idle"]
+    table = Table("Crowds", ["", "milliseconds"])
+    table.add("longest delay of a 10 ms ticker, nothing happens", 1e3 * median["blocked, idle"])
+    table.add(f"the same while {added:,} ids are added", 1e3 * median["blocked, adding"])
+    table.add("difference", 1e3 * extra)
+    for end in ("discard", "close", "cancel"):
+        table.add(f"{end} {many:,} ids", 1e3 * median[end])
+    return table
+
+
+def main(results: pathlib.Path, *, quick: bool = False) -> None:
+    counts = (200, 1000) if quick else COUNTS
+    memory, found = _memory_table(counts)
+    polls, rounds = (50, 1) if quick else (COSTED_POLLS, ROUNDS)
+    cost = _cost_table((counts[0], counts[-1]), polls, rounds)
+    crowds = _blocked_table(*(100, 500) if quick else (ADDED, MANY))
+    publish(results, "memory", SAID, memory, cost, crowds)
+    with picture(results, "memory") as axes:
+        if axes is not None:
+            _draw(axes, counts, found)
+
+
+def _draw(axes: Any, counts: Sequence[int], found: dict[str, list[float]]) -> None:
+    for (name, values), colour in zip(found.items(), COLOURS, strict=False):
+        axes.plot(counts, values, marker="o", color=colour, label=name)
+    axes.set_xscale("log")
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("watched ids")
+    axes.set_ylabel("bytes for each")
+    axes.legend(frameon=False)
