@@ -161,6 +161,9 @@ def test_polling_goes_on_under_uvloop() -> None:
                 max_polls_per_second=1e9,
             ) as veo,
         ):
+            now = asyncio.get_running_loop().time()
+            for when in (now - 1, now + 1):
+                veo._started().dispatcher._wake_at(when)
             ids = [server.add() for _ in range(50)]
             return sum([change.phase is Phase.COMPLETED async for change in veo.watch(*ids)])
 
