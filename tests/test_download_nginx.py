@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Iterator
 import msgspec
 import pytest
 
-from veo3_async import DownloadError
+from veo3_async import DownloadError, Phase, Veo3Client
 from veo3_async._download import Downloader
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
@@ -42,12 +42,18 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
+    limit_req_zone $http_authorization zone=key:1m rate=20r/s;
     types {{ video/mp4 mp4; text/html html; }}
     server {{
         listen 127.0.0.1:{port};
         root {folder}/files;
         location /slow/ {{ alias {folder}/files/; limit_rate_after 1m; limit_rate 100k; }}
         location /plain/ {{ alias {folder}/files/; etag off; max_ranges 0; }}
+        location /302/submit/veo3-pro {{
+            limit_req zone=key burst=2 nodelay;
+            limit_req_status 429;
+            alias {folder}/files/task.json;
+        }}
         location /moved/ {{ return 302 /film.mp4; }}
     }}
 }}
@@ -222,3 +228,21 @@ async def test_missing_film(nginx: Nginx, downloader: Downloader, tmp_path: path
     with pytest.raises(DownloadError, match="expired") as caught:
         await downloader.download(nginx.url(), tmp_path / "film.mp4")
     assert 404 == caught.value.http_status
+
+
+async def test_fault_9_a_real_limit_of_requests_loses_no_task(running: Nginx) -> None:
+    """Behind ``limit_req`` of 20 a second every id gets its video, whatever 429s it met."""
+    done = pathlib.Path(__file__).with_name("replies") / "completed.json"
+    shutil.copy(done, running.folder / "files" / "task.json")
+    ids = [f"veo3-pro:{number}" for number in range(60)]
+    async with Veo3Client(
+        "a-key-of-its-own", base_url=f"http://127.0.0.1:{running.port}", max_polls_per_second=100
+    ) as veo:
+        ends = {c.request_id: c.phase async for c in veo.watch(*ids) if c.final}
+        stats = veo.stats()
+    assert ends == dict.fromkeys(ids, Phase.COMPLETED)
+    refused = 0
+    while refused < stats.failures["throttled"]:  # a line is written after its reply
+        refused = sum(line.startswith("429 /302/") for line in running.log(stats.polls))
+        await asyncio.sleep(0.01)
+    assert 0 < refused == stats.failures["throttled"]
