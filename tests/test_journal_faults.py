@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from veo3_async import _ledger, _records
-from veo3_async._errors import JournalError, UnexpectedReply
+from veo3_async._errors import InvalidRequest, JournalError
 from veo3_async._journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
@@ -439,12 +439,12 @@ async def test_fault_38_each_waiter_gets_an_error_of_its_own(path: Path) -> None
 @pytest.mark.anyio
 async def test_fault_32_what_a_stranger_sent_is_not_kept(path: Path) -> None:
     """The body of a reply that made no sense, which may echo a key, stays out of the file."""
-    error = UnexpectedReply("no API", body="<html>Bearer sk-secret</html>")
+    error = InvalidRequest("refused", err_code=-10011, body="<html>Bearer sk-secret</html>")
     journal = Journal(path)
     await journal.record(msgspec.structs.replace(an_end("veo3-pro:1"), error=error))
     [task] = await journal.pending()
     await journal.aclose()
 
     assert task.final is not None
-    assert isinstance(task.final.error, UnexpectedReply)
+    assert isinstance(task.final.error, InvalidRequest)
     assert b"sk-secret" not in b"".join(contents(path.parent).values())
