@@ -30,6 +30,7 @@ from veo3_async.cluster._record import Record, decode
 from veo3_async.testing import FakeVeo3, Life
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.real_time,
     pytest.mark.timeout(90),
