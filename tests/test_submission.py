@@ -178,3 +178,11 @@ def test_every_kind_of_problem_has_a_verdict() -> None:
     """No kind is left to chance: what is not known to be refused is uncertain."""
     for kind in Kind:
         assert submit_verdict(Problem(kind=kind, message="")) in SubmitVerdict
+
+
+def test_reply_without_an_id_is_unexpected() -> None:
+    """A success that names no task may have made one: nobody can tell."""
+    reply = Reply(200, {}, b'{"data": {"status": "pending"}, "code": 0}')
+    outcome = submitted_id(reply, wall_now=0.0)
+    assert isinstance(outcome, Problem)
+    assert submit_verdict(outcome) is UNCERTAIN

@@ -669,3 +669,13 @@ class Interleavings(RuleBasedStateMachine):
 
 Interleavings.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestInterleavings = Interleavings.TestCase
+
+
+def test_fault_26_one_shortage_is_one_pause() -> None:
+    """Thirty requests that fail for want of descriptors at once pause for a second, not for 30."""
+    throttle = Throttle(1000.0, START)
+    taken = [START + number / 1000 for number in range(30)]
+    assert [throttle.take(moment) for moment in taken] == [0.0] * 30
+    for moment in taken:
+        throttle.pause(moment, START + 1, reason="local", rand=0.5)
+    assert 0 < throttle.take(START + 1) <= 1
