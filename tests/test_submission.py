@@ -122,6 +122,13 @@ def test_id_is_found_in_every_envelope_that_was_seen(envelope: dict[str, Any]) -
     assert submitted_id(reply, wall_now=0.0) == envelope.get("expected", ID)
 
 
+@pytest.mark.parametrize("body", [{}, {"status": "ok"}, {"data": {"status": "ok"}}, {"data": []}])
+def test_reply_without_an_id_is_a_problem(body: dict[str, Any]) -> None:
+    """A success that names no task is no success: nobody could watch it."""
+    outcome = submitted_id(Reply(200, {}, json.dumps(body).encode()), wall_now=0.0)
+    assert isinstance(outcome, Problem)
+
+
 def test_refusal_that_names_an_id_is_a_refusal() -> None:
     """An error beside an id means that nothing was accepted under it."""
     body = {"id": "x", "error": {"err_code": -10004, "message": "Insufficient balance"}}
