@@ -542,6 +542,8 @@ async def test_a_full_disk_loses_nothing(
         js = cluster._engine._jetstream()
         await js.add_stream(name="filler", subjects=["filler"])
         async with working(cluster, veo):
+            while not server.polls_of(request_id):  # the permits have been made
+                await asyncio.sleep(0.01)
             for size in (500_000, 100):
                 with contextlib.suppress(Exception):
                     while True:
