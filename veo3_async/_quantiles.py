@@ -12,6 +12,7 @@ __all__ = ["Quantiles"]
 _SMALLEST: Final = 0.001
 _RATIO: Final = math.log(1.1)
 _BINS: Final = 160  # up to about an hour
+_EDGES: Final = [_SMALLEST * math.exp(place * _RATIO) for place in range(_BINS - 1)]
 
 
 class Quantiles:
@@ -25,10 +26,7 @@ class Quantiles:
 
     def add(self, seconds: float) -> None:
         """Count one duration."""
-        place = 0
-        if seconds > _SMALLEST:
-            place = min(_BINS - 1, 1 + int(math.log(seconds / _SMALLEST) / _RATIO))
-        self._bins[place] += 1
+        self._bins[bisect.bisect_left(_EDGES, seconds)] += 1
         self._count += 1
 
     def quantile(self, share: float) -> float | None:

@@ -66,8 +66,8 @@ class Cubic:
     def sent(self, now: float) -> None:
         """Count a request."""
         self._count += 1
-        bucket = math.floor(now * 2) / 2
-        if bucket > self._bucket:
+        if now >= self._bucket + 1 / 2:
+            bucket = math.floor(now * 2) / 2
             current = self._count / (bucket - self._bucket)
             self.measured = current * _SMOOTHING + self.measured * (1 - _SMOOTHING)
             self._count = 0
@@ -244,8 +244,9 @@ class Throttle:
 
     def succeeded(self, taken: float, now: float) -> None:
         """Learn that the server served a request, whatever it said."""
-        self._refill(now)
-        self._end_probe(taken, now, passed=True)
+        if self._limited:  # else nothing here changes the rate, and there is no probe
+            self._refill(now)
+            self._end_probe(taken, now, passed=True)
         if taken >= self._last_cut:
             self._ceiling.succeeded(now, self.rate)
         if not self._limited:
