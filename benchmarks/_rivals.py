@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import pathlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
@@ -36,7 +37,12 @@ class Impatient(LearnedPacing):
 
 @contextlib.asynccontextmanager
 async def ours(
-    url: str, ids: Sequence[str], in_flight: int, pacing: Pacing | None = None
+    url: str,
+    ids: Sequence[str],
+    in_flight: int,
+    *,
+    pacing: Pacing | None = None,
+    journal: pathlib.Path | None = None,
 ) -> AsyncIterator[Count]:
     """Poll through ``watch()``, as often as the connections allow."""
     async with (
@@ -44,6 +50,7 @@ async def ours(
             KEY,
             base_url=url,
             pacing=pacing or FixedPacing(0.001),
+            journal=journal,
             max_polls_per_second=1e6,
             max_connections=in_flight,
         ) as veo,
@@ -62,7 +69,7 @@ async def ours(
 def ours_learning(
     url: str, ids: Sequence[str], in_flight: int
 ) -> contextlib.AbstractAsyncContextManager[Count]:
-    return ours(url, ids, in_flight, Impatient())
+    return ours(url, ids, in_flight, pacing=Impatient())
 
 
 @contextlib.asynccontextmanager

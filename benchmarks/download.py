@@ -1,20 +1,11 @@
-"""What a download costs beside a bare aiohttp loop, and what memory a large one takes.
-
-``python benchmarks/download.py`` prints a row for each figure and writes them to
-``benchmarks/results/download.json``. The rivals write to the disk on the event loop, without a
-proof, a sync or a way to go on: ``iter_chunked`` (64 KiB) is the loop of aiohttp's documentation,
-``iter_any`` the leanest there is. Each run is a process of its own, the ways take turns; the server
-is a process too, and sends a sparse file by ``sendfile``.
-"""
+"""What a download costs beside bare aiohttp loops, and what memory a large one takes."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import os
 import pathlib
-import platform
 import resource
 import socket
 import statistics
@@ -27,9 +18,19 @@ import aiohttp
 
 from veo3_async._download import Downloader
 
-ROUNDS = 7
-SIZE = 512 << 20
-LARGE = 1 << 30
+from ._report import OURS, Table, publish
+
+ROUNDS = 9
+SIZE = 512
+LARGE = 1024
+
+SAID = (
+    "The rivals write to the disk on the event loop, without a proof, a sync or a way to go on: "
+    "`iter_chunked` (64 KiB) is the loop of aiohttp's documentation, `iter_any` the leanest there "
+    "is. Each run is a process of its own, the ways take turns; the server is a process too, and "
+    "sends a sparse file by `sendfile`. CPU is user and system time of the client; medians, and "
+    "the ratio is the median of the rounds'."
+)
 
 Figures = dict[str, float]
 
@@ -71,7 +72,7 @@ async def iter_any(url: str, path: str) -> None:
                 film.write(chunk)
 
 
-WAYS = {"ours": ours, "iter_chunked": iter_chunked, "iter_any": iter_any}
+WAYS = {OURS: ours, "iter_chunked": iter_chunked, "iter_any": iter_any}
 
 
 def life(way: str, url: str, path: str) -> None:
@@ -79,11 +80,14 @@ def life(way: str, url: str, path: str) -> None:
     used, began = time.process_time(), time.perf_counter()
     asyncio.run(WAYS[way](url, path))
     figures = {
-        "CPU, s": time.process_time() - used,
-        "wall, s": time.perf_counter() - began,
-        "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "cpu": time.process_time() - used,
+        "wall": time.perf_counter() - began,
+        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }
     print(json.dumps(figures))
+
+
+_COMMAND = (sys.executable, "-m", "benchmarks.download")
 
 
 # --- the measurement ------------------------------------------------------------------------------
@@ -91,9 +95,10 @@ def life(way: str, url: str, path: str) -> None:
 
 def measured(way: str, url: str, folder: pathlib.Path) -> Figures:
     path = folder / "film.mp4"
-    command = [sys.executable, __file__, way, url, str(path)]
     try:
-        run = subprocess.run(command, check=True, capture_output=True, text=True)
+        run = subprocess.run(
+            [*_COMMAND, way, url, str(path)], check=True, capture_output=True, text=True
+        )
     finally:
         path.unlink(missing_ok=True)
         os.sync()  # what one run has left to write is not the next one's
@@ -101,39 +106,45 @@ def measured(way: str, url: str, folder: pathlib.Path) -> Figures:
     return figures
 
 
-def compared(folder: pathlib.Path, size: int, rounds: int) -> list[dict[str, Figures]]:
+def compared(folder: pathlib.Path, mebibytes: int, rounds: int) -> list[dict[str, Figures]]:
     """Return what each way took in each round, after a warm-up."""
     source = folder / "source"
     with source.open("wb") as film:
-        film.truncate(size)
-    command = [sys.executable, __file__, "serve", str(source)]
+        film.truncate(mebibytes << 20)
+    command = [*_COMMAND, "serve", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
         url = f"http://127.0.0.1:{int(server.stdout.readline())}/film.mp4"
-        measured("ours", url, folder)
+        measured(OURS, url, folder)
         runs = [{way: measured(way, url, folder) for way in WAYS} for _ in range(rounds)]
         server.kill()
     return runs
 
 
-def main(results: pathlib.Path) -> None:
-    """Measure, print, and write ``download.json`` into the directory ``results``."""
-    environment = f"{platform.python_implementation()} {platform.python_version()}"
-    environment += f", aiohttp {aiohttp.__version__}, {platform.system()} {platform.machine()}"
-    print(environment)
-    rows = []
+def _table(mebibytes: int, runs: list[dict[str, Figures]]) -> Table:
+    against = [way for way in WAYS if way != OURS]
+    columns = ["", "CPU, s", *(f"× {way}" for way in against), "wall, s", "peak memory, MiB"]
+    table = Table(f"{mebibytes:,} MiB", columns)
+    for way in WAYS:
+        cpu, wall, memory = (
+            statistics.median(run[way][figure] for run in runs)
+            for figure in ("cpu", "wall", "memory")
+        )
+        ratios = [
+            f"{statistics.median(run[way]['cpu'] / run[rival]['cpu'] for run in runs):.2f}"
+            for rival in against
+        ]
+        table.add(way, cpu, *ratios, wall, memory)
+    return table
+
+
+def main(results: pathlib.Path, *, quick: bool = False) -> None:
+    tables = []
     with tempfile.TemporaryDirectory(dir=pathlib.Path.cwd()) as folder:
-        for size, rounds in ((SIZE, ROUNDS), (LARGE, 1)):
-            runs = compared(pathlib.Path(folder), size, rounds)
-            for figure, way in itertools.product(runs[0]["ours"], WAYS):
-                values = [run[way][figure] for run in runs]
-                name = f"{size >> 20} MiB by {way}, {figure}"
-                row = {"name": name, "median": statistics.median(values), "worst": max(values)}
-                rows.append(row)
-                print(f"{name:42} median {row['median']:9.3f}   worst {row['worst']:9.3f}")
-    results.mkdir(parents=True, exist_ok=True)
-    report = {"environment": environment, "rounds": ROUNDS, "rows": rows}
-    (results / "download.json").write_text(json.dumps(report, indent=2) + "\n")
+        for mebibytes, rounds in ((4, 1),) if quick else ((SIZE, ROUNDS), (LARGE, 3)):
+            runs = compared(pathlib.Path(folder), mebibytes, rounds)
+            tables.append(_table(mebibytes, runs))
+    publish(results, "download", SAID, *tables)
 
 
 if __name__ == "__main__":
@@ -142,5 +153,3 @@ if __name__ == "__main__":
             serve(path)
         case [way, url, path]:
             life(way, url, path)
-        case _:
-            main(pathlib.Path(__file__).with_name("results"))

@@ -8,7 +8,7 @@ import pathlib
 import statistics
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ._loopback import Service, serving
@@ -55,22 +55,22 @@ async def _reached(count: Count, polls: int) -> None:
 def measured(
     url: str,
     in_flight: int,
-    contenders: Collection[str],
+    contenders: Mapping[str, Contender],
     *,
     polls: int,
     rounds: int,
-    loop: Callable[..., object] | None,
+    loop: Callable[..., object] | None = None,
 ) -> Samples:
     """Let all take turns, and return what a poll cost each of them in each round."""
     costs: Samples = {name: [] for name in contenders}
     for turn in range(rounds):
-        for name in contenders:
+        for name, contender in contenders.items():
             if name in SLOW and turn >= SLOW_ROUNDS:
                 continue
             few = min(polls, SLOW_POLLS) if name in SLOW else polls
             # The first poll of an id is another one: there is something new in the reply.
             warm_up = few // 4 if name in SLOW else max(few // 4, in_flight * IDS_PER_SLOT)
-            work = cost(CONTENDERS[name], url, in_flight, warm_up=warm_up, polls=few)
+            work = cost(contender, url, in_flight, warm_up=warm_up, polls=few)
             with asyncio.Runner(loop_factory=loop) as runner:  # type: ignore[arg-type]
                 costs[name].append(runner.run(work))
     return costs
@@ -102,7 +102,11 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
     rounds, polls = (1, 50) if quick else (ROUNDS, POLLS)
     by_loop: dict[str, dict[int, Samples]] = {}
     for name, loop in loops().items():
-        contenders = [who for who in CONTENDERS if loop is None or who not in SLOW]
+        contenders = {
+            who: contender
+            for who, contender in CONTENDERS.items()
+            if loop is None or who not in SLOW
+        }
         by_loop[name] = {}
         for in_flight in levels if loop is None else levels[:2]:
             with serving(Service()) as url:
