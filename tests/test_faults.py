@@ -73,11 +73,25 @@ def test_fault_11_nonsense_is_final_at_the_twentieth_in_a_row() -> None:
     assert row(*[Kind.UNEXPECTED] * 20, step=60)[1] == [Verdict.AGAIN] * 19 + [Verdict.FINAL]
 
 
-@pytest.mark.parametrize("other", sorted(PASSING | {Kind.REDIRECT, Kind.NOT_FOUND}))
+@pytest.mark.parametrize("other", sorted(PASSING | {Kind.NOT_FOUND}))
 def test_fault_11_another_fault_ends_the_row(other: Kind) -> None:
     """Nineteen, another, and nineteen again are not twenty in a row."""
     nonsense = [Kind.UNEXPECTED] * 19
     assert Verdict.FINAL not in row(*nonsense, other, *nonsense)[1]
+
+
+@pytest.mark.parametrize(
+    "kinds", [(Kind.UNEXPECTED, Kind.REDIRECT), (Kind.REDIRECT, *[Kind.UNEXPECTED] * 3)]
+)
+def test_fault_17_a_redirect_among_nonsense_is_nonsense(kinds: tuple[Kind, ...]) -> None:
+    """Where both come it is final at the twentieth in a row, neither earlier nor never."""
+    mixed = (kinds * 20)[:20]
+    assert row(*mixed)[1] == [Verdict.AGAIN] * 19 + [Verdict.FINAL]
+
+
+def test_fault_14_a_refusal_among_nonsense_is_final() -> None:
+    """The service has spoken, whatever stood in its way before."""
+    assert row(Kind.UNEXPECTED, Kind.INVALID)[1] == [Verdict.AGAIN, Verdict.FINAL]
 
 
 def test_fault_13_an_unknown_id_is_tolerated_for_30_seconds() -> None:
@@ -86,12 +100,26 @@ def test_fault_13_an_unknown_id_is_tolerated_for_30_seconds() -> None:
     assert row(*[Kind.NOT_FOUND] * 2, step=1000)[1] == [Verdict.AGAIN, Verdict.FINAL]
 
 
-@pytest.mark.parametrize("other", sorted(PASSING))
-def test_fault_13_a_passing_fault_does_not_stop_the_30_seconds(other: Kind) -> None:
+@pytest.mark.parametrize("other", sorted(PASSING | {Kind.UNEXPECTED, Kind.REDIRECT}))
+def test_fault_13_another_fault_does_not_stop_the_30_seconds(other: Kind) -> None:
     """An unknown id behind a shaky network is lost as soon as one behind a good one."""
     kinds = [Kind.NOT_FOUND, other, other, Kind.NOT_FOUND]
     assert row(*kinds, step=9.99)[1] == [Verdict.AGAIN] * 4
     assert row(*kinds, step=10)[1] == [*[Verdict.AGAIN] * 3, Verdict.FINAL]
+
+
+@pytest.mark.parametrize("between", [1, 2, 19])
+def test_faults_11_13_an_unknown_id_among_nonsense_ends(between: int) -> None:
+    """Each has its own limit, and neither takes the other's back."""
+    kinds = [Kind.NOT_FOUND, *[Kind.UNEXPECTED] * between]
+    verdicts = row(*kinds * 40, step=1.0)[1]
+    assert verdicts.index(Verdict.FINAL) == next(n for n in range(30, 60) if n % len(kinds) == 0)
+
+
+@given(st.lists(st.sampled_from([Kind.UNEXPECTED, Kind.REDIRECT, Kind.NOT_FOUND]), min_size=80))
+def test_faults_11_13_17_what_does_not_pass_does_not_go_on_for_ever(kinds: list[Kind]) -> None:
+    """Without a state and without a passing fault an id ends, however its replies alternate."""
+    assert Verdict.FINAL in row(*kinds, step=1.0)[1]
 
 
 def test_a_reply_that_holds_a_state_ends_every_row() -> None:
@@ -157,10 +185,10 @@ def test_fault_13_the_end_of_the_grace_is_hit_exactly(
     assert now == pytest.approx(since + 30)
 
 
-def test_fault_13_past_the_grace_the_id_is_asked_for_at_once() -> None:
-    """A passing fault that came late is followed by the deciding poll without a wait."""
-    streak, _ = row(Kind.NOT_FOUND, Kind.TIMEOUT, step=40)
-    assert backoff(streak, Kind.TIMEOUT, START + 40, 0.999) == 0
+def test_fault_10_past_the_grace_an_outage_is_waited_out() -> None:
+    """An id that was unknown before the service broke down is not asked for without a pause."""
+    streak, _ = row(Kind.NOT_FOUND, *[Kind.SERVER] * 100, step=6)
+    assert backoff(streak, Kind.SERVER, START + 600, 0.5) == 15
 
 
 def test_trap_6_right_after_the_submit_an_id_may_be_unknown() -> None:

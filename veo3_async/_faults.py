@@ -31,11 +31,12 @@ class Verdict(enum.Enum):
 
 _EVERYBODYS: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION})
 
-# How many in a row of one kind an id is given; what is not named passes for ever.
-_TOLERATED_TIMES: Final = {Kind.INVALID: 0, Kind.REDIRECT: 2, Kind.UNEXPECTED: 19}
+_TOLERATED_TIMES: Final = {Kind.REDIRECT: 2, Kind.UNEXPECTED: 19}
+"""How many replies in a row an id is given that are not the API's."""
 
-_TOLERATED_SECONDS: Final = {Kind.NOT_FOUND: 30.0}
-"""Right after the submit an id may be unknown for a moment; a lagging node may forget one."""
+_TOLERATED_SECONDS: Final = 30.0
+"""How long an id may be unknown: right after the submit it is for a moment, and a lagging node
+may forget it."""
 
 _BASE: Final = 0.5
 _BASE_AFTER_THROTTLE: Final = 1.0
@@ -43,16 +44,18 @@ _CAP: Final = 30.0
 
 
 class Streak(msgspec.Struct, frozen=True, gc=False):
-    """Faults in a row of one id."""
+    """Faults of one id since the last state that was seen."""
 
     faults: int = 0
-    """Of any kind, since the last state that was seen."""
+    """Of any kind."""
     kind: Kind | None = None
-    """The kind that is tolerated only so often or so long, of which there is a row."""
+    """What the last ones were, if they were no replies of the API: REDIRECT if each was one,
+    else UNEXPECTED, for a redirect among nonsense is nonsense."""
     times: int = 0
-    """How many of that kind."""
+    """How many of those there are in a row."""
     since: float = math.inf
-    """When the row began, seconds of the monotonic clock."""
+    """When the id was first unknown, seconds of the monotonic clock; other faults do not stop
+    that time. Infinite if it was not."""
 
 
 NO_FAULTS: Final = Streak()
@@ -63,11 +66,7 @@ def after_fault(streak: Streak, kind: Kind, now: float) -> tuple[Streak, Verdict
     streak = _grown(streak, kind, now)
     if kind in _EVERYBODYS:
         return streak, Verdict.EVERYBODY
-    if kind in _TOLERATED_TIMES and streak.times > _TOLERATED_TIMES[kind]:
-        return streak, Verdict.FINAL
-    if kind in _TOLERATED_SECONDS and now >= streak.since + _TOLERATED_SECONDS[kind]:
-        return streak, Verdict.FINAL
-    return streak, Verdict.AGAIN
+    return streak, Verdict.FINAL if _is_too_much(streak, kind, now) else Verdict.AGAIN
 
 
 def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
@@ -78,17 +77,23 @@ def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
     """
     base = _BASE_AFTER_THROTTLE if kind in {Kind.THROTTLED, Kind.OVERLOADED} else _BASE
     wait = float(rand * min(_CAP, base * 2.0 ** min(streak.faults, 16)))
-    if streak.kind in _TOLERATED_SECONDS:
-        wait = min(wait, max(0.0, streak.since + _TOLERATED_SECONDS[streak.kind] - now))
+    if now < (end := streak.since + _TOLERATED_SECONDS):
+        wait = min(wait, end - now)
     return wait
 
 
 def _grown(streak: Streak, kind: Kind, now: float) -> Streak:
     faults = streak.faults + 1
-    if kind == streak.kind:
-        return Streak(faults, kind, streak.times + 1, streak.since)
-    if kind in _TOLERATED_TIMES or kind in _TOLERATED_SECONDS:
-        return Streak(faults, kind, 1, now)
-    if streak.kind in _TOLERATED_SECONDS:  # time goes on, whatever else happens
-        return msgspec.structs.replace(streak, faults=faults)
-    return Streak(faults)
+    since = min(streak.since, now) if kind is Kind.NOT_FOUND else streak.since
+    if kind not in _TOLERATED_TIMES:
+        return Streak(faults, since=since)
+    is_mixed = streak.kind not in {None, kind}
+    return Streak(faults, Kind.UNEXPECTED if is_mixed else kind, streak.times + 1, since)
+
+
+def _is_too_much(streak: Streak, kind: Kind, now: float) -> bool:
+    if kind is Kind.NOT_FOUND:
+        return now >= streak.since + _TOLERATED_SECONDS
+    if streak.kind is not None:
+        return streak.times > _TOLERATED_TIMES[streak.kind]
+    return kind is Kind.INVALID
