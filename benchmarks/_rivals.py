@@ -27,12 +27,20 @@ def request_ids(count: int) -> list[str]:
     return [f"veo3-pro:{n:08x}-58f5-49ce-878e-40b785dd33b8" for n in range(count)]
 
 
-class Impatient(LearnedPacing):
+class AtOnce(FixedPacing):
+    """Decides as a fixed interval does, and comes back at once."""
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        super().delay(progress, rand)
+        return 0.0
+
+
+class AtOnceLearning(LearnedPacing):
     """Learns all that can be learned, and comes back at once."""
 
     def delay(self, progress: Progress, rand: float) -> float:
         super().delay(progress, rand)
-        return 0.001
+        return 0.0
 
 
 @contextlib.asynccontextmanager
@@ -49,7 +57,7 @@ async def ours(
         Veo3Client(
             KEY,
             base_url=url,
-            pacing=pacing or FixedPacing(0.001),
+            pacing=pacing or AtOnce(),
             journal=journal,
             max_polls_per_second=1e6,
             max_connections=in_flight,
@@ -69,7 +77,7 @@ async def ours(
 def ours_learning(
     url: str, ids: Sequence[str], in_flight: int
 ) -> contextlib.AbstractAsyncContextManager[Count]:
-    return ours(url, ids, in_flight, pacing=Impatient())
+    return ours(url, ids, in_flight, pacing=AtOnceLearning())
 
 
 @contextlib.asynccontextmanager

@@ -30,9 +30,12 @@ __all__ = ["Dispatcher"]
 _E = TypeVar("_E", bound=Entry)
 _T = TypeVar("_T")
 
-_SLACK: Final = 0.02
-"""Seconds that an entry waits for others, so that one waking serves several: where a hundred
-are polled a second, that halves what waiting costs."""
+_TICK: Final = 1 / 64
+"""Seconds: what has time is due at whole ticks, so that one waking serves several entries. Where
+a hundred are polled a second, that halves what waiting costs."""
+_HAS_TIME: Final = 1.0
+_SLACK: Final = 0.001
+"""Seconds. A timer of uvloop, whose clock knows whole milliseconds, may come half of one early."""
 
 _UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL, Kind.SESSION})
 _NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
@@ -110,6 +113,8 @@ class Dispatcher(Generic[_E]):
 
     def put(self, entry: _E, due: float) -> None:
         """Plan an entry for a moment of the loop's clock, or plan it anew; `pump` after it."""
+        if due - self._loop.time() >= _HAS_TIME:
+            due = math.ceil(due / _TICK) * _TICK
         self._agenda.put(entry, due)
 
     def drop(self, entry: _E) -> None:

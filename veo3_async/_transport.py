@@ -9,6 +9,7 @@ counts what the server receives.
 from __future__ import annotations
 
 import errno
+import functools
 import socket
 import ssl
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -124,7 +125,7 @@ class Transport:
             return _SESSION_CLOSED
         response = await self._session(fresh=call.method == "POST").request(
             call.method,
-            URL(self._base_url + call.target, encoded=True),
+            _url(self._base_url + call.target),
             headers=self._headers if call.body is None else self._post_headers,
             data=call.body,
             allow_redirects=False,
@@ -174,6 +175,12 @@ class Transport:
                 trust_env=False,
             )
         return self._own[fresh]
+
+
+@functools.lru_cache(maxsize=1024)
+def _url(text: str) -> URL:
+    # Beside the parsing, what aiohttp asks of a URL stays with it: a twelfth of a poll.
+    return URL(text, encoded=True)
 
 
 async def _read(response: aiohttp.ClientResponse, limited: Limited) -> bytes | None:

@@ -245,6 +245,7 @@ def check_model(model: object) -> str:
     return model
 
 
+@functools.lru_cache(maxsize=1024)
 def poll_path(request_id: str, model: str) -> str:
     """Return path and query that ask for the state of a task.
 
