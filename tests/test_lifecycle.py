@@ -404,6 +404,32 @@ def test_fault_21_rule_2_the_video_of_an_older_reply_exists() -> None:
 
 
 @pytest.mark.parametrize(
+    ("until", "old"),
+    [
+        ("best", says("completed", 100, upsample_video_url=UPSAMPLED)),
+        ("video", says("completed", 100, upsample_video_url=UPSAMPLED)),
+        ("video", says("video_generation_completed", 100, video_url=PLAIN)),
+        ("best", says("video_generating", upsample_video_url=UPSAMPLED)),
+    ],
+)
+def test_fault_21_rule_2_an_older_reply_with_the_video_that_was_asked_for_ends_it(
+    until: Until, old: VideoTask
+) -> None:
+    """It was paid for and is there, even if the server's clock has been set back for good."""
+    watch = Watch(until)
+    watch.see(says("video_upsampling", 200, req=UPSAMPLE), old)
+    assert (watch.phases, watch.last.task.best_url) == ([U, C], old.best_url)
+
+
+def test_fault_21_rule_2_an_older_reply_brings_the_best_of_both() -> None:
+    """The plain video of the newer reply stays beside the upsampled one of the older."""
+    watch = Watch()
+    watch.see(says("video_upsampling", 200, video_url=PLAIN))
+    watch.see(says("completed", 100, upsample_video_url=UPSAMPLED))
+    assert (watch.last.task.video_url, watch.last.task.best_url) == (PLAIN, UPSAMPLED)
+
+
+@pytest.mark.parametrize(
     ("before", "after", "phases"),
     [
         (says("video_generating"), says("pending"), [G]),
@@ -814,7 +840,7 @@ def test_any_sequence_gives_an_orderly_stream(
 
 @given(SEQUENCES, st.sampled_from(UNTILS), STEPS)
 def test_any_sequence_loses_no_video(replies: list[VideoTask], until: Until, step: float) -> None:
-    """A plain video once seen is in every later transition, and no failure follows it."""
+    """The best video ends it; a plain one is in every later transition, and no failure follows."""
     watch = Watch(until)
     known: set[str] = set()
     for reply in [*replies, says("failed", 10**30, running=False)]:
@@ -822,6 +848,7 @@ def test_any_sequence_loses_no_video(replies: list[VideoTask], until: Until, ste
             known.add(reply.video_url)
         count = len(watch.transitions)
         watch.see(reply, step=step)
+        assert watch.state.final or not reply.upsample_video_url
         for transition in watch.transitions[count:]:
             assert not known or transition.task.video_url in known
             assert not known or transition.error is None

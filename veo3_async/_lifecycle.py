@@ -3,10 +3,10 @@
 The table says which of the service's statuses is which phase. The rules, in this order:
 
 1.  After a final transition nothing follows.
-2.  A reply whose ``status_update_time`` is older than one already seen changes nothing. Where
-    the reply has no time, it is old if it goes back to an earlier phase of the same attempt.
+2.  A reply whose ``status_update_time`` is older than one already seen changes nothing, but for
+    rule 3. Where it has no time, it is old if it goes back to an earlier phase of the same attempt.
 3.  The URL decides, not the word: a task is done when the video that was asked for is there,
-    whatever its status and its left-over error texts say. Once seen, a URL is kept.
+    whatever its age, its status and its left-over error texts say. Once seen, a URL is kept.
 4.  A failure is an attempt while the service runs on, and final when it does not: ``running``
     says so; where it is absent, ``failed`` and ``error`` are final, and a ``…_failed`` is once
     ``retry_count`` has reached ``max_retries``.
@@ -145,9 +145,9 @@ def observe(
         return state, None
     if task.video_url is None and state.video_url is not None:
         task = msgspec.structs.replace(task, video_url=state.video_url)
-    if _is_old(state, task):
-        return _with_url(state, task), None
     seen = _seen(state, task, now)
+    if _is_old(state, task) and not _has_best(seen, task, until):
+        return _with_url(state, task), None
     phase, error = _judge(seen, task, now, until, request_id)
     if phase is None or (phase not in FINAL and not _is_news(seen, task, phase)):
         return seen, None
@@ -216,7 +216,7 @@ def _is_old(state: State, task: VideoTask) -> bool:
 
 
 def _with_url(state: State, task: VideoTask) -> State:
-    # An old reply makes no transition, but a video that it shows exists.
+    # An old reply that ends nothing makes no transition, but a video that it shows exists.
     if task.video_url is None or state.video_url is not None:
         return state
     return msgspec.structs.replace(state, video_url=task.video_url)
