@@ -252,6 +252,27 @@ async def test_fetch_does_not_repeat_what_is_certain(
     assert server.received == 1
 
 
+async def test_fault_31_a_fetch_that_waits_for_its_next_try_is_told_of_the_close_at_once(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """The pause after a fault, up to 4 s, is cut short."""
+    server.fault(Status(500))
+    fetching = asyncio.create_task(veo.fetch(server.add()))
+    while not veo.stats().failures:
+        await asyncio.sleep(0)
+    await settled()
+    await veo.aclose()
+    await settled()
+    assert isinstance(fetching.done() and fetching.exception(), ClientClosed)
+    await asyncio.wait([fetching])
+
+
+async def settled() -> None:
+    """Let everything run that waits for nothing; no time passes."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
 async def test_a_refused_fetch_is_no_matter_of_the_watchers(
     server: FakeVeo3, veo: Veo3Client
 ) -> None:

@@ -13,6 +13,7 @@ from conftest import MakeClient
 
 from veo3_async import (
     AuthenticationError,
+    ClientClosed,
     InvalidRequest,
     Journal,
     JournalError,
@@ -264,6 +265,44 @@ async def test_refused_submission_is_not_owed(
     with pytest.raises(QuotaExceeded):
         await veo.submit("a lamp")
     assert await veo.pending() == []
+
+
+async def test_fault_38_refusal_that_cannot_be_written_down_reaches_the_caller(
+    make_client: MakeClient,
+    server: FakeVeo3,
+    tmp_path: pathlib.Path,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The service's word is the error; the journal's trouble is a note of it, and logged."""
+    server.fault(Status(429, retry_after="10"), on="submit", times=1)
+    server.fault(Status(402), on="submit")
+    veo = make_client(journal=tmp_path / "veo3.db")
+    submitting = asyncio.create_task(veo.submit("a lamp"))
+    while not posts(server):
+        await asyncio.sleep(0.1)
+    for file in tmp_path.iterdir():
+        file.unlink()
+    with pytest.raises(QuotaExceeded) as caught:
+        await submitting
+    (note,) = caught.value.__notes__
+    assert "in doubt" in note
+    assert "veo3.db" in note
+    assert "was deleted" in caplog.text
+
+
+async def test_fault_31_closed_between_two_tries_has_submitted_nothing(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """What certainly did not arrive is not in doubt: nothing is owed, and the caller is told."""
+    server.fault(Status(503), on="submit")
+    veo = make_client(journal=tmp_path / "veo3.db")
+    submitting = asyncio.create_task(veo.submit("a lamp"))
+    while not veo.stats().failures:
+        await asyncio.sleep(0.01)
+    await veo.aclose()
+    with pytest.raises(ClientClosed):
+        await submitting
+    assert await make_client(journal=tmp_path / "veo3.db").pending() == []
 
 
 async def test_fault_23_cancelled_submission_stays_in_doubt(

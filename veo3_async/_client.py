@@ -10,45 +10,30 @@ import inspect
 import logging
 import os
 import pathlib
-import random
 import time
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 import anyio
 
+from veo3_async._calls import Calls
 from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
-from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import Until
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing import Pacing, seconds
 from veo3_async._poller import Poller
 from veo3_async._settings import ApiKey, check_proxy, count, find_base_url, positive
-from veo3_async._submission import (
-    SubmitVerdict,
-    submit_call,
-    submit_error,
-    submit_verdict,
-    submitted_id,
-)
+from veo3_async._submission import submit_call
 from veo3_async._watch import Mailbox, Watch
-from veo3_async._wire import (
-    Call,
-    Kind,
-    Problem,
-    Reply,
-    check_model,
-    check_request_id,
-    decode,
-    poll_path,
-)
+from veo3_async._wire import Problem, Reply, check_model, check_request_id
 
 if TYPE_CHECKING:
     import aiohttp
 
+    from veo3_async._dispatch import Dispatcher
     from veo3_async._download import Downloader
     from veo3_async._journal import Journal
     from veo3_async._records import Pending
@@ -56,12 +41,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Veo3Client"]
 
-_T = TypeVar("_T")
-
 _log = logging.getLogger("veo3_async")
-
-_FETCH_TRIES: Final = 4
-_SUBMIT_TRIES: Final = 5
 
 
 class _Closable(Protocol):
@@ -151,7 +131,7 @@ class Veo3Client:
         self._pid: Final = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poller: Poller | None = None
-        self._calls: set[anyio.CancelScope] = set()
+        self._calls: Final = Calls(self._model)
 
     def __repr__(self) -> str:
         if not hasattr(self, "_poller"):
@@ -240,11 +220,7 @@ class Veo3Client:
         :raises Veo3Error: What else a reply said.
         """
         check_request_id(request_id)
-        call = Call("GET", poll_path(request_id, self._model))
-        outcome, attempts, elapsed = await self._persist(call, decode, _may_ask_again, _FETCH_TRIES)
-        if isinstance(outcome, Problem):
-            raise outcome.error(request_id, attempts=attempts, elapsed=elapsed)
-        return outcome
+        return await self._calls.fetch(self._turns, request_id)
 
     async def submit(
         self,
@@ -277,14 +253,14 @@ class Veo3Client:
         call = submit_call(prompt, image=image, model=model, extra=extra)
         self._started()
         if self._journal is None:
-            return await self._submit(call)
+            return await self._calls.submit(self._turns, call)
         intent = await self._journal.intend(prompt, model=model, image=image, at=time.time())
         try:
-            request_id = await self._submit(call)
+            request_id = await self._calls.submit(self._turns, call)
         except SubmitUncertain:
             raise  # it stays in doubt
         except Veo3Error as error:
-            await self._journal.refused(intent, error.message, at=time.time())
+            await _note_refusal(self._journal, intent, error)
             raise
         await self._journal.submitted(intent, request_id, at=time.time())
         return request_id
@@ -394,8 +370,7 @@ class Veo3Client:
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
             raise _elsewhere()
         self._closed = True
-        for scope in tuple(self._calls):
-            scope.cancel()
+        self._calls.end()
         if self._poller is not None and self._runner is not None:
             self._poller.end(ClientClosed("the client was closed"))  # it may not have begun yet
             self._runner.cancel()
@@ -471,74 +446,21 @@ class Veo3Client:
             raise JournalError(message)
         return self._journal
 
-    async def _submit(self, call: Call) -> str:
-        outcome, attempts, elapsed = await self._persist(
-            call, submitted_id, _may_submit_again, _SUBMIT_TRIES
-        )
-        if isinstance(outcome, Problem):
-            raise submit_error(outcome, attempts=attempts, elapsed=elapsed)
-        return outcome
-
-    async def _persist(
-        self,
-        call: Call,
-        judge: Callable[..., _T | Problem],
-        may_repeat: Callable[[Problem], bool],
-        tries: int,
-    ) -> tuple[_T | Problem, int, float]:
-        """Make a call until it brings something or is not to be repeated.
-
-        Returns what the last one brought, how many there were, and the seconds they took.
-        """
-        streak = NO_FAULTS
-        began = time.monotonic()
-        while True:
-            outcome = await self._ask(call, judge)
-            now = time.monotonic()
-            if not isinstance(outcome, Problem):
-                return outcome, streak.faults + 1, now - began
-            streak, _ = after_fault(streak, outcome.kind, now)
-            if streak.faults >= tries or not may_repeat(outcome):
-                return outcome, streak.faults, now - began
-            await anyio.sleep(backoff(streak, outcome.kind, now, random.random()))
+    def _turns(self) -> Dispatcher[Any]:
+        return self._started().dispatcher
 
     async def _poll_once(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
         """Ask once for the state of a task, in its turn; with the reply where one came."""
-        replies: list[Reply] = []
-
-        def judge(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
-            replies.append(reply)
-            return decode(reply, wall_now=wall_now)
-
-        outcome = await self._ask(Call("GET", poll_path(request_id, self._model)), judge)
-        return outcome, replies[0] if replies else None
-
-    async def _ask(self, call: Call, judge: Callable[..., _T | Problem]) -> _T | Problem:
-        """Make a call in its turn, and return what ``judge`` says of the reply."""
-        dispatcher = self._started().dispatcher
-        with anyio.CancelScope() as scope:
-            self._calls.add(scope)
-            try:
-                return await dispatcher.ask(call, lambda reply: judge(reply, wall_now=time.time()))
-            finally:
-                self._calls.discard(scope)
-        if call.method == "POST":
-            message = (
-                "the client was closed while a submission was under way: the task may exist and "
-                "may have been charged"
-            )
-            raise SubmitUncertain(message)
-        message = "the client was closed while the request was under way"
-        raise ClientClosed(message)
+        return await self._calls.poll(self._turns, request_id)
 
 
-def _may_ask_again(problem: Problem) -> bool:
-    _, verdict = after_fault(NO_FAULTS, problem.kind, 0.0)
-    return verdict is Verdict.AGAIN and problem.kind not in {Kind.NOT_FOUND, Kind.REDIRECT}
-
-
-def _may_submit_again(problem: Problem) -> bool:
-    return submit_verdict(problem) is SubmitVerdict.NOT_ARRIVED
+async def _note_refusal(journal: Journal, intent: int, error: Veo3Error) -> None:
+    """Write down that a submission made no task; what the service said must reach the caller."""
+    try:
+        await journal.refused(intent, error.message, at=time.time())
+    except JournalError as trouble:
+        error.add_note(f"in the journal it stays in doubt: {trouble}")
+        _log.error("a submission that made no task stays in doubt: %s", trouble)
 
 
 async def _run(poller: Poller, *parts: _Closable) -> None:
