@@ -373,10 +373,6 @@ def test_fault_23_the_loop_is_shut_down_with_the_client_open() -> None:
     assert [type(error) for error in told] == [asyncio.CancelledError]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="anyio 4.16 leaves the coroutine of a task that never began to the garbage collector",
-)
 def test_fault_23_the_loop_is_shut_down_as_the_polling_begins() -> None:
     """A loop that ends in the same breath in which an id is watched leaves no warning either."""
     kept: list[object] = []

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import collections
+import contextvars
 import math
 import random
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 
-import anyio
 import msgspec
 
 from veo3_async._agenda import Agenda, Entry
@@ -72,9 +72,8 @@ class Dispatcher(Generic[_E]):
         self._turns: collections.deque[asyncio.Future[float]] = collections.deque()
         self._handle: Callable[[_E, float], Awaitable[None]] | None = None
         self._idle: list[_Slot[_E]] = []
-        self._unserved: collections.deque[_Claim[_E]] = collections.deque()
-        self._wanted = asyncio.Event()
-        self._runs = False
+        self._workers: asyncio.TaskGroup | None = None
+        self._context = contextvars.Context()
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = math.inf
@@ -98,16 +97,11 @@ class Dispatcher(Generic[_E]):
         throttle learns is looked at when it ends: then its worker can go on with the next entry.
         """
         self._handle = handle
-        async with anyio.create_task_group() as workers:
+        self._context = contextvars.copy_context()  # not that of whoever makes a worker necessary
+        async with asyncio.TaskGroup() as self._workers:
             try:
-                self._runs = True
                 self.pump()
-                while True:
-                    # Here, for a task group is not to be used from a callback of the loop.
-                    while self._unserved:
-                        workers.start_soon(self._work, self._unserved.popleft())
-                    self._wanted.clear()
-                    await self._wanted.wait()
+                await self._loop.create_future()
             finally:
                 self._stop()
 
@@ -127,7 +121,7 @@ class Dispatcher(Generic[_E]):
 
     def pump(self) -> None:
         """Let go whatever may go now, and set the timer for what may go next."""
-        if not self._runs:
+        if self._workers is None:
             return
         while self.in_flight < self._max_in_flight:
             now = self._loop.time()
@@ -203,7 +197,7 @@ class Dispatcher(Generic[_E]):
     def _stop(self) -> None:
         """Let nothing go any more: a worker has ended, which none does by itself."""
         self._stopped = True
-        self._runs = False
+        self._workers = None
         if self._timer is not None:
             self._timer.cancel()
         for turn in self._turns:
@@ -239,8 +233,8 @@ class Dispatcher(Generic[_E]):
 
     def _hand_over(self, claim: _Claim[_E]) -> None:
         if not self._idle:
-            self._unserved.append(claim)
-            self._wanted.set()
+            assert self._workers is not None  # noqa: S101 - `pump` looked
+            self._workers.create_task(self._work(claim), context=self._context)
             return
         slot = self._idle.pop()
         slot.claim = claim

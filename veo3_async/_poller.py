@@ -17,7 +17,6 @@ import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-import anyio
 import msgspec
 
 from veo3_async._dispatch import Dispatcher
@@ -96,10 +95,10 @@ class Poller:
 
     async def run(self) -> None:
         """Poll until cancelled. An error of the pacing ends the watches, not the polling."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._accept)
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._accept())
             if self._keep_knowledge is not None:
-                tasks.start_soon(self._keep_knowledge)
+                tasks.create_task(self._keep_knowledge())
             await self.dispatcher.run(self._poll)
 
     def register(self, mailbox: Mailbox, timeout: float | None) -> None:
