@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from veo3_async import DownloadError
+from veo3_async import DownloadError, VideoTask
 from veo3_async._download import Downloader
 from veo3_async.testing import Cut, FakeVeo3, Film, Status
 
@@ -213,6 +213,37 @@ async def test_fault_36_no_such_folder(
     with pytest.raises(DownloadError, match="No such file or directory"):
         await downloader.download(url, f"{tmp_path}/{path}")
     assert set() == entries(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["storm\0.mp4", "storm\ud800.mp4", ""])
+async def test_fault_36_no_name_of_a_file(
+    server: FakeVeo3,
+    downloader: Downloader,
+    url: str,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+    path: str,
+) -> None:
+    """What cannot be a path is told as any other trouble with it, before the host is asked."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(DownloadError, match="name another path") as caught:
+        await downloader.download(VideoTask(id="veo3-pro:1", video_url=url), path, overwrite=True)
+    assert str(caught.value).isprintable()
+    assert "veo3-pro:1" == caught.value.request_id
+    assert ({"here"}, set()) == (entries(tmp_path), entries(tmp_path / "here"))
+    assert 0 == server.received
+
+
+async def test_fault_36_folder_that_was_removed(
+    downloader: Downloader, url: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the current folder is gone a bare name leads nowhere, and that is said."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    with pytest.raises(DownloadError, match="No such file or directory"):
+        await downloader.download(url, "storm.mp4")
 
 
 async def test_fault_36_relative_path(

@@ -155,6 +155,15 @@ async def test_fault_38_a_missing_directory_is_not_made(path: Path) -> None:
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize("name", ["veo3\0.db", "veo3\ud800.db"])
+async def test_fault_38_no_name_of_a_file(path: Path, name: str) -> None:
+    """What cannot be a path says so, and what to do."""
+    with pytest.raises(JournalError, match="name another path") as caught:
+        await Journal(path.with_name(name)).open()
+    assert str(caught.value).isprintable()
+
+
+@pytest.mark.anyio
 async def test_fault_38_a_directory_is_no_journal(path: Path) -> None:
     """The path of a directory is refused with advice as well."""
     path.mkdir()

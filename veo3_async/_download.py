@@ -24,7 +24,7 @@ from yarl import URL
 from veo3_async._errors import ClientClosed, DownloadError
 from veo3_async._fetch import Fetch, Refresh, Source, ended
 from veo3_async._film import HEAD_BYTES, is_text
-from veo3_async._hops import ForbiddenError, next_hop
+from veo3_async._hops import ForbiddenError, next_hop, shown
 from veo3_async._models import VideoTask
 from veo3_async._part import PartFile, file_name, final_path
 from veo3_async._range import Again, Kept, Plan, Redirect, Refuse, Write, judge, range_headers
@@ -136,8 +136,7 @@ class Downloader:
         film and the same path is refused. What a cancelled call leaves is resumed by the next.
         """
         wanted = _source(source)
-        name = file_name(wanted.request_id, wanted.url)
-        final = await anyio.to_thread.run_sync(final_path, path, name, limiter=self._threads)
+        final = await self._place(wanted, path)
         while (job := self._jobs.get(final)) is not None and job.is_leaving:
             await asyncio.wait([job.task])
         if job is None:
@@ -158,6 +157,15 @@ class Downloader:
             await ended(asyncio.gather(*running, return_exceptions=True))
         finally:
             await ended(asyncio.ensure_future(self._line.aclose()))
+
+    async def _place(self, source: Source, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Return where a film goes."""
+        name = file_name(source.request_id, source.url)
+        try:
+            return await anyio.to_thread.run_sync(final_path, path, name, limiter=self._threads)
+        except OSError as exc:
+            message = f"{shown(source.url)} did not come to {os.fspath(path)!r}: {exc.strerror}"
+        raise DownloadError(message, request_id=source.request_id, task=source.task)
 
     def _start(
         self,

@@ -115,12 +115,16 @@ class Ledger:
             self._fail(f"check that its directory exists and is writable ({error.strerror})", error)
 
     def _fail(self, advice: str, cause: BaseException | None = None) -> NoReturn:
-        message = f"the journal {self.path} cannot be used: {advice}"
+        path = self.path if self.path.isprintable() else ascii(self.path)
+        message = f"the journal {path} cannot be used: {advice}"
         raise JournalError(message) from cause
 
     def _open(self) -> sqlite3.Connection:
         # SQLite follows a link before it names the -wal; so must the lock.
-        self.path = os.path.realpath(self.path)
+        try:
+            self.path = os.path.realpath(self.path)
+        except ValueError as error:  # a NUL, or what is no text
+            self._fail("no file can be named so; name another path", error)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._locked())
             self._check_presence()

@@ -71,12 +71,22 @@ def final_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
 
     :param path: A file, or a folder; what ends with a slash is a folder.
     :param name: The file's name in a folder.
+    :raises OSError: No file can be there.
     """
     text = os.fspath(path)
+    if not _can_be_a_path(text):
+        raise OSError(errno.EINVAL, "no file can be named so; name another path")
     if os.path.isdir(text) or text.endswith(os.sep):  # noqa: PTH112 - a Path drops the slash
         text = os.path.join(text, name)  # noqa: PTH118
     folder, last = os.path.split(text)
     return pathlib.Path(os.path.realpath(folder or os.curdir), last)
+
+
+def _can_be_a_path(text: str) -> bool:
+    try:
+        return bool(text) and b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
 
 
 def _digest(text: str, digits: int) -> str:
