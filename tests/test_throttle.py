@@ -81,6 +81,15 @@ def test_the_rate_is_at_most_twice_what_is_being_sent() -> None:
     assert cubic.rate == 6
 
 
+def test_a_refusal_in_the_first_half_second_is_no_stop() -> None:
+    """Before a rate was measured, that of the requests so far is cut, and not to the floor."""
+    cubic = Cubic(0.0)
+    for moment in (0.0, 0.1, 0.2, 0.3):
+        cubic.sent(moment)
+    cubic.throttled(0.4)
+    assert cubic.rate == pytest.approx(0.7 * 8)
+
+
 # --- permits --------------------------------------------------------------------------------
 
 

@@ -79,14 +79,20 @@ class Cubic:
 
     def throttled(self, now: float) -> None:
         """Cut the rate."""
-        used = min(self.measured, self.rate) if self._enabled else self.measured
+        used = min(self._being_sent, self.rate) if self._enabled else self._being_sent
         self._enabled = True
         self._last_max = used
         self._last_throttle = now
         self._set(used * _BETA)
 
     def _set(self, calculated: float) -> None:
-        self.rate = max(min(calculated, 2 * self.measured), _MIN_RATE)
+        self.rate = max(min(calculated, 2 * self._being_sent), _MIN_RATE)
+
+    @property
+    def _being_sent(self) -> float:
+        # AWS knows nothing before the first half second is over, and crawls for seconds after a
+        # refusal in it: what was sent so far is a fair guess.
+        return self.measured or 2.0 * self._count
 
 
 def cubic_rate(last_max: float, since: float) -> float:
