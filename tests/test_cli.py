@@ -134,6 +134,18 @@ def test_version_is_that_of_the_package(command: Command) -> None:
     assert command("--version") == Result(0, f"veo3-async {version}\n", "")
 
 
+def test_version_of_a_checkout_that_is_not_installed_is_one_line(
+    command: Command,
+) -> None:
+    """Where no installation tells a version, that is said, and how to get one."""
+    command("--help")  # loads what it needs
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "path", [])  # where installed packages are looked for
+        result = command("--version")
+    assert result.code == 2
+    assert "not installed" in one_line(result)
+
+
 def test_completion_is_that_of_typer() -> None:
     """Pressing the tabulator after ``veo3-async pen`` offers ``pending``."""
     environment = {
@@ -541,6 +553,29 @@ def test_file_that_is_no_journal_is_one_line(command: Command, tmp_path: pathlib
     assert result.code == 1
     assert str(file) in one_line(result)
     assert file.read_bytes().startswith(b"something else")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["watch", "id"], ["submit", "a storm"], ["submit", "a storm", "--wait"]]
+)
+def test_journal_that_cannot_be_opened_is_one_line(
+    command: Command, service: Service, tmp_path: pathlib.Path, arguments: list[str]
+) -> None:
+    """Nothing was begun, so there is nothing to go on with, and no request was made."""
+    result = command(*arguments, "--journal", str(tmp_path / "missing" / "veo3.db"))
+    assert result.code == 1
+    assert "check that its directory exists" in one_line(result)
+    assert service.server.received == 0
+
+
+@pytest.mark.parametrize("name", ["pending", "resume"])
+def test_journal_that_is_not_there_is_a_usage_error(
+    command: Command, tmp_path: pathlib.Path, name: str
+) -> None:
+    """What is only read is not made."""
+    result = command(name, "--journal", str(tmp_path / "missing" / "veo3.db"))
+    assert result.code == 2
+    assert "does not exist" in one_line(result)
 
 
 # --- demo and serve -----------------------------------------------------------------------

@@ -79,11 +79,15 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
-    if wanted:
+    if not wanted:
+        return
+    try:
         from veo3_async import __version__  # noqa: PLC0415 - takes 20 ms
-
-        emit(f"veo3-async {__version__}")
-        raise typer.Exit
+    except ImportError:
+        say("no version is known, for the package is not installed: pip install '.[cli]'")
+        raise typer.Exit(ExitCode.USAGE) from None
+    emit(f"veo3-async {__version__}")
+    raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar
 import anyio
 import msgspec
 
-from veo3_async import Eta, Transition, Veo3Client, Veo3Error
+from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say
@@ -108,6 +108,9 @@ def conclude(
         code = ExitCode.DONE if board.succeeded else ExitCode.FAILED
     except KeyboardInterrupt:
         code = ExitCode.INTERRUPTED
+    except JournalError as error:  # it could not be opened, and nothing was begun
+        say(error)
+        return exit_code(error)
     except Veo3Error as error:
         say(error)
         code = exit_code(error)
