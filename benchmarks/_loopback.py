@@ -160,6 +160,14 @@ def _bodies(*, ended: bool) -> dict[str, bytes]:
     return {shape: json.dumps(content, indent=2).encode() for shape, content in shapes.items()}
 
 
+_RUNNING = _bodies(ended=False)["302"]
+
+
+def still_running(request_id: str) -> bytes:
+    """Return what the server says of a task that has not ended."""
+    return _RUNNING.replace(b"THE-ID", request_id.encode())
+
+
 def _response(status: int, body: bytes, headers: str = "") -> bytes:
     head = (
         f"HTTP/1.1 {status} {'OK' if status == 200 else 'Too Many Requests'}\r\n"
