@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import io
 import json
+import os
 import pathlib
 import shlex
 import shutil
@@ -60,7 +61,7 @@ def command(
     monkeypatch.setenv("AI302_BASE_URL", service.server.url)
 
     def run(*arguments: str, stdin: str = "") -> Result:
-        monkeypatch.setattr(sys, "stdin", io.StringIO(stdin))
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin.encode())))
         monkeypatch.setattr(sys, "argv", ["/usr/bin/veo3-async", *arguments])
         code = main(arguments)
         result = Result(code, *capfd.readouterr())
@@ -211,10 +212,10 @@ def test_without_a_key_it_says_where_one_is_looked_for(
 def test_key_comes_from_a_file(
     command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
-    """The key of --key-file goes before that of the environment; white space around it is cut."""
+    """The key of --key-file goes before that of the environment; what is around it is cut."""
     monkeypatch.setenv("AI302_API_KEY", "another")
     file = tmp_path / "key"
-    file.write_text(f"  {KEY}\n")
+    file.write_text(f"\ufeff  {KEY}\n", encoding="utf-8")
     assert command("fetch", service.add(life=DONE), "--key-file", str(file)).code == 0
 
 
@@ -272,11 +273,11 @@ def test_watch_writes_a_line_a_transition(command: Command, service: Service) ->
 def test_watch_reads_ids_from_file_stdin_and_arguments(
     command: Command, service: Service, tmp_path: pathlib.Path
 ) -> None:
-    """Ids from everywhere are watched together, one that comes twice once."""
+    """Ids from everywhere are watched together, one that comes twice once; comments are none."""
     one, two, three = (service.add(life=DONE) for _ in range(3))
     file = tmp_path / "ids"
-    file.write_text(f"{two}\n\n {one} \n")
-    result = command("watch", one, "-", "--file", str(file), stdin=f"{three}\r\n")
+    file.write_bytes(f"\ufeff# of today\r\n{two}\r\n\r\n {one} \r\n  # end".encode())
+    result = command("watch", one, "-", "--file", str(file), stdin=f"{three}\n# end\n")
     assert sorted(line["request_id"] for line in result.lines) == sorted([one, two, three])
     assert result.code == 0
 
@@ -397,6 +398,62 @@ def test_full_disk_is_one_line(service: Service) -> None:
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "redirection", "says"),
+    [
+        (["watch", "id"], ">&-", "stdout is closed"),
+        (["submit", "a storm"], ">&-", "stdout is closed"),
+        (["watch", "-"], "<&-", "stdin is closed"),
+        (["submit", "-"], "<&-", "stdin is closed"),
+        (["submit", "-"], "<<< $'\\xff'", "stdin is no UTF-8 text"),
+    ],
+)
+@needs_bash
+def test_stream_that_cannot_be_used_is_one_line(
+    service: Service, arguments: list[str], redirection: str, says: str
+) -> None:
+    """What is closed or no text is a usage error, before anything is sent."""
+    done = subprocess.run(
+        ["bash", "-c", f'"$@" {redirection}', "-", *MODULE, *arguments],
+        capture_output=True,
+        text=True,
+        env=service.environment,
+        check=False,
+    )
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 2
+    assert says in line
+    assert service.server.received == 0
+
+
+@needs_bash
+def test_closed_stderr_costs_no_result(service: Service) -> None:
+    """What would be told there is dropped."""
+    words = [*MODULE, "watch", service.add(life=DONE)]
+    done = subprocess.run(
+        ["bash", "-c", '"$@" 2>&-', "-", *words],
+        capture_output=True,
+        text=True,
+        env=service.environment,
+        check=False,
+    )
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["final"]
+
+
+def test_service_that_does_not_answer_is_told_once(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who watches in a script learns why nothing comes, while it goes on."""
+    monkeypatch.setattr("veo3_async.cli._view._TROUBLE_SECONDS", 0.05)
+    service.fault(Status(500), times=3)
+    result = command("watch", service.add(life=DONE))
+    trouble, summary = result.err.splitlines()
+    assert result.code == 0
+    assert trouble.endswith("; it is asked again")
+    assert summary == "1 task: 1 video"
+
+
 # --- submit -------------------------------------------------------------------------------
 
 
@@ -418,9 +475,11 @@ def test_submit_takes_the_prompt_from_stdin_or_a_file(
 ) -> None:
     """A long prompt comes from a file or a pipe; --json and --model do what they say."""
     file = tmp_path / "prompt"
-    file.write_text("ein Leuchtturm\nim Stürm\n", encoding="utf-8")
+    file.write_bytes("\ufeffein Leuchtturm\r\nim Stürm\r\n".encode())
     arguments = ["-"] if source == "-" else ["--prompt-file", str(file)]
-    result = command("submit", *arguments, "--json", "--model", "veo3-fast", stdin=file.read_text())
+    result = command(
+        "submit", *arguments, "--json", "--model", "veo3-fast", stdin=file.read_text("utf-8")
+    )
     assert result.lines == [{"request_id": service.server.ids[0]}]
     (post,) = service.server.requests
     assert json.loads(post.body)["text_prompt"] == "ein Leuchtturm\nim Stürm"
@@ -461,6 +520,29 @@ def test_submit_that_may_have_arrived_says_so(command: Command, service: Service
     assert service.server.received == 1
 
 
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("reader_is_gone", [True, False])
+def test_id_that_stdout_does_not_take_is_on_stderr(
+    service: Service, *, reader_is_gone: bool
+) -> None:
+    """A task that was paid for is never without its id."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    with os.fdopen(theirs, "w") as gone, pathlib.Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*MODULE, "submit", "a storm", "--wait"],
+            stdout=gone if reader_is_gone else full,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=service.environment,
+            check=False,
+        )
+    (name,) = service.server.ids
+    assert done.returncode == 1
+    assert name in done.stderr.splitlines()[0]
+    assert "Traceback" not in done.stderr
+
+
 # --- fetch and download -------------------------------------------------------------------
 
 
@@ -494,6 +576,16 @@ def test_download_of_a_url_needs_no_key(
     assert str(target) in one_line(again)
 
 
+def test_download_of_another_scheme_sends_nothing(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """What looks like a URL is not asked for as an id."""
+    result = command("download", "ftp://file.302.ai/a.mp4", str(tmp_path))
+    assert result.code == 1
+    assert "is not https" in one_line(result)
+    assert service.server.received == 0
+
+
 def test_download_of_an_id_asks_for_its_url(
     command: Command, service: Service, tmp_path: pathlib.Path
 ) -> None:
@@ -506,7 +598,7 @@ def test_download_of_an_id_asks_for_its_url(
     assert pathlib.Path(line["path"]).parent == tmp_path
     early = command("download", service.add(life=FOREVER), str(tmp_path))
     assert early.code == 1
-    assert "no video yet" in one_line(early)
+    assert "no video; the service says 'video_generating'" in one_line(early)
 
 
 # --- the journal --------------------------------------------------------------------------

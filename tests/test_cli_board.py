@@ -8,7 +8,19 @@ import pathlib
 import pytest
 from rich.console import Console, ConsoleDimensions
 
-from veo3_async import DownloadError, Eta, Phase, StillPending, TaskFailed, Transition, VideoTask
+from veo3_async import (
+    DownloadError,
+    Eta,
+    Phase,
+    PollReport,
+    ServiceUnavailable,
+    StillPending,
+    TaskFailed,
+    TaskNotFound,
+    Transition,
+    Veo3Error,
+    VideoTask,
+)
 from veo3_async.cli._board import Board
 from veo3_async.cli._output import plain
 from veo3_async.cli._table import clock, final_lines, live_table
@@ -137,11 +149,48 @@ def test_table_fits_the_terminal(width: int, height: int) -> None:
     """Long ids, long URLs and thousands of tasks take no more than the screen has."""
     names = [f"veo3-pro:{n:036}" for n in range(2000)]
     board = Board(names, now=NOW)
+    board.polled(report(ServiceUnavailable("no connection " * 50)))
     for name in names[:-1]:
         board.take(change(name, Phase.GENERATED, video_url=URL))
     lines = drawn(board, width=width, height=height, eta=Eta(1, 2, 3))
     assert len(lines) <= height
     assert all(len(line) <= width for line in lines)
+
+
+@pytest.mark.parametrize("width", [40, 60, 73])
+def test_narrow_terminal_shows_what_matters(width: int) -> None:
+    """Where there is no room for all columns, the ids can be told apart all the same."""
+    names = [f"veo3-pro:{n}a7711a-8133-4876-b7eb-dcd9e87a1613" for n in range(3)]
+    board = Board(names, now=NOW)
+    for name in names:
+        board.take(change(name, Phase.COMPLETED_PLAIN, final=True, video_url=URL))
+    head, *rows, _ = drawn(board, width=width)
+    assert head.split() == ["task", "phase", "elapsed"]
+    assert [row.split()[1:] for row in rows] == [["completed_plain", "0:00"]] * 3
+    assert len({row.split()[0] for row in rows}) == 3
+
+
+def test_trouble_with_the_service_is_a_line_until_it_answers() -> None:
+    """Whoever looks at a table that stands still sees why."""
+    board = Board(["a"], now=NOW)
+    board.polled(report(ServiceUnavailable("no connection to the API was made")))
+    assert drawn(board)[-1] == "no connection to the API was made; it is asked again"
+    board.polled(report(None))
+    assert "asked again" not in drawn(board)[-1]
+    board.polled(report(TaskNotFound("unknown")))  # an answer, which the row will tell
+    assert "asked again" not in drawn(board)[-1]
+
+
+def report(error: Veo3Error | None) -> PollReport:
+    return PollReport(
+        request_id="a",
+        attempt=1,
+        status=None,
+        err_code=None,
+        duration=0.0,
+        error=error,
+        next_poll_in=1.0,
+    )
 
 
 def test_final_lines_have_whole_urls_and_leave_out_what_runs() -> None:

@@ -259,7 +259,7 @@ def _source(source: object) -> Source:
         message = f"download takes a VideoTask or a URL, not {type(source).__name__}"
         raise TypeError(message)
     if source.best_url is None:
-        message = "the task has no video yet"
+        message = f"the task has no video; the service says {source.status!r}"
         raise DownloadError(message, request_id=source.id, task=source)
     return Source(url=source.best_url, request_id=source.id or None, task=source)
 

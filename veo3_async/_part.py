@@ -283,7 +283,7 @@ class PartFile:
             trouble = OSError(
                 exc.errno,
                 "this file system has no hard links, so a file there could be lost; "
-                "overwrite=True finishes without",
+                "overwrite finishes without",
             )
         else:
             return
@@ -297,7 +297,7 @@ class PartFile:
 
 
 def _taken() -> OSError:
-    return OSError(errno.EEXIST, "there is a file already; overwrite=True replaces it")
+    return OSError(errno.EEXIST, "there is a file already; overwrite replaces it")
 
 
 def _foreign(name: str) -> OSError:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pathlib
 import shutil
 import sys
+from collections.abc import Callable
 
 import msgspec
 import typer
 
-from veo3_async import FixedPacing, Veo3Client
+from veo3_async import FixedPacing, PollReport, Veo3Client
 
 __all__ = ["Access", "keyless_client", "program"]
 
@@ -24,22 +25,24 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     rate: float = 20.0
     """Requests a second."""
 
-    def client(self) -> Veo3Client:
+    def client(self, on_poll: Callable[[PollReport], object] | None = None) -> Veo3Client:
         """Return a client.
 
+        :param on_poll: Gets a report of every poll.
         :raises AuthenticationError: There is no key, or it cannot be one.
         :raises typer.BadParameter: The base URL or the key file cannot be used.
         """
         key = None
         try:
             if self.key_file is not None:
-                key = self.key_file.read_text().strip()
+                key = self.key_file.read_text(encoding="utf-8-sig").strip()
             return Veo3Client(
                 key,
                 base_url=self.base_url,
                 journal=self.journal,
                 pacing=None if self.interval is None else FixedPacing(self.interval),
                 max_polls_per_second=self.rate,
+                on_poll=on_poll,
             )
         except UnicodeDecodeError:
             message = f"{self.key_file} is no text file"

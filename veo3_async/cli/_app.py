@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from typing import Annotated, Final
 
 import typer
-from anyio import sleep_forever
 
-from veo3_async import Pending, Veo3Error, VideoTask, testing
+from veo3_async import Pending, Veo3Error, VideoTask
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._cluster import Site, follow_cluster, worker
-from veo3_async.cli._demo import Demo
 from veo3_async.cli._exits import ExitCode, exit_code
 from veo3_async.cli._follow import Wish, conclude, follow, on_loop
+from veo3_async.cli._offline import demo, serve
 from veo3_async.cli._options import (
     BaseUrl,
     Directory,
@@ -30,16 +29,23 @@ from veo3_async.cli._options import (
     Overwrite,
     Prefix,
     Replicas,
-    Speed,
     Timeout,
     Until,
     checked_path,
     given_ids,
     given_prompt,
 )
-from veo3_async.cli._output import emit, give_up_stdout, note, plain, put, say, wants_json
+from veo3_async.cli._output import (
+    emit,
+    give_up_stdout,
+    has_streams,
+    note,
+    plain,
+    say,
+    wants_json,
+)
 from veo3_async.cli._show import show_pending, show_task
-from veo3_async.cli._view import FinalView, view_for
+from veo3_async.cli._view import view_for
 
 __all__ = ["run"]
 
@@ -61,6 +67,8 @@ app: Final = typer.Typer(
 
 def run(arguments: Sequence[str]) -> int:
     """Do what a command line says; every trouble that a user can have is one line on stderr."""
+    if not has_streams():
+        return ExitCode.USAGE
     try:
         return int(app(arguments, prog_name="veo3-async", standalone_mode=False) or 0)
     except typer.TyperException as error:
@@ -113,7 +121,9 @@ def watch(
     *,
     file: Annotated[
         pathlib.Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A file of ids, one a line."),
+        typer.Option(
+            exists=True, dir_okay=False, help="A file of ids, one a line; # begins a comment."
+        ),
     ] = None,
     until: Until = "best",
     timeout: Timeout = None,
@@ -196,7 +206,11 @@ def submit(
     except KeyboardInterrupt:
         note("interrupted: the task may exist and may have been charged; look at your account")
         raise
-    emit({"request_id": request_id} if json or (waits and wants_json(json)) else request_id)
+    try:
+        emit({"request_id": request_id} if json or (waits and wants_json(json)) else request_id)
+    except OSError:
+        note(f"submitted, and stdout did not take the id: {plain(request_id)}")
+        raise
     if not waits:
         return ExitCode.DONE
     wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
@@ -244,7 +258,7 @@ def download(
 
     A URL needs no key. What is cut short goes on with the next call.
     """
-    is_url = source.startswith(("https://", "http://"))
+    is_url = "://" in source
     veo = keyless_client() if is_url else Access(key_file=key_file, base_url=base_url).client()
     board, view = Board([source], now=time.time()), view_for(json=json)
 
@@ -313,71 +327,13 @@ def resume(
     return _follow_all(access, ids, wish, resumed=True)
 
 
-@app.command()
-def demo(
-    *,
-    tasks: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 25,
-    speed: Speed = 20.0,
-    json: Json = False,
-) -> int:
-    """Submit and watch made-up tasks of every kind, to the end: without a key or a network.
-
-    Exit code 0 if every one ended as it should, the failures included.
-    """
-    board, show = Board([], now=time.time()), Demo(tasks, speed)
-    # For people, wherever it goes: nobody pipes made-up tasks into a program without asking.
-    view = FinalView() if wants_json(json) and not json else view_for(json=json)
-    began = time.monotonic()
-    on_loop(lambda: show.play(board, view))
-    view.ended(board)
-    note(board.summary())
-    as_it_should = show.ended_well(board)
-    note(
-        f"{'every one' if as_it_should else 'NOT every one'} ended as it should, in "
-        f"{time.monotonic() - began:.0f} s at {speed:g} times the speed of real ones, "
-        f"with {show.polls_per_task():.1f} polls a task"
-    )
-    return ExitCode.DONE if as_it_should else ExitCode.FAILED
-
-
-@app.command()
-def serve(
-    *,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
-    ] = 0,
-    speed: Speed = 20.0,
-    json: Json = False,
-) -> int:
-    """Run a fake of the service on this machine, for building a bot without a key.
-
-    Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
-    some fail. Prints the base URL and the key to use. Ctrl-C ends it, with exit code 0.
-    """
-    server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, port=port, record=False)
-
-    async def main() -> None:
-        async with server:
-            settings = {"AI302_BASE_URL": server.url, "AI302_API_KEY": server.api_key}
-            lines = (f"export {name}={value}" for name, value in settings.items())
-            await put(settings if json else "\n".join(lines))
-            note("serving; Ctrl-C ends it")
-            await sleep_forever()
-
-    try:
-        on_loop(main)
-    except KeyboardInterrupt:
-        return ExitCode.DONE
-    except OSError as error:
-        message = f"port {port} cannot be used: {error.strerror}"
-        raise typer.BadParameter(message) from None
-    return ExitCode.DONE
+app.command()(demo)
+app.command()(serve)
 
 
 def _follow_all(access: Access, ids: Sequence[str], wish: Wish, *, resumed: bool = False) -> int:
-    veo = access.client()
     board = Board(ids, now=time.time(), saves=wish.path is not None)
-    view = view_for(json=wish.json)
+    veo, view = access.client(board.polled), view_for(json=wish.json)
 
     async def main() -> None:
         async with veo:

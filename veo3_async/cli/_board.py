@@ -10,7 +10,15 @@ from typing import Final
 
 import msgspec
 
-from veo3_async import Phase, StillPending, Transition, Veo3Error
+from veo3_async import (
+    Phase,
+    PollReport,
+    ServiceUnavailable,
+    StillPending,
+    Transition,
+    UnexpectedReply,
+    Veo3Error,
+)
 
 __all__ = ["Board", "Row"]
 
@@ -59,6 +67,8 @@ class Board:
         self.rows: Final = {name: Row(name, now) for name in request_ids}
         self._saves: Final = saves
         self._counts: Final = collections.Counter(left=len(self.rows))
+        self.trouble: str | None = None
+        """Why the service gave no answer to the last poll, or None where it did."""
         self._active: Final[dict[str, None]] = {}
         """Those that go on, the one that changed last at the end."""
 
@@ -78,6 +88,11 @@ class Board:
         if change.final:
             row.ended = _moment(task.completed_at) or change.observed_at
         self._settle(row)
+
+    def polled(self, report: PollReport) -> None:
+        """Take note of whether the service answers."""
+        failed = isinstance(report.error, ServiceUnavailable | UnexpectedReply)
+        self.trouble = report.error.message if report.error is not None and failed else None
 
     def loading(self, request_id: str, done: int, total: int | None) -> None:
         """Take note of what is on disk of a video."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import pathlib
 import sys
@@ -143,14 +144,16 @@ Speed: TypeAlias = Annotated[
 def given_ids(arguments: Sequence[str], file: pathlib.Path | None) -> list[str]:
     """Return the ids of the arguments, of the file, and of stdin for ``-``; each once.
 
-    :raises typer.BadParameter: There is none, or the file is no text.
+    In the file and on stdin a line each; what begins with ``#`` is a comment.
+
+    :raises typer.BadParameter: There is none, or what is to be read is no text.
     """
-    ids = [word for word in arguments if word != "-"]
-    if file is not None:
-        ids += _text_of(file).splitlines()
+    lines = [] if file is None else _text_of(file).splitlines()
     if "-" in arguments:
-        ids += sys.stdin.read().splitlines()
-    ids = list(dict.fromkeys(filter(None, map(str.strip, ids))))
+        lines += _stdin_text().splitlines()
+    listed = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
+    given = [word.strip() for word in arguments if word != "-"]
+    ids = list(dict.fromkeys([*filter(None, given), *listed]))
     if not ids:
         message = "no request id was given: as arguments, with --file, or on stdin with -"
         raise typer.BadParameter(message)
@@ -160,14 +163,14 @@ def given_ids(arguments: Sequence[str], file: pathlib.Path | None) -> list[str]:
 def given_prompt(argument: str | None, file: pathlib.Path | None) -> str:
     """Return the prompt of the argument, the file, or stdin for ``-``.
 
-    :raises typer.BadParameter: There is none or more than one, or the file is no text.
+    :raises typer.BadParameter: There is none or more than one, or it is no text.
     """
     if (argument is None) is (file is None):
         message = "give the prompt as one argument, with --prompt-file, or on stdin with -"
         raise typer.BadParameter(message)
     if file is not None:
         return _text_of(file).strip()
-    return sys.stdin.read().strip() if argument == "-" else argument or ""
+    return _stdin_text().strip() if argument == "-" else argument or ""
 
 
 def checked_path(
@@ -210,8 +213,20 @@ def _made(directory: pathlib.Path) -> pathlib.Path:
 
 
 def _text_of(file: pathlib.Path) -> str:
+    return _decoded(file.read_bytes(), str(file))
+
+
+def _stdin_text() -> str:
+    if sys.stdin is None:
+        message = "stdin is closed, so - has nothing to read"
+        raise typer.BadParameter(message)
+    return _decoded(sys.stdin.buffer.read(), "stdin")
+
+
+def _decoded(content: bytes, name: str) -> str:
+    """Return a text as editors on any system write it: with a byte order mark, and with CR LF."""
     try:
-        return file.read_text(encoding="utf-8")
+        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
     except UnicodeDecodeError:
-        message = f"{file} is no UTF-8 text"
+        message = f"{name} is no UTF-8 text"
         raise typer.BadParameter(message) from None

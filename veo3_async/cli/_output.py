@@ -11,7 +11,16 @@ from anyio import to_thread
 
 from veo3_async import Pending, Transition, Veo3Error
 
-__all__ = ["emit", "give_up_stdout", "note", "plain", "put", "say", "wants_json"]
+__all__ = ["emit", "give_up_stdout", "has_streams", "note", "plain", "put", "say", "wants_json"]
+
+
+def has_streams() -> bool:
+    """Return whether there is a stdout; where stderr was closed, what goes there is dropped."""
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
+    if sys.stdout is None:
+        say("stdout is closed; >/dev/null drops what is written")
+    return sys.stdout is not None
 
 
 def wants_json(asked: bool) -> bool:  # noqa: FBT001 - it is the option

@@ -29,7 +29,7 @@ _STYLE: Final = {
 }
 
 _MOST_ROWS: Final = 40
-_OTHER_LINES: Final = 5  # head, counts, and the shell's own
+_OTHER_LINES: Final = 6  # head, counts, trouble, and the shell's own
 _MOST_FINAL_ROWS: Final = 200
 
 _PHASE_WIDTH: Final = max(map(len, Phase))
@@ -37,35 +37,55 @@ _CLOCK_WIDTH: Final = 7
 _BAR_WIDTH: Final = 16
 _GAP: Final = 2
 _TAKEN: Final = _PHASE_WIDTH + 2 * _CLOCK_WIDTH + _BAR_WIDTH + 5 * _GAP
+_TAKEN_AT_LEAST: Final = _PHASE_WIDTH + _CLOCK_WIDTH + 2 * _GAP
 _LEAST_ID_WIDTH: Final = 14
+_LEAST_RESULT_WIDTH: Final = 5
 
 
 def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions) -> RenderableType:
     """Return what is going on, no higher than the terminal.
 
-    Of more tasks than that, those that go on and changed last.
+    Of more tasks than that, those that go on and changed last. Where it is too narrow for all
+    columns, those that a person cannot do without.
     """
     rows = board.visible(max(1, min(_MOST_ROWS, size.height - _OTHER_LINES)))
-    rest = size.width - _TAKEN
-    id_width = max(_LEAST_ID_WIDTH, min(max(map(_id_width, rows), default=0), rest * 3 // 5))
+    table = _columns(max(map(_id_width, rows), default=0), size.width)
+    for row in rows:
+        cells = _cells(row, None if row.ended else eta(row.request_id), now)
+        table.add_row(*cells[: len(table.columns)])
+    lines = [Text(board.summary(), "dim")] if len(board.rows) > 1 else []
+    if board.trouble is not None:
+        trouble = f"{plain(board.trouble)}; it is asked again"
+        lines.append(Text(trouble, "yellow", no_wrap=True, overflow="ellipsis"))
+    return Group(table, *lines)
+
+
+def _columns(longest_id: int, width: int) -> Table:
+    rest = width - _TAKEN
+    is_narrow = rest < _LEAST_ID_WIDTH + _LEAST_RESULT_WIDTH
+    room = width - _TAKEN_AT_LEAST if is_narrow else rest * 3 // 5
+    id_width = max(_LEAST_ID_WIDTH, min(longest_id, room))
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("task", width=id_width, no_wrap=True)
     table.add_column("phase", width=_PHASE_WIDTH, no_wrap=True)
     table.add_column("elapsed", width=_CLOCK_WIDTH, justify="right", no_wrap=True)
-    table.add_column("progress", width=_BAR_WIDTH, no_wrap=True)
-    table.add_column("left", width=_CLOCK_WIDTH, justify="right", no_wrap=True)
-    table.add_column("video", width=max(5, rest - id_width), no_wrap=True)
-    for row in rows:
-        share, left = _progress(row, None if row.ended else eta(row.request_id), now)
-        table.add_row(
-            plain(row.request_id),
-            Text(label(row), _STYLE.get(row.phase, "cyan") if row.phase else "dim"),
-            clock(row.elapsed(now)),
-            "" if share is None else _bar(share),
-            left,
-            _result(row),
-        )
-    return Group(table, Text(board.summary(), "dim")) if len(board.rows) > 1 else table
+    if not is_narrow:
+        table.add_column("progress", width=_BAR_WIDTH, no_wrap=True)
+        table.add_column("left", width=_CLOCK_WIDTH, justify="right", no_wrap=True)
+        table.add_column("video", width=rest - id_width, no_wrap=True)
+    return table
+
+
+def _cells(row: Row, eta: Eta | None, now: float) -> list[RenderableType]:
+    share, left = _progress(row, eta, now)
+    return [
+        plain(row.request_id),
+        Text(label(row), _STYLE.get(row.phase, "cyan") if row.phase else "dim"),
+        clock(row.elapsed(now)),
+        "" if share is None else _bar(share),
+        left,
+        _result(row),
+    ]
 
 
 def final_lines(board: Board, now: float) -> Iterator[Text]:

@@ -16,12 +16,13 @@ from rich.live import Live
 
 from veo3_async import Transition, Veo3Error
 from veo3_async.cli._board import Board
-from veo3_async.cli._output import put, wants_json
+from veo3_async.cli._output import put, say, wants_json
 from veo3_async.cli._table import EtaOf, final_lines, live_table
 
 __all__ = ["FinalView", "JsonView", "TableView", "View", "view_for"]
 
 _FRAME_SECONDS: Final = 0.25
+_TROUBLE_SECONDS: Final = 5.0
 
 
 class View(Protocol):
@@ -41,12 +42,15 @@ class View(Protocol):
 
 
 class JsonView:
-    """One JSON object a line on stdout."""
+    """One JSON object a line on stdout; on stderr, once, that the service does not answer."""
 
     @contextlib.asynccontextmanager
     async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:  # noqa: ARG002
-        """Show nothing."""
-        yield
+        """Look now and then whether the service answers."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_tell_of_trouble, board)
+            yield
+            tasks.cancel_scope.cancel()
 
     async def changed(self, change: Transition) -> None:
         """Write the transition, field by field, and ``url``, the best video so far."""
@@ -109,6 +113,14 @@ class FinalView(TableView):
     async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:  # noqa: ARG002
         """Show nothing."""
         yield
+
+
+async def _tell_of_trouble(board: Board) -> None:
+    while True:
+        await anyio.sleep(_TROUBLE_SECONDS)
+        if board.trouble is not None:
+            await to_thread.run_sync(say, f"{board.trouble}; it is asked again")
+            return
 
 
 def view_for(*, json: bool) -> View:

@@ -1,0 +1,79 @@
+"""What needs neither a key nor a network: the commands ``demo`` and ``serve``."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+from anyio import sleep_forever
+
+from veo3_async import testing
+from veo3_async.cli._board import Board
+from veo3_async.cli._demo import Demo
+from veo3_async.cli._exits import ExitCode
+from veo3_async.cli._follow import on_loop
+from veo3_async.cli._options import Json, Speed
+from veo3_async.cli._output import note, put, wants_json
+from veo3_async.cli._view import FinalView, view_for
+
+__all__ = ["demo", "serve"]
+
+
+def demo(
+    *,
+    tasks: Annotated[int, typer.Option(min=1, max=10_000, help="How many.")] = 25,
+    speed: Speed = 20.0,
+    json: Json = False,
+) -> int:
+    """Submit and watch made-up tasks of every kind, to the end: without a key or a network.
+
+    Exit code 0 if every one ended as it should, the failures included.
+    """
+    board, show = Board([], now=time.time()), Demo(tasks, speed)
+    # For people, wherever it goes: nobody pipes made-up tasks into a program without asking.
+    view = FinalView() if wants_json(json) and not json else view_for(json=json)
+    began = time.monotonic()
+    on_loop(lambda: show.play(board, view))
+    view.ended(board)
+    note(board.summary())
+    as_it_should = show.ended_well(board)
+    note(
+        f"{'every one' if as_it_should else 'NOT every one'} ended as it should, in "
+        f"{time.monotonic() - began:.0f} s at {speed:g} times the speed of real ones, "
+        f"with {show.polls_per_task():.1f} polls a task"
+    )
+    return ExitCode.DONE if as_it_should else ExitCode.FAILED
+
+
+def serve(
+    *,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
+    ] = 0,
+    speed: Speed = 20.0,
+    json: Json = False,
+) -> int:
+    """Run a fake of the service on this machine, for building a bot without a key.
+
+    Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
+    some fail. Prints the base URL and the key to use. Ctrl-C ends it, with exit code 0.
+    """
+    server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, port=port, record=False)
+
+    async def main() -> None:
+        async with server:
+            settings = {"AI302_BASE_URL": server.url, "AI302_API_KEY": server.api_key}
+            lines = (f"export {name}={value}" for name, value in settings.items())
+            await put(settings if json else "\n".join(lines))
+            note("serving; Ctrl-C ends it")
+            await sleep_forever()
+
+    try:
+        on_loop(main)
+    except KeyboardInterrupt:
+        return ExitCode.DONE
+    except OSError as error:
+        message = f"port {port} cannot be used: {error.strerror}"
+        raise typer.BadParameter(message) from None
+    return ExitCode.DONE
