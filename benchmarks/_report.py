@@ -8,6 +8,7 @@ import datetime
 import importlib.metadata
 import importlib.util
 import io
+import math
 import pathlib
 import platform
 import sys
@@ -95,7 +96,10 @@ def publish(results: pathlib.Path, name: str, said: str, *tables: Table) -> None
 
 @contextlib.contextmanager
 def picture(results: pathlib.Path, name: str, *, panels: int = 1) -> Iterator[Any]:
-    """Draw into the axes that this gives, and find ``NAME.svg``; give None without matplotlib."""
+    """Draw into the axes that this gives, and find ``NAME.svg``; give None without matplotlib.
+
+    :param panels: One gives its axes, more give a list of them, which stand two in a row.
+    """
     if not installed("matplotlib"):
         sys.stdout.write("matplotlib is not installed: no picture\n\n")
         yield None
@@ -105,10 +109,11 @@ def picture(results: pathlib.Path, name: str, *, panels: int = 1) -> Iterator[An
 
     # The same figures give the same file.
     with mpl.rc_context({"svg.hashsalt": name, "svg.fonttype": "none", "font.size": 9}):
-        figure = Figure(figsize=(4.2 * panels, 3.2), layout="constrained")
-        axes = figure.subplots(1, panels)
-        yield axes
-        for one in axes if panels > 1 else [axes]:
+        rows, columns = math.ceil(panels / 2), min(panels, 2)
+        figure = Figure(figsize=(4.2 * columns, 3.2 * rows), layout="constrained")
+        figure.subplots(rows, columns)
+        yield figure.axes if panels > 1 else figure.axes[0]
+        for one in figure.axes:
             one.spines[["top", "right"]].set_visible(False)
         file = io.StringIO()
         figure.savefig(file, format="svg", metadata={"Date": None, "Creator": None})
