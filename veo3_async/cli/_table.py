@@ -40,6 +40,9 @@ _TAKEN: Final = _PHASE_WIDTH + 2 * _CLOCK_WIDTH + _BAR_WIDTH + 5 * _GAP
 _TAKEN_AT_LEAST: Final = _PHASE_WIDTH + _CLOCK_WIDTH + 2 * _GAP
 _LEAST_ID_WIDTH: Final = 14
 _LEAST_RESULT_WIDTH: Final = 5
+_ECHO_WIDTH: Final = len("^C")
+"""Left free, for a terminal echoes Ctrl-C where the cursor is: in the next line, if this one is
+full, and then one line too few is wiped away."""
 
 
 def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions) -> RenderableType:
@@ -49,22 +52,24 @@ def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions)
     columns, those that a person cannot do without.
     """
     rows = board.visible(max(1, min(_MOST_ROWS, size.height - _OTHER_LINES)))
-    table = _columns(max(map(_id_width, rows), default=0), size.width)
+    width = size.width - _ECHO_WIDTH
+    table = _columns(max(map(_id_width, rows), default=0), width)
     for row in rows:
         cells = _cells(row, None if row.ended else eta(row.request_id), now)
         table.add_row(*cells[: len(table.columns)])
     lines = [Text(board.summary(), "dim")] if len(board.rows) > 1 else []
     if board.trouble is not None:
-        trouble = f"{plain(board.trouble)}; it is asked again"
-        lines.append(Text(trouble, "yellow", no_wrap=True, overflow="ellipsis"))
+        lines.append(Text(f"{plain(board.trouble)}; it is asked again", "yellow"))
+    for line in lines:
+        line.truncate(width, overflow="ellipsis")
     return Group(table, *lines)
 
 
 def _columns(longest_id: int, width: int) -> Table:
     rest = width - _TAKEN
     is_narrow = rest < _LEAST_ID_WIDTH + _LEAST_RESULT_WIDTH
-    room = width - _TAKEN_AT_LEAST if is_narrow else rest * 3 // 5
-    id_width = max(_LEAST_ID_WIDTH, min(longest_id, room))
+    room = width - _TAKEN_AT_LEAST if is_narrow else max(_LEAST_ID_WIDTH, rest * 3 // 5)
+    id_width = max(len("task"), min(longest_id, room))
     table = Table(box=None, padding=(0, _GAP, 0, 0), pad_edge=False, header_style="bold")
     table.add_column("task", width=id_width, no_wrap=True)
     table.add_column("phase", width=_PHASE_WIDTH, no_wrap=True)
