@@ -432,6 +432,18 @@ async def test_fault_38_a_full_disk(memory_disk: Path) -> None:
 
 
 @pytest.mark.anyio
+async def test_fault_38_a_disk_that_is_full_before_the_opening(memory_disk: Path) -> None:
+    """Where there is no room for what SQLite lays beside the file, that is said."""
+    path = memory_disk / "veo3.db"
+    await made(path)
+    with contextlib.suppress(OSError), (memory_disk / "filler").open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(512))
+
+    assert "the disk is full; free some space" in await refusal(path)
+
+
+@pytest.mark.anyio
 async def test_fault_38_each_waiter_gets_an_error_of_its_own(path: Path) -> None:
     """The error of a shared commit carries the id of the one who waits for it."""
     path.mkdir()

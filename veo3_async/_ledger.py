@@ -41,9 +41,11 @@ _BUSY_SECONDS: Final = 5.0
 
 _OWNER_ONLY: Final = 0o600
 
-# SQLite's primary result codes, https://www.sqlite.org/rescode.html
+# SQLite's result codes, https://www.sqlite.org/rescode.html
+_FULL: Final = "the disk is full; free some space, writing is tried again"
 _ADVICE: Final[dict[int, str]] = {
-    sqlite3.SQLITE_FULL: "the disk is full; free some space, writing is tried again",
+    sqlite3.SQLITE_FULL: _FULL,
+    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,  # found out when the file is opened
     sqlite3.SQLITE_BUSY: "another program is using it; close that one",
     sqlite3.SQLITE_LOCKED: "another program is using it; close that one",
     sqlite3.SQLITE_READONLY: "it is read-only; make it and its directory writable",
@@ -107,10 +109,11 @@ class Ledger:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
-            if code not in _PASSING:
+            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+            if code & 0xFF not in _PASSING:
                 self._shut()
-            self._fail(f"{_ADVICE.get(code, 'SQLite failed')} ({error})", error)
+            advice = _ADVICE.get(code) or _ADVICE.get(code & 0xFF, "SQLite failed")
+            self._fail(f"{advice} ({error})", error)
         except OSError as error:
             self._fail(f"check that its directory exists and is writable ({error.strerror})", error)
 
