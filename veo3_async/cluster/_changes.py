@@ -14,9 +14,10 @@ from typing import Any, Final, Self
 import anyio
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
-from veo3_async._models import Transition
-from veo3_async.cluster._engine import Engine, Message, Pull
+from veo3_async._models import Phase, Transition
+from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import Names, Settings, listener, request_id_of
+from veo3_async.cluster._pull import Message, Pull
 from veo3_async.cluster._record import Record, decode
 
 __all__ = ["Changes"]
@@ -102,8 +103,13 @@ class Changes:
             if message is None:
                 await self._look_after_consumer()
                 continue
+            try:
+                change = await self._new_in(message)
+            except BaseException:
+                await message.hand_back()
+                raise
             self._message = message
-            if (change := self._new_in(message)) is not None:
+            if change is not None:
                 return change
         await self.aclose()
         raise StopAsyncIteration
@@ -172,30 +178,47 @@ class Changes:
             _log.info("listening waits for NATS: %s", error)
             await anyio.sleep(_AGAIN_SECONDS)
 
-    def _new_in(self, message: Message) -> Transition | None:
-        """Return the transition of a message, if it was not told yet."""
+    async def _new_in(self, message: Message) -> Transition | None:
+        """Return the transition of a message, if it was not told yet and is not of a past life."""
         if message.sequence <= self._position:
             return None  # delivered again, for it took long to deal with
-        self._position = message.sequence
+        change = None
         try:
-            request_id = request_id_of(message.subject)
-            record = decode(message.data, request_id)
+            record = decode(message.data, request_id_of(message.subject))
         except ValueError as error:
             _log.error("a message of %s is passed over: %s", self._names.change, error)
-            return None
-        return self._new_of(record, record.news or message.sequence)
+        else:
+            if self._is_new(record, message.sequence) and not await self._lives_again(record):
+                change = record.change
+                self._note(record)
+        self._position = message.sequence
+        return change
 
-    def _new_of(self, record: Record, news: int) -> Transition | None:
-        request_id = record.request_id
-        wanted = self._all or request_id in self._wanted
-        told = self._serials.get(request_id, 0)
-        if record.change is None or not wanted or record.serial <= told or news <= self._floor:
-            return None
-        self._serials[request_id] = record.serial
+    def _is_new(self, record: Record, sequence: int) -> bool:
+        wanted = self._all or record.request_id in self._wanted
+        told = self._serials.get(record.request_id, 0)
+        news = record.news or sequence
+        return record.change is not None and wanted and record.serial > told and news > self._floor
+
+    def _note(self, record: Record) -> None:
+        self._serials[record.request_id] = record.serial
         if record.final:
-            del self._serials[request_id]
-            self._wanted.discard(request_id)
-        return record.change
+            del self._serials[record.request_id]
+            self._wanted.discard(record.request_id)
+
+    async def _lives_again(self, record: Record) -> bool:
+        """Return whether a lost id is watched once more, so that its end is none to wait for."""
+        if self._all or not record.final or record.state.phase is not Phase.LOST:
+            return False
+        subject = self._names.watch_of(record.request_id)
+        while True:
+            try:
+                watch = await self._engine.last(self._names.watch, subject, fresh=True)
+            except ServiceUnavailable as error:
+                _log.info("listening waits for NATS: %s", error)
+                await anyio.sleep(_AGAIN_SECONDS)
+            else:
+                return watch is not None and watch[0] != record.watch
 
 
 def _beginning(since: datetime.datetime | float | None) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 import msgspec
 
-from veo3_async._errors import Veo3Error
+from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._pacing import seconds
 from veo3_async._settings import positive
 from veo3_async.cluster._changes import Changes
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Cluster", "ClusterStats"]
 
+_log = logging.getLogger("veo3_async")
+
 _IN_FLIGHT: Final = 128
+_AGAIN_SECONDS: Final = 5.0
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,13 +179,15 @@ class Cluster:
         :raises AuthenticationError: The key is refused; the ids stay in the stream.
         :raises QuotaExceeded: The balance or a quota is used up; likewise.
         :raises ClusterError: NATS refuses something, or other workers have other settings.
-        :raises ServiceUnavailable: No NATS server can be reached at the beginning.
+        :raises ServiceUnavailable: No NATS server can be reached at the beginning. One that is
+            reached and can do nothing, such as one with a full disk, is waited for.
         """
         if slots < 1:
             message = f"slots is at least 1, not {slots!r}"
             raise ValueError(message)
-        await self.connect()
-        await self._prepare_work()
+        await self._engine.connect()
+        if not await self._prepared(stop):
+            return
         worker = Worker(
             self._engine,
             self._names,
@@ -243,6 +249,20 @@ class Cluster:
             rate=None if said is None else rate_at(shared, now, float(said)),
             paused=max(0.0, shared.paused_until - now),
         )
+
+    async def _prepared(self, stop: asyncio.Event | anyio.Event | None) -> bool:
+        """Make what workers need, as soon as NATS can; return False where it was stopped."""
+        while stop is None or not stop.is_set():
+            try:
+                await self.connect()
+                await self._prepare_work()
+            except ServiceUnavailable as error:
+                _log.warning("the work begins when NATS can do this: %s", error)
+                with anyio.move_on_after(_AGAIN_SECONDS):
+                    await (anyio.sleep_forever() if stop is None else stop.wait())
+            else:
+                return True
+        return False
 
     async def _prepare_work(self) -> None:
         names, engine = self._names, self._engine

@@ -17,8 +17,9 @@ import msgspec
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
 from veo3_async._wire import Kind, Problem
-from veo3_async.cluster._engine import Engine, Message, Pull
+from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import Names
+from veo3_async.cluster._pull import Message, Pull
 from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, permits, rate_at
 
 __all__ = ["RATE", "Permits", "read_rate"]
@@ -59,10 +60,14 @@ class Permits:
         self._left = 0
         self._good_until = 0.0
         self._shared = FULL
+        self._loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
 
-    async def take(self) -> None:
-        """Return when a poll may be sent."""
+    async def take(self) -> bool:
+        """Return True when a poll may be sent, False after `stop`."""
         while not self._take_left():
+            if self._stopped.is_set():
+                return False
             token = await self._pull.next()
             if token is None:
                 continue
@@ -72,10 +77,17 @@ class Permits:
             if token.attempts == 1:
                 continue  # fresh ones would all be good at once: first they go to their places
             if pause > 0:
-                await anyio.sleep(pause)
+                with anyio.move_on_after(pause):
+                    await self._stopped.wait()
                 continue
             self._left += self._worth
-            self._good_until = asyncio.get_running_loop().time() + _GOOD_FOR
+            self._good_until = self._loop.time() + _GOOD_FOR
+        return True
+
+    async def stop(self) -> None:
+        """Let nobody wait any more."""
+        self._stopped.set()
+        await self._pull.aclose()
 
     async def learn(self, outcome: VideoTask | Problem, sent: float) -> None:
         """Tell all workers where the service sent a poll away for want of capacity.
@@ -112,7 +124,7 @@ class Permits:
         return next_round(self._names.number_of(token.subject), self._count, now, period)
 
     def _take_left(self) -> bool:
-        if self._left == 0 or asyncio.get_running_loop().time() > self._good_until:
+        if self._left == 0 or self._loop.time() > self._good_until:
             self._left = 0
             return False
         self._left -= 1

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
 import anyio
@@ -19,7 +19,7 @@ from veo3_async._faults import Verdict, backoff
 from veo3_async._learned import LearnedPacing
 from veo3_async._models import VideoTask
 from veo3_async._wire import Problem, Reply, check_request_id
-from veo3_async.cluster._engine import Engine, Message, Pull
+from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._judge import (
     after_problem,
     after_task,
@@ -30,8 +30,10 @@ from veo3_async.cluster._judge import (
     with_eta,
 )
 from veo3_async.cluster._knowledge import Knowledge
+from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
 from veo3_async.cluster._permits import Permits
+from veo3_async.cluster._pull import Message, Pull
 from veo3_async.cluster._record import Record, decode, encode
 
 if TYPE_CHECKING:
@@ -55,8 +57,8 @@ _Outcome = VideoTask | Problem
 
 class _Known(msgspec.Struct, frozen=True):
     record: Record
-    seq: int
-    """Of the last message of its subject; 0 where there is none."""
+    seq: int | None
+    """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
 
 
 class Worker:
@@ -85,7 +87,7 @@ class Worker:
         self._max_rate = max_rate
         self._name = uuid.uuid4().hex
         self._in_hand: set[Message] = set()
-        self._idle: set[anyio.CancelScope] = set()
+        self._memory = Memory()
         self._stopping = False
         self._failure: Exception | None = None
         self._troubled = False
@@ -122,7 +124,7 @@ class Worker:
                 for duty in duties:
                     tasks.start_soon(self._guard, duty, scope)
                 if stop is not None:
-                    tasks.start_soon(self._stop_after, stop)
+                    tasks.start_soon(self._stop_after, stop, ids, permits)
                 async with anyio.create_task_group() as slots:
                     for _ in range(self._slots):
                         slots.start_soon(self._guard, self._slot(ids, permits), scope)
@@ -158,74 +160,54 @@ class Worker:
             await anyio.sleep(self._ack_wait / 3)
             for message in tuple(self._in_hand):
                 if message in self._in_hand:
-                    await message.busy()
+                    with contextlib.suppress(ServiceUnavailable):
+                        await message.busy()
 
-    async def _stop_after(self, stop: asyncio.Event | anyio.Event) -> None:
+    async def _stop_after(
+        self, stop: asyncio.Event | anyio.Event, ids: Pull, permits: Permits
+    ) -> None:
         await stop.wait()
         self._stopping = True
-        for scope in tuple(self._idle):
-            scope.cancel()
+        await permits.stop()
+        await ids.aclose()
 
     # --- the work ---------------------------------------------------------------------------
 
     def _slot(self, ids: Pull, permits: Permits) -> Callable[[], Awaitable[None]]:
         async def slot() -> None:
             while not self._stopping:
-                message = None
-                with self._interruptible():
-                    message = await ids.next()
+                message = await ids.next()
                 if message is not None:
                     await self._attend(message, permits)
 
         return slot
 
-    @contextlib.contextmanager
-    def _interruptible(self) -> Iterator[None]:
-        """Let what is waited for be given up when the worker is asked to stop."""
-        with anyio.CancelScope() as scope:
-            self._idle.add(scope)
-            try:
-                yield
-            finally:
-                self._idle.discard(scope)
-
     async def _attend(self, message: Message, permits: Permits) -> None:
-        delay: float | None = _AT_ONCE
         self._in_hand.add(message)
         try:
             delay = await self._visit(message, permits)
+            await (message.done() if delay is None else message.again(delay))
             self._troubled = False
         except ServiceUnavailable as error:
-            delay = _AFTER_TROUBLE
             if not self._troubled:
                 _log.warning("an id is handed back, and tried again: %s", error)
             self._troubled = True
+            await message.hand_back(_AFTER_TROUBLE)
+        except BaseException:
+            await message.hand_back()
+            raise
         finally:
             self._in_hand.discard(message)
-            with (
-                anyio.move_on_after(_PARTING_SECONDS, shield=True),
-                contextlib.suppress(Veo3Error),  # it comes again after `ack_wait`
-            ):
-                await (message.done() if delay is None else message.again(delay))
 
     async def _visit(self, message: Message, permits: Permits) -> float | None:
         """Poll an id once; return the seconds until the next time, None after the end."""
-        try:
-            request_id = check_request_id(request_id_of(message.subject))
-        except (ValueError, Veo3Error) as error:
-            _log.error("what is no request id is taken out of the stream: %s", error)
+        known = await self._known(message)
+        if known is None or known.record.final:
             return None
-        known = await self._known(message, request_id)
-        if known.record.final:
-            return None
-        permitted = False
-        with self._interruptible():
-            await permits.take()
-            permitted = True
-        if not permitted:
+        if not await permits.take():
             return _AT_ONCE
         sent = time.time()
-        outcome, reply = await self._client._poll_once(request_id)  # noqa: SLF001 - one package
+        outcome, reply = await self._client._poll_once(known.record.request_id)  # noqa: SLF001 - one package
         await permits.learn(outcome, sent)
         return await self._settle(message, known, outcome, reply)
 
@@ -233,21 +215,27 @@ class Worker:
         self, message: Message, known: _Known, outcome: _Outcome, reply: Reply | None
     ) -> float | None:
         """Write down what a poll has brought; whoever else was first is heard before."""
-        request_id = known.record.request_id
         while not known.record.final:
             after, delay = self._judge(message, known.record, outcome, reply)
-            if not is_news(known.record, after):
+            if not is_news(known.record, after) or await self._write(known, after, outcome):
+                if delay is not None:
+                    self._memory.keep(message.subject, message.attempts, after)
                 return delay
-            if after.serial == known.record.serial and after.change is not None:
-                news = known.record.news or known.seq
-                after = msgspec.structs.replace(after, news=news)
-            subject = self._names.change_of(request_id)
-            if await self._engine.publish(subject, encode(after), expect=known.seq) is not None:
-                if isinstance(outcome, VideoTask):
-                    learn(self._pacing, known.record, after)
-                return delay
-            known = await self._known(message, request_id, fresh=True)
+            known = await self._read(message, known.record.request_id, fresh=True)
         return None
+
+    async def _write(self, known: _Known, after: Record, outcome: _Outcome) -> bool:
+        """Return whether a record could follow that which is known."""
+        if known.seq is None:
+            return False
+        if after.serial == known.record.serial and after.change is not None:
+            after = msgspec.structs.replace(after, news=known.record.news or known.seq)
+        subject = self._names.change_of(after.request_id)
+        if await self._engine.publish(subject, encode(after), expect=known.seq) is None:
+            return False
+        if isinstance(outcome, VideoTask):
+            learn(self._pacing, known.record, after)
+        return True
 
     def _judge(
         self, message: Message, known: Record, outcome: _Outcome, reply: Reply | None
@@ -271,7 +259,19 @@ class Worker:
             after = with_eta(after, self._pacing, now)
         return after, next_poll(after, self._pacing, now, random.random())
 
-    async def _known(self, message: Message, request_id: str, *, fresh: bool = False) -> _Known:
+    async def _known(self, message: Message) -> _Known | None:
+        """Return what is known of an id, or None where the message is of none."""
+        record = self._memory.recall(message.subject, message.sequence, message.attempts)
+        if record is not None:
+            return _Known(record, None)
+        try:
+            request_id = check_request_id(request_id_of(message.subject))
+        except (ValueError, Veo3Error) as error:
+            _log.error("what is no request id is taken out of the stream: %s", error)
+            return None
+        return await self._read(message, request_id)
+
+    async def _read(self, message: Message, request_id: str, *, fresh: bool = False) -> _Known:
         subject = self._names.change_of(request_id)
         found = await self._engine.last(self._names.change, subject, fresh=fresh)
         if found is None:

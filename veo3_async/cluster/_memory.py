@@ -1,0 +1,69 @@
+"""What a worker remembers of the ids that it polled, so that it need not read their records.
+
+A delivery of a message has a number. Who handled delivery 3 and gets delivery 4 knows that nobody
+else had the id in between, so the record is still as it was. One exception is left: a worker that
+froze in an earlier delivery and writes late. So what is remembered says only that a poll brought
+nothing new. What is new is judged by the record itself, and written only if that is the last.
+"""
+
+from __future__ import annotations
+
+import collections
+from typing import Final
+
+import msgspec
+
+from veo3_async._models import VideoTask
+from veo3_async.cluster._record import Record
+
+__all__ = ["Memory"]
+
+_MOST: Final = 131_072  # ids, at about 1 kB
+
+_FORGOTTEN: Final = VideoTask()
+
+
+class Memory:
+    """Records without their texts, of the ids that were polled last.
+
+    :param most: How many; the one that was not polled for longest is forgotten.
+    """
+
+    def __init__(self, most: int = _MOST) -> None:
+        self._most = most
+        self._kept: collections.OrderedDict[str, tuple[int, int, Record]] = (
+            collections.OrderedDict()
+        )
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, subject: str, attempts: int, record: Record) -> None:
+        """Remember what is known of an id after a delivery.
+
+        :param subject: Under which the id is watched.
+        :param attempts: Number of the delivery.
+        """
+        self._kept[subject] = (record.watch, attempts, _slim(record))
+        self._kept.move_to_end(subject)
+        if len(self._kept) > self._most:
+            self._kept.popitem(last=False)
+
+    def recall(self, subject: str, watch: int, attempts: int) -> Record | None:
+        """Return what is known of an id, or None where somebody else may know more.
+
+        :param watch: Sequence of the message by which the id is watched now.
+        :param attempts: Number of this delivery.
+        """
+        kept = self._kept.get(subject)
+        if kept is None or kept[:2] != (watch, attempts - 1):
+            return None
+        return kept[2]
+
+
+def _slim(record: Record) -> Record:
+    change = record.change
+    if change is None or change.task is _FORGOTTEN:
+        return record
+    slim = msgspec.structs.replace(change, task=_FORGOTTEN, error=None)
+    return msgspec.structs.replace(record, change=slim)
