@@ -334,6 +334,21 @@ async def test_fault_31_closed_while_a_submission_is_under_way_is_uncertain(
     assert owed.in_doubt
 
 
+async def test_fault_31_closed_before_its_turn_a_submission_is_no_doubt(
+    make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """What waited for a permit when the client was closed was not sent, and is told so."""
+    veo = make_client(journal=tmp_path / "veo3.db", max_polls_per_second=0.1)
+    await veo.fetch(server.add())
+    submitting = asyncio.create_task(veo.submit("a lamp"))
+    await asyncio.sleep(1)
+    await veo.aclose()
+    with pytest.raises(ClientClosed):
+        await submitting
+    assert posts(server) == []
+    assert await make_client(journal=tmp_path / "veo3.db").pending() == []
+
+
 async def test_fault_38_ids_that_cannot_be_written_end_and_others_go_on(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:

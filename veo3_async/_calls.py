@@ -115,15 +115,22 @@ class Calls:
     ) -> _T | Problem:
         """Make a call in its turn, and return what ``judge`` says of the reply."""
         dispatcher = turns()
+        is_sent = False
         with anyio.CancelScope() as scope, self._ended_by_us(scope):
-            return await dispatcher.ask(call, lambda reply: judge(reply, wall_now=time.time()))
-        if call.method == "POST":
+            taken = await dispatcher.turn()
+            is_sent = True
+            answer = await dispatcher.send(call, taken)
+            outcome = judge(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
+            dispatcher.learn(taken, outcome)
+            dispatcher.pump()
+            return outcome
+        if is_sent and call.method == "POST":
             message = (
                 "the client was closed while a submission was under way: the task may exist and "
                 "may have been charged"
             )
             raise SubmitUncertain(message)
-        message = "the client was closed while the request was under way"
+        message = "the client was closed before the request was answered"
         raise ClientClosed(message)
 
     @contextlib.contextmanager

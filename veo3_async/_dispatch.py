@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher"]
 
 _E = TypeVar("_E", bound=Entry)
-_T = TypeVar("_T")
 
 _TICK: Final = 1 / 64
 """Seconds: what has time is due at whole ticks, so that one waking serves several entries. Where
@@ -140,10 +139,10 @@ class Dispatcher(Generic[_E]):
                 self.lag.add(now - due)
                 self._hand_over(_Claim(entry, now))
 
-    async def ask(self, call: Call, judge: Callable[[Reply], _T | Problem]) -> _T | Problem:
-        """Make a single call in its turn, before the entries that are due.
+    async def turn(self) -> float:
+        """Wait for a permit for a single call, which comes before the entries that are due.
 
-        Returns what ``judge`` says of the reply, or why there is none.
+        Returns what `send` and `learn` take. Cancelled, it gives back what it had.
 
         :raises ClientClosed: Nothing goes any more.
         """
@@ -153,16 +152,11 @@ class Dispatcher(Generic[_E]):
         self._turns.append(turn)
         self.pump()
         try:
-            taken = await turn
+            return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled() and turn.exception() is None:
                 self._give_back(turn.result())
             raise
-        answer = await self.send(call, taken)
-        outcome = judge(answer) if isinstance(answer, Reply) else answer
-        self.learn(taken, outcome)
-        self.pump()
-        return outcome
 
     async def send(self, call: Call, taken: float) -> Reply | Problem:
         """Make a call with a permit; tell `learn` what it brought."""
