@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import time
@@ -13,9 +12,10 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from nats.aio.msg import Msg
 from nats_process import BINARY, NatsServer, free_port
 
-from veo3_async import FixedPacing, LearnedPacing, Phase, Transition, Veo3Client
+from veo3_async import FixedPacing, LearnedPacing, Phase, Transition, Veo3Client, VideoTask
 from veo3_async._errors import (
     AuthenticationError,
     ClientClosed,
@@ -26,10 +26,12 @@ from veo3_async._errors import (
 )
 from veo3_async._lifecycle import NEW, end
 from veo3_async._pacing import Progress
+from veo3_async._wire import Reply
 from veo3_async.cluster import Changes, Cluster, ClusterError
 from veo3_async.cluster._engine import Engine
+from veo3_async.cluster._judge import after_task
 from veo3_async.cluster._names import Names, token_of
-from veo3_async.cluster._record import Record, encode
+from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.testing import FakeVeo3, Life, Status
 
 pytestmark = [
@@ -211,14 +213,26 @@ async def test_a_lost_id_can_be_watched_again(
         first = (await told(cluster.transitions(request_id)))[request_id][-1]
         await all_ended(cluster)
         await cluster.watch(request_id)
-        with anyio.fail_after(20):
-            async with cluster.transitions() as changes:
-                async for change in changes:
-                    if change.final and change.phase is not Phase.LOST:
-                        break
+        again = (await told(cluster.transitions(request_id)))[request_id]
     assert Phase.LOST is first.phase
     assert isinstance(first.error, TaskNotFound)
-    assert Phase.COMPLETED is change.phase
+    assert Phase.LOST not in {change.phase for change in again}
+    assert Phase.COMPLETED is again[-1].phase
+
+
+async def test_who_listens_to_all_hears_of_a_lost_id_as_well(cluster: Cluster) -> None:
+    """That an id was lost is told even if it is watched again: such a listener goes on anyway."""
+    await cluster.watch("veo3-pro:1")
+    gone = end(NEW, TaskNotFound("gone"), request_id="veo3-pro:1", wall_now=time.time())
+    state = msgspec.structs.replace(NEW, phase=Phase.LOST)
+    lost = Record(request_id="veo3-pro:1", watch=99, serial=1, change=gone, state=state)
+    await cluster._engine.publish(cluster._names.change_of("veo3-pro:1"), encode(lost))
+    with anyio.fail_after(10):
+        async with cluster.transitions() as changes:
+            assert Phase.LOST is (await anext(changes)).phase
+        with anyio.move_on_after(0.5):
+            async with cluster.transitions("veo3-pro:1") as changes:
+                pytest.fail(f"was told {await anext(changes)}")
 
 
 # --- who listens --------------------------------------------------------------------------
@@ -344,6 +358,65 @@ async def test_two_polls_at_once_make_one_record(cluster: Cluster) -> None:
         records = await cluster._engine.stream(cluster._names.change)
     assert records is not None
     assert (2, 1) == (slow.received, records.messages)
+
+
+async def test_what_is_remembered_is_not_read(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """The record of an id is read at the first poll and before it is written, not at others."""
+    reads: list[str] = []
+
+    async def heard(message: Msg) -> None:
+        reads.append(message.subject)
+
+    request_id = server.add(life=ENDLESS)
+    await cluster.watch(request_id)
+    subject = cluster._names.change_of(request_id)
+    await cluster._engine._link.client.subscribe(f"$JS.API.DIRECT.GET.*.{subject}", cb=heard)
+    async with working(cluster, veo):
+        await until(lambda: len(server.polls_of(request_id)) > 6)
+    assert 1 == len(reads)
+
+
+async def test_two_workers_hand_ids_to_and_fro(
+    server: FakeVeo3, make_cluster: MakeCluster, veo: Veo3Client
+) -> None:
+    """What one remembers and the other changed is found out: each phase once, in order."""
+    one, other = make_cluster(), make_cluster()
+    ids = [server.add(life=Life.documented()) for _ in range(30)]
+    await one.watch(*ids)
+    async with working(one, veo, slots=2), working(other, veo, slots=2):
+        heard = await told(one.transitions(*ids, since=0))
+    for changes in heard.values():
+        phases = [change.phase for change in changes]
+        assert len(phases) == len(set(phases))
+        assert [None, *phases[:-1]] == [change.previous for change in changes]
+        assert Phase.COMPLETED is phases[-1]
+
+
+async def test_who_writes_late_is_heard(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+) -> None:
+    """A record by a worker that had the id long ago is not in memory; what is new follows it."""
+    at_work = {"status": "video_generating", "running": True}
+    done = {"status": "completed", "running": False, "upsample_video_url": "https://a/v.mp4"}
+    request_id = server.add(life=Life.scripted([at_work] * 15 + [done]))
+    await cluster.watch(request_id)
+    subject = cluster._names.change_of(request_id)
+    async with working(cluster, veo):
+        await until(lambda: len(server.polls_of(request_id)) > 2)
+        found = await cluster._engine.last(cluster._names.change, subject)
+        assert found is not None
+        seq, payload = found
+        known = decode(payload, request_id)
+        task = VideoTask(status="video_upsampling", running=True)
+        late = after_task(known, task, Reply(200, {}, b""), time.time())
+        await cluster._engine.publish(subject, encode(late), expect=seq)
+        heard = await told(cluster.transitions(request_id, since=0))
+    assert [Phase.GENERATING, Phase.UPSAMPLING, Phase.COMPLETED] == [
+        change.phase for change in heard[request_id]
+    ]
+    assert Phase.UPSAMPLING is heard[request_id][-1].previous
 
 
 async def test_a_cancelled_worker_hands_back(server: FakeVeo3, make_cluster: MakeCluster) -> None:
@@ -532,6 +605,19 @@ async def test_a_missing_permission_is_a_clear_error(guarded: NatsServer) -> Non
             await guest.watch("veo3-pro:1")
 
 
+@contextlib.asynccontextmanager
+async def full_disk(cluster: Cluster) -> AsyncIterator[None]:
+    """Fill the server's disk, for a time."""
+    js = cluster._engine._jetstream()
+    await js.add_stream(name="filler", subjects=["filler"])
+    for size in (500_000, 100):
+        with contextlib.suppress(Exception):
+            while True:
+                await js.publish("filler", b"x" * size)
+    yield
+    await js.delete_stream("filler")
+
+
 async def test_a_full_disk_loses_nothing(
     guarded: NatsServer, server: FakeVeo3, veo: Veo3Client
 ) -> None:
@@ -540,19 +626,33 @@ async def test_a_full_disk_loses_nothing(
     request_id = server.add(life=Life.plain())
     async with Cluster(url, ack_wait=3, max_polls_per_second=200) as cluster:
         await cluster.watch(request_id)
-        js = cluster._engine._jetstream()
-        await js.add_stream(name="filler", subjects=["filler"])
         async with working(cluster, veo):
-            while not server.polls_of(request_id):  # the permits have been made
-                await asyncio.sleep(0.01)
-            for size in (500_000, 100):
-                with contextlib.suppress(Exception):
-                    while True:
-                        await js.publish("filler", b"x" * size)
-            with pytest.raises(ServiceUnavailable, match="cannot do this now"):
-                await cluster.watch(*(f"veo3-pro:{number}" for number in range(1000)))
-            await js.delete_stream("filler")
+            await until(lambda: bool(server.polls_of(request_id)))  # the permits have been made
+            async with full_disk(cluster):
+                with pytest.raises(ServiceUnavailable, match="cannot do this now"):
+                    await cluster.watch(*(f"veo3-pro:{number}" for number in range(1000)))
             heard = await told(cluster.transitions(request_id))
+    assert heard[request_id][-1].final
+
+
+async def test_a_worker_waits_for_room_on_the_disk(
+    guarded: NatsServer, server: FakeVeo3, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Started while the disk is full, it says so and begins when there is room, or is stopped."""
+    url = f"nats://boss:secret1@127.0.0.1:{guarded.port}"
+    request_id = server.add(life=Life.plain())
+    async with Cluster(url, ack_wait=3, max_polls_per_second=200) as cluster:
+        await cluster.watch(request_id)
+        async with anyio.create_task_group() as tasks:
+            async with full_disk(cluster):
+                tasks.start_soon(cluster.work, veo)
+                await until(lambda: "the work begins when NATS can" in caplog.text)
+                with anyio.fail_after(10):
+                    async with working(cluster, veo):
+                        await anyio.sleep(0.2)
+                assert 0 == server.received
+            heard = await told(cluster.transitions(request_id))
+            tasks.cancel_scope.cancel()
     assert heard[request_id][-1].final
 
 

@@ -26,6 +26,7 @@ from veo3_async.cluster._judge import (
     next_poll,
     with_eta,
 )
+from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import Names, request_id_of, token_of
 from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, permits, rate_at
 from veo3_async.cluster._record import Record, decode, encode
@@ -312,6 +313,86 @@ def test_nothing_known_is_no_eta() -> None:
     """A pacing that knows nothing leaves the transition as it is."""
     record = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
     assert record is with_eta(record, FixedPacing(), NOW)
+
+
+# --- what a worker remembers --------------------------------------------------------------
+
+SUBJECT = "veo3.watch.x"
+
+deliveries = st.lists(
+    st.tuples(
+        st.sampled_from(["one", "other"]),
+        st.sampled_from(["looks", "writes", "dies", "loses"]),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(deliveries)
+def test_what_is_remembered_is_what_was_written_last(
+    deliveries: list[tuple[str, str, bool]],
+) -> None:
+    """Whichever worker gets an id, dies with it, or has it watched anew: memory is never old."""
+    memories = {"one": Memory(), "other": Memory()}
+    watch, attempts, written = 1, 0, Record(request_id=ID, watch=1)
+    for worker, deed, anew in deliveries:
+        if anew:
+            watch, attempts = watch + 1, 0
+            written = msgspec.structs.replace(written, watch=watch)
+        attempts += 1
+        remembered = memories[worker].recall(SUBJECT, watch, attempts)
+        assert remembered is None or remembered == written
+        if deed in {"writes", "loses"}:
+            written = msgspec.structs.replace(written, serial=written.serial + 1)
+        if deed == "dies":
+            memories[worker] = Memory()
+        elif deed != "loses":  # ends in trouble after it was written
+            memories[worker].keep(SUBJECT, attempts, written)
+
+
+def test_who_has_an_id_twice_in_a_row_remembers_it() -> None:
+    """The next delivery of the same message needs no reading; another message of the id does."""
+    memory = Memory()
+    memory.keep(SUBJECT, 3, Record(request_id=ID, watch=7, serial=2))
+    assert memory.recall(SUBJECT, 7, 3) is None  # counted anew by a server that forgot
+    assert memory.recall(SUBJECT, 7, 5) is None
+    assert memory.recall(SUBJECT, 8, 4) is None
+    assert memory.recall("veo3.watch.y", 7, 4) is None
+    kept = memory.recall(SUBJECT, 7, 4)
+    assert kept is not None
+    assert 2 == kept.serial
+
+
+@given(st.lists(st.integers(0, 9), max_size=50))
+def test_memory_has_a_bound(numbers: list[int]) -> None:
+    """Of more ids than it holds it knows those that were polled last."""
+    memory = Memory(most=4)
+    for attempts, number in enumerate(numbers, start=1):
+        memory.keep(str(number), attempts, Record(request_id=str(number), watch=number))
+    last = dict.fromkeys(reversed(numbers))
+    assert min(4, len(last)) == len(memory)
+    for number in list(last)[:4]:
+        attempts = len(numbers) - numbers[::-1].index(number)
+        assert memory.recall(str(number), number, attempts + 1) is not None
+
+
+def test_a_poll_is_judged_alike_from_memory_and_record() -> None:
+    """Without its texts a record says the same of what is new, and when to come again."""
+    memory = Memory()
+    full = after_task(begun(None, ID, 1), generating(extra={"x": "y" * 999}), REPLY, NOW)
+    memory.keep(SUBJECT, 1, full)
+    slim = memory.recall(SUBJECT, 1, 2)
+    assert slim is not None
+    assert slim.change is not None
+    assert not slim.change.task.extra
+    done = generating(status="completed", running=False, video_url="https://a/v.mp4")
+    for task in (generating(), generating(status="video_upsampling"), done):
+        assert is_news(full, after_task(full, task, REPLY, NOW + 9)) is is_news(
+            slim, after_task(slim, task, REPLY, NOW + 9)
+        )
+    pacing = FixedPacing(10)
+    assert next_poll(full, pacing, NOW + 9, 0.5) == next_poll(slim, pacing, NOW + 9, 0.5)
 
 
 # --- the rate -----------------------------------------------------------------------------

@@ -32,7 +32,7 @@ __all__ = ["Cluster", "ClusterStats"]
 _log = logging.getLogger("veo3_async")
 
 _IN_FLIGHT: Final = 128
-_AGAIN_SECONDS: Final = 5.0
+_AGAIN_SECONDS: Final = 1.0
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
@@ -252,12 +252,15 @@ class Cluster:
 
     async def _prepared(self, stop: asyncio.Event | anyio.Event | None) -> bool:
         """Make what workers need, as soon as NATS can; return False where it was stopped."""
+        told = False
         while stop is None or not stop.is_set():
             try:
                 await self.connect()
                 await self._prepare_work()
             except ServiceUnavailable as error:
-                _log.warning("the work begins when NATS can do this: %s", error)
+                if not told:
+                    _log.warning("the work begins when NATS can do this: %s", error)
+                told = True
                 with anyio.move_on_after(_AGAIN_SECONDS):
                     await (anyio.sleep_forever() if stop is None else stop.wait())
             else:
