@@ -511,6 +511,19 @@ async def test_a_closed_cluster_says_so(cluster: Cluster) -> None:
         await cluster.watch("veo3-pro:1")
 
 
+async def test_closing_needs_no_server(tmp_path: Path) -> None:
+    """A cluster whose server is gone, with something still to be sent, closes without a word."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    cluster = Cluster(nats.url)
+    await cluster.connect()
+    nats.stop()
+    with anyio.move_on_after(0.3):
+        await cluster.watch("veo3-pro:1")
+    with anyio.fail_after(10):
+        await cluster.aclose()
+
+
 async def test_other_settings_are_not_changed_in_silence(
     cluster: Cluster, make_cluster: MakeCluster, veo: Veo3Client
 ) -> None:

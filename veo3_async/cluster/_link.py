@@ -100,10 +100,10 @@ class Link:
         client, self._client = self._client, None
         if client is None:
             return
-        with anyio.move_on_after(2 * CLOSE_SECONDS, shield=True):
+        with anyio.move_on_after(2 * CLOSE_SECONDS, shield=True), contextlib.suppress(*ERRORS):
             with contextlib.suppress(*ERRORS):
                 await client.flush(timeout=int(CLOSE_SECONDS))
-            await client.close()
+            await client.close()  # raises where the connection is lost just now
 
     # --- errors -----------------------------------------------------------------------------
 

@@ -182,11 +182,13 @@ def permits() -> Settings:
 def listener(replicas: int) -> Settings:
     """Return the settings of a consumer of changes, but for where it begins.
 
-    One at a time: only so nothing overtakes a message that is delivered again.
+    One at a time: only so nothing overtakes a message that is delivered again. So the wait is
+    that after a server died with an answer; who takes longer for a message may get it again, and
+    passes over it.
     """
     return {
         "ack_policy": "explicit",
-        "ack_wait": 30.0,
+        "ack_wait": 5.0,
         "max_deliver": -1,
         "max_ack_pending": 1,
         "num_replicas": replicas,  # or it would go with one server, unless it is named
