@@ -281,25 +281,6 @@ async def test_a_long_outage_piles_nothing_up(tmp_path: Path, server: FakeVeo3) 
         nats.stop()
 
 
-async def test_a_listener_may_take_its_time(tmp_path: Path, server: FakeVeo3) -> None:
-    """One that deals with a change for longer than NATS waits is told each change once."""
-    nats = NatsServer(tmp_path)
-    nats.start()
-    request_id = server.add(life=Life.documented())
-    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
-    heard = []
-    try:
-        async with Cluster(nats.url) as cluster, client, working(cluster, client):
-            await cluster.watch(request_id)
-            async with cluster.transitions(request_id, since=0) as changes:
-                async for change in changes:
-                    heard.append(change.phase)
-                    await anyio.sleep(6 if len(heard) == 1 else 0)
-    finally:
-        nats.stop()
-    assert len(heard) == len(set(heard)) > 2
-
-
 async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: FakeVeo3) -> None:
     """With three replicas the leader of the stream dies, and nothing is lost or told twice."""
     ports = [free_port() for _ in range(6)]
