@@ -221,6 +221,33 @@ def test_a_value_that_can_only_mean_one_thing_is_taken_so(name: str, said: Any, 
     assert (getattr(task, name), task.extra) == (meant, {})
 
 
+NUMBERS: Final = (
+    *("created_at", "status_update_time", "completed_at"),
+    *("retry_count", "max_retries", "error_sleep"),
+)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [
+        (0, True),
+        (2**53 - 1, True),
+        (2**53, False),
+        (-1, False),
+        (10**400, False),
+        (-(10**400), False),
+        ("9" * 400, False),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_a_number_that_is_no_time_and_no_count_is_none(name: str, said: Any, fits: bool) -> None:
+    """What is below nothing, or beyond what everybody reads alike, is kept as evidence only."""
+    task = task_of({"status": "pending", name: said})
+    assert getattr(task, name) == (said if fits else None)
+    assert task.extra == ({} if fits else {name: said})
+
+
 @pytest.mark.parametrize("name", ["video_url", "upsample_video_url"])
 @pytest.mark.parametrize(
     ("said", "url", "kept"),
@@ -624,6 +651,8 @@ def assert_judged(body: bytes, status: int) -> None:
     else:
         told = {outcome.status or None, outcome.best_url, outcome.running}
         assert told | {outcome.status_update_time} != {None}
+        numbers = [getattr(outcome, name) for name in NUMBERS]
+        assert all(number is None or 0 <= number < 2**53 for number in numbers)
 
 
 @given(st.binary(max_size=500), STATUS)

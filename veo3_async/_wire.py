@@ -14,7 +14,7 @@ import re
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 
@@ -266,6 +266,10 @@ def poll_path(request_id: str, model: str) -> str:
 # What makes an object the state of a task, whatever else is in it or missing.
 _TELLING: Final = ("video_url", "upsample_video_url", "running", "status_update_time")
 
+# Every number of the page is a time or a count. One of 400 digits fits in no float, and what is
+# beyond 53 bits is not even read alike by all (RFC 8259, 6).
+_WHOLE: Final = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None
+
 _T = TypeVar("_T", SourceImage, GenerationRequest, VideoTask)
 
 _SUCCESS: Final = range(200, 300)
@@ -448,7 +452,8 @@ def _converter(cls: type, field: msgspec.structs.FieldInfo) -> Callable[[object]
         (VideoTask, "video_url"): _video_url,
         (VideoTask, "upsample_video_url"): _video_url,
     }
-    plain = functools.partial(msgspec.convert, type=field.type, strict=False)
+    kind = _WHOLE if field.type == int | None else field.type
+    plain = functools.partial(msgspec.convert, type=kind, strict=False)
     return special.get((cls, field.name), plain)
 
 
