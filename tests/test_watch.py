@@ -11,6 +11,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from conftest import MakeClient
@@ -42,6 +43,9 @@ Q, P, G, GD, U, R = (
     Phase.RETRYING,
 )
 UNENDING = Life.scripted([{"id": "id", "status": "video_generating", "running": True}])
+DONE_AT_ONCE = Life.scripted(
+    [{"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}]
+)
 QUICK = Life.scripted(
     [
         {"status": "pending", "running": True},
@@ -217,6 +221,76 @@ async def test_a_watch_may_be_read_by_several_tasks(server: FakeVeo3, veo: Veo3C
     parts = await asyncio.gather(*(collected(watch) for _ in range(3)))
     ends = sorted(c.request_id for part in parts for c in part if c.final)
     assert ends == sorted(ids)
+
+
+async def owed(veo: Veo3Client) -> set[str | None]:
+    return {task.request_id for task in await veo.pending()}
+
+
+async def test_fault_24_a_reader_answers_for_its_own_ends_only(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """With a journal, an end is owed until the reader that took it asks for the next."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    first, second = server.add(life=DONE_AT_ONCE), server.add(life=DONE_AT_ONCE)
+    watch = veo.watch(keep_open=True)
+    dealt = asyncio.Event()
+
+    async def slow() -> None:
+        async for _ in watch:
+            await dealt.wait()
+
+    one = asyncio.create_task(slow())
+    watch.add(first)
+    await asyncio.sleep(1)
+    other = asyncio.create_task(collected(watch))
+    watch.add(second)
+    await asyncio.sleep(1)
+    assert await owed(veo) == {first}
+    dealt.set()
+    await asyncio.sleep(1)
+    assert await owed(veo) == set()
+    await watch.aclose()
+    await asyncio.wait([one, other])
+
+
+@pytest.mark.parametrize("breaks_off", ["raises", "is cancelled"])
+async def test_fault_24_what_a_reader_had_not_dealt_with_stays_owed(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, breaks_off: str
+) -> None:
+    """Who ends badly over an end leaves it owed, however the others go on and leave."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    ids = [server.add(life=DONE_AT_ONCE) for _ in range(3)]
+
+    async def bad() -> None:
+        async for change in watch:
+            if breaks_off == "raises":
+                raise KeyError(change.request_id)
+            await asyncio.sleep(1000)
+
+    async with veo.watch(*ids) as watch:
+        reader = asyncio.create_task(bad())
+        await asyncio.sleep(5)
+        reader.cancel()
+        await asyncio.wait([reader])
+        told = {change.request_id for change in await collected(watch)}
+    assert await owed(veo) == set(ids) - told
+    assert len(told) == 2
+    assert reader.cancelled() or isinstance(reader.exception(), KeyError)
+
+
+async def test_an_end_may_be_asked_for_in_a_task_of_its_own(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """A task that ended in peace has dealt with its end; Python 3.11's ``wait_for`` makes some."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    ids = [server.add(life=DONE_AT_ONCE) for _ in range(2)]
+    async with veo.watch(*ids) as watch:
+        first = await asyncio.create_task(anext(watch))
+        assert await owed(veo) == set(ids)
+        second = await asyncio.create_task(anext(watch))
+        assert await owed(veo) == {second.request_id} == set(ids) - {first.request_id}
+    assert await owed(veo) == set()
 
 
 # --- adding and discarding -------------------------------------------------------------------

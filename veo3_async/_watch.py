@@ -7,7 +7,7 @@ import collections
 import copy
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import msgspec
 
@@ -212,7 +212,9 @@ class Watch:
     make the client stop polling the ids that nobody else watches.
 
     Made by ``Veo3Client.watch``; to be used in the event loop that it was made in. Several
-    tasks may read one watch; each transition goes to one of them.
+    tasks may read one watch; each transition goes to one of them. With a journal, an end is owed
+    until the task that took it asks for the next one, leaves the ``async with`` or ends, and does
+    so in peace: neither raising nor cancelled.
     """
 
     def __init__(self, mailbox: Mailbox, subscriptions: Subscriptions, *, owner: object) -> None:
@@ -220,7 +222,8 @@ class Watch:
         self._subscriptions = subscriptions
         self._owner = owner  # lives as long as somebody watches
         self._closed = False
-        self._handed_out: Transition | None = None
+        self._handed_out: dict[asyncio.Task[Any], Transition] = {}
+        """The final transition that each reader has not dealt with yet."""
 
     def __repr__(self) -> str:
         state = "closed, " if self._closed else ""
@@ -260,8 +263,10 @@ class Watch:
 
     async def __anext__(self) -> Transition:
         self._acknowledge()
-        self._handed_out = await self._mailbox.take()
-        return self._handed_out
+        transition = await self._mailbox.take()
+        if transition.final and (reader := asyncio.current_task()) is not None:
+            self._handed_out[reader] = transition
+        return transition
 
     async def __aenter__(self) -> Self:
         return self
@@ -279,9 +284,14 @@ class Watch:
     def _acknowledge(self) -> None:
         # Who asks for the next one, or leaves in peace, has dealt with the last one. Who breaks
         # off or raises may have not, and a journal tells it again after a restart.
-        if self._handed_out is not None and self._handed_out.final:
-            self._subscriptions.delivered(self._handed_out)
-        self._handed_out = None
+        if not self._handed_out:
+            return
+        this = asyncio.current_task()
+        for reader in tuple(self._handed_out):
+            if reader is this or reader.done():
+                end = self._handed_out.pop(reader)
+                if reader is this or _ended_in_peace(reader):
+                    self._subscriptions.delivered(end)
 
     async def aclose(self) -> None:
         """End the watch; who iterates it comes to an end. Never blocks, and may be repeated."""
@@ -292,3 +302,9 @@ class Watch:
     def __del__(self) -> None:
         if self._mailbox.states or self._mailbox.deadline is not None:
             self._subscriptions.abandon(self._mailbox)
+
+
+def _ended_in_peace(reader: asyncio.Task[Any]) -> bool:
+    # A task that raised has a stack: of where it did. To ask for the exception itself would make
+    # asyncio believe that it was seen, and not log it.
+    return not reader.cancelled() and not reader.get_stack(limit=1)
