@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["Ceiling", "Cubic", "Throttle", "cubic_rate"]
+__all__ = ["Ceiling", "Cubic", "Noise", "Throttle", "cubic_rate"]
 
 _BETA: Final = 0.7
 _SCALE: Final = 0.4
@@ -26,10 +26,20 @@ _GROWTH: Final = 0.01
 _GROWTH_SECONDS: Final = 3.0
 _HOLD: Final = 10.0
 _HOLD_GROWTH: Final = 3.0
-_MAX_HOLD: Final = 300.0
+_MAX_HOLD: Final = 120.0
 _ROW_SECONDS: Final = (
     10.0  # refusals farther apart than this are no limit, but single ids or chance
 )
+
+_PROOF_SECONDS: Final = 10.0
+_PROOF_HALF_LIFE: Final = 300.0
+_BELOW_ANY_LIMIT: Final = 2 / 3  # of what was served
+_MEMORY: Final = 1 / 100  # of a request, in the share that is refused
+_NOISE_HALF_LIFE: Final = 60.0
+_LEAST_NOISE: Final = 0.001
+_NOISE_FACTOR: Final = 2.0
+_MOST_NOISE: Final = 0.4
+_NOISE_MARGIN: Final = 0.05  # chance: five standard deviations of 2 % in a hundred requests
 
 _PAUSE_JITTER: Final = 0.1
 _FAILED_PROBE_PAUSE: Final = 1.0
@@ -109,7 +119,7 @@ class Ceiling:
 
     CUBIC alone runs into such a limit every few seconds. So once most requests are served and
     one is refused, stay under that rate; look again after 10 s, by small steps that double
-    every 3 s, and later and later (at most 5 minutes) while the limit proves steady.
+    every 3 s, and later and later (at most 2 minutes) while the limit proves steady.
     """
 
     __slots__ = ("_base", "_hold", "_last_cut", "_served", "_step", "_until", "height")
@@ -144,19 +154,77 @@ class Ceiling:
         if served < 1 / 2:
             return  # an outage, or a limit that is far exceeded: CUBIC finds the way
         before, self._last_cut = self._last_cut, now
-        if now < self._until:  # still on the way down, if they come one after another
-            if now - before > _ROW_SECONDS:
-                return
-            self._step = min(_MAX_STEP, self._step * 2)
-        else:
+        if now >= self._until:
             steady = rate / 2 < self._base < math.inf
             self._hold = min(_MAX_HOLD, self._hold * _HOLD_GROWTH) if steady else _HOLD
             self._step = _STEP
+        elif now - before > _ROW_SECONDS:
+            return
+        else:  # still on the way down
+            self._step = min(_MAX_STEP, self._step * 2)
         self._base = self.height = rate * min(1 - self._step, served)
         self._until = now + self._hold
 
+    def lift(self) -> None:
+        """Forget the limit."""
+        self.height = self._base = math.inf
+        self._until = -math.inf
+
     def _count(self, served: float, rate: float) -> None:
         self._served += (served - self._served) / (1 + rate)
+
+
+class Noise:
+    """Refusals that come at any rate: of single ids, of a channel of the service, by chance.
+
+    What was served over 10 s is below the limit. So what is refused at less than two thirds of the
+    most that was served lately is not refused for the rate; and for some minutes no more than
+    such a share of refusals, and what chance adds to it, says anything about it.
+    """
+
+    __slots__ = ("_began", "_found_at", "_proved", "_refused", "_served", "_share")
+
+    def __init__(self, now: float) -> None:
+        self._refused = 0.0  # share, smoothed over a hundred requests
+        self._proved = 0.0  # requests a second that were served
+        self._served = 0
+        self._began = now
+        self._share = 0.0
+        self._found_at = -math.inf
+
+    def succeeded(self, now: float) -> None:
+        """Count a request that was served."""
+        self._refused -= self._refused * _MEMORY
+        self._served += 1
+        if (elapsed := now - self._began) >= _PROOF_SECONDS:
+            faded = self._proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
+            self._proved = max(self._served / elapsed, faded)
+            self._served, self._began = 0, now
+
+    def refused(self) -> None:
+        """Count a request that was not served."""
+        self._refused += (1 - self._refused) * _MEMORY
+
+    def explains(self, now: float, rate: float) -> bool:
+        """Whether what is refused at present says nothing about the rate.
+
+        :param rate: Requests a second that are allowed.
+        """
+        if rate < _BELOW_ANY_LIMIT * self._proved and self._refused < _MOST_NOISE:
+            self._share, self._found_at = self._refused, now
+            return True
+        share = self._share * 2.0 ** ((self._found_at - now) / _NOISE_HALF_LIFE)
+        if share < _LEAST_NOISE:
+            return False
+        if self._refused <= min(_NOISE_FACTOR * share + _NOISE_MARGIN, _MOST_NOISE):
+            return True
+        self._disprove(now)
+        return False
+
+    def _disprove(self, now: float) -> None:
+        # More is refused than below the limit: it is lower than it was.
+        self._share = 0.0
+        self._proved = self._served / max(now - self._began, 1.0)
 
 
 class Throttle:
@@ -178,6 +246,7 @@ class Throttle:
         "_last_cut",
         "_limited",
         "_limited_seconds",
+        "_noise",
         "_pause_began",
         "_paused_until",
         "_probe_due",
@@ -198,6 +267,7 @@ class Throttle:
         self._reason: str | None = None
         self._last_cut = -math.inf
         self._ceiling: Ceiling = Ceiling()
+        self._noise: Noise = Noise(now)
         self._pause_began = -math.inf
         self._paused_until = -math.inf
         self._probe_due = False
@@ -253,6 +323,7 @@ class Throttle:
         if self._limited:  # else nothing here changes the rate, and there is no probe
             self._refill(now)
             self._end_probe(taken, now, passed=True)
+        self._noise.succeeded(now)
         if taken >= self._last_cut:
             self._ceiling.succeeded(now, self.rate)
         if not self._limited:
@@ -273,20 +344,27 @@ class Throttle:
         self._refill(now)
         probe_failed = self._end_probe(taken, now, passed=False)
         allowed = self.rate
+        self._noise.refused()
         if taken >= self._last_cut:
             self._ceiling.refused(allowed)
         self._limit(reason)
         # What was sent before the cut, or is counted together with that, says nothing new.
         if taken >= self._last_cut + _LIMIT_SECONDS:
-            self._last_cut = now
-            self._ceiling.cut(now, allowed)
-            self._cubic.throttled(now)
+            self._cut(now, allowed)
         self._tokens = min(self._tokens, self._capacity())
         if retry_after is not None:
             jitter = rand * min(1.0, retry_after * _PAUSE_JITTER)
             self._pause(now + retry_after + jitter)
         elif probe_failed:
             self._pause(now + self._probe_pause(rand))
+
+    def _cut(self, now: float, allowed: float) -> None:
+        if self._noise.explains(now, allowed):
+            self._ceiling.lift()
+            return
+        self._last_cut = now
+        self._ceiling.cut(now, allowed)
+        self._cubic.throttled(now)
 
     def failed(self, taken: float, now: float, *, rand: float) -> None:
         """Learn that a request ended without a word about capacity."""
