@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import json
 from pathlib import Path
 from typing import Any
 
@@ -150,7 +151,9 @@ async def test_every_sample_is_a_state_or_a_named_error(
 ) -> None:
     """Each recorded reply, served with the status in its name, is understood."""
     code = int(sample[:3]) if sample[:3].isdigit() else 200
-    server.fault(Body((REPLIES / sample).read_bytes(), code))
+    body = (REPLIES / sample).read_bytes()
+    request_id = json.loads(body).get("id", "veo3-pro:1")
+    server.fault(Body(body, code))
     refused = {
         "401": AuthenticationError,
         "402": QuotaExceeded,
@@ -159,10 +162,10 @@ async def test_every_sample_is_a_state_or_a_named_error(
         "sub": UnexpectedReply,
     }
     if (error := refused.get(sample[:3])) is None:
-        assert (await veo.fetch("veo3-pro:1")).status
+        assert (await veo.fetch(request_id)).status
     else:
         with pytest.raises(error):
-            await veo.fetch("veo3-pro:1")
+            await veo.fetch(request_id)
 
 
 async def test_wait_returns_the_finished_task(server: FakeVeo3, veo: Veo3Client) -> None:

@@ -419,6 +419,18 @@ async def test_fault_11_memory_is_flat_under_a_gzip_bomb(server: FakeVeo3, veo: 
     assert peak - before < 10_000_000
 
 
+async def test_fault_11_a_reply_of_another_task(server: FakeVeo3, veo: Veo3Client) -> None:
+    """Another one's video is not handed out: back to the schedule, as after any nonsense."""
+    mine, wrong = server.add(), server.add(life=QUICK)
+    server.add("veo3-pro:swapped", Life.scripted([RUNNING, DONE | {"id": mine}, DONE]))
+    change = [c async for c in veo.watch("veo3-pro:swapped")][-1]
+    assert (change.phase, change.task.id) == (Phase.COMPLETED, "")
+    assert veo.stats().failures == {"unexpected": 1}
+    server.fault(Body(b'{"status":"completed","id":"veo3-pro:b"}'), request_id=wrong)
+    with pytest.raises(UnexpectedReply, match="another task, 'veo3-pro:b'"):
+        await veo.fetch(wrong)
+
+
 async def test_fault_12_what_is_new_is_kept(server: FakeVeo3, veo: Veo3Client) -> None:
     """An unknown status comes out as UNKNOWN, unknown fields stay, and it goes on."""
     new = {"status": "video_dreaming", "running": True, "mood": {"calm": [1, None]}}

@@ -41,6 +41,7 @@ REPLIES: Final = Path(__file__).parent / "replies"
 ID: Final = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
 PLAIN: Final = "https://file.302.ai/plain.mp4"
 UPSAMPLED: Final = "https://file.302.ai/upsampled.mp4"
+NAMED: Final = {"completed": "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"}
 START: Final = 1000.0
 UNTILS: Final[tuple[Until, ...]] = ("best", "video")
 UPSAMPLE: Final = GenerationRequest(enable_upsample=True)
@@ -64,7 +65,8 @@ R, X, C, CP, F, L = (
 
 
 def sample(name: str, **changes: Any) -> VideoTask:
-    task = decode(Reply(200, {}, (REPLIES / f"{name}.json").read_bytes()), wall_now=0)
+    reply = Reply(200, {}, (REPLIES / f"{name}.json").read_bytes())
+    task = decode(reply, request_id=NAMED.get(name, ID), wall_now=0)
     assert isinstance(task, VideoTask)
     return msgspec.structs.replace(task, **changes)
 
@@ -346,7 +348,8 @@ def test_fault_21_trap_5_replies_can_go_backwards() -> None:
 
 def test_trap_6_right_after_the_submit_the_id_may_be_unknown() -> None:
     """It is asked for again, and the first state that is seen is its first transition."""
-    problem = decode(Reply(404, {}, (REPLIES / "404_not_found.json").read_bytes()), wall_now=0)
+    reply = Reply(404, {}, (REPLIES / "404_not_found.json").read_bytes())
+    problem = decode(reply, request_id=ID, wall_now=0)
     assert isinstance(problem, Problem)
     assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.AGAIN
     assert seen(PENDING) == [Q]
@@ -355,7 +358,7 @@ def test_trap_6_right_after_the_submit_the_id_may_be_unknown() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": {"err_code": -10008}}'])
 def test_trap_7_a_success_can_be_an_outage(body: bytes) -> None:
     """It never comes to the machine: there is no task to observe, and the id goes on."""
-    problem = decode(Reply(200, {}, body), wall_now=0)
+    problem = decode(Reply(200, {}, body), request_id=ID, wall_now=0)
     assert isinstance(problem, Problem)
     assert problem.kind in {Kind.UNEXPECTED, Kind.OVERLOADED}
     assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.AGAIN

@@ -42,7 +42,7 @@ Q, P, G, GD, U, R = (
     Phase.UPSAMPLING,
     Phase.RETRYING,
 )
-UNENDING = Life.scripted([{"id": "id", "status": "video_generating", "running": True}])
+UNENDING = Life.scripted([{"status": "video_generating", "running": True}])
 DONE_AT_ONCE = Life.scripted(
     [{"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}]
 )

@@ -6,6 +6,7 @@ import email.utils
 import gzip
 import json
 import random
+import re
 import sys
 import time
 import urllib.parse
@@ -65,12 +66,19 @@ def judged(
     body: bytes | str | dict[str, Any] | list[Any],
     status: int = 200,
     headers: dict[str, str] | None = None,
+    asked: str | None = None,
 ) -> VideoTask | Problem:
     if isinstance(body, dict | list):
         body = json.dumps(body)
     if isinstance(body, str):
         body = body.encode()
-    return decode(Reply(status, headers or {}, body), wall_now=WALL)
+    if asked is None:  # for what its own id names
+        found = re.search(rb'"id": ?"(veo3-pro:[^"]*)"', body)
+        asked = found[1].decode(errors="replace") if found else REAL
+    return decode(Reply(status, headers or {}, body), request_id=asked, wall_now=WALL)
+
+
+REAL: Final = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
 
 
 def task_of(body: bytes | str | dict[str, Any], status: int = 200) -> VideoTask:
@@ -194,7 +202,8 @@ def test_a_field_of_a_wrong_type_costs_nothing_but_itself(name: str, wrong: Any)
     """It is kept in ``extra`` as it came, or converted; all other fields stand."""
     body = PAGE | {name: wrong}
     right = task_of(PAGE)
-    task = task_of(body)
+    task = judged(body, asked=str(body["id"]))
+    assert isinstance(task, VideoTask)
     for field in msgspec.structs.fields(VideoTask):
         if field.encode_name not in {name, "extra"}:
             assert getattr(task, field.name) == getattr(right, field.name)
@@ -396,6 +405,28 @@ def test_evidence_is_bounded() -> None:
     problem = problem_of({"error": {"message": "页" * 100_000}})
     assert len(problem.message) < 2200
     assert len(problem_of({"error": "页" * 100_000}).message) < 2200
+
+
+OTHER: Final = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
+
+
+@pytest.mark.parametrize("name", ["completed", "completed_after_retries"])
+@pytest.mark.parametrize("asked", [OTHER, REAL.upper(), REAL[:-1], "68935cd4"])
+def test_a_reply_of_another_task_is_unexpected(name: str, asked: str) -> None:
+    """Ids come back as they were asked for; another one's video is never handed out."""
+    body = json.dumps(json.loads(sample(name)) | {"id": REAL, "error": "left over"}).encode()
+    problem = judged(body, asked=asked)
+    assert isinstance(problem, Problem)
+    assert (problem.kind, problem.http_status) == (Kind.UNEXPECTED, 200)
+    assert REAL in problem.message
+    assert problem.body == body.decode()[:2048]
+
+
+@pytest.mark.parametrize("named", [{}, {"id": None}, {"id": ""}, {"id": 7}, {"id": OTHER}])
+def test_a_reply_that_names_no_other_task_is_the_answer(named: dict[str, Any]) -> None:
+    """The page's ``id`` may be missing, as any of its fields."""
+    outcome = judged({"status": "pending"} | named, asked=OTHER)
+    assert isinstance(outcome, VideoTask)
 
 
 # --- the tables -----------------------------------------------------------------------------
@@ -720,8 +751,6 @@ def test_a_long_life_of_random_bytes() -> None:
 
 
 # --- requests -------------------------------------------------------------------------------
-
-REAL: Final = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
 
 
 def test_fault_28_a_real_id_goes_out_as_it_is() -> None:

@@ -7,6 +7,7 @@ What a fault means is `_faults`' to say, what a submission that brought no id me
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -49,7 +50,7 @@ class Calls:
 
         def judge(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
             replies.append(reply)
-            return decode(reply, wall_now=wall_now)
+            return decode(reply, request_id=request_id, wall_now=wall_now)
 
         outcome = await self._ask(turns, Call("GET", poll_path(request_id, self._model)), judge)
         return outcome, replies[0] if replies else None
@@ -60,8 +61,9 @@ class Calls:
         :raises Veo3Error: No state came, or the client was closed.
         """
         call = Call("GET", poll_path(request_id, self._model))
+        judge = functools.partial(decode, request_id=request_id)
         outcome, attempts, elapsed = await self._persist(
-            turns, call, decode, _may_ask_again, _FETCH_TRIES
+            turns, call, judge, _may_ask_again, _FETCH_TRIES
         )
         if isinstance(outcome, Problem):
             raise outcome.error(request_id, attempts=attempts, elapsed=elapsed)

@@ -309,7 +309,7 @@ class Poller:
         fingerprint = hash(answer.body)
         if fingerprint == job.fingerprint and answer.status == 200:
             return None
-        outcome = decode(answer, wall_now=time.time())
+        outcome = decode(answer, request_id=job.request_id, wall_now=time.time())
         job.fingerprint = fingerprint if isinstance(outcome, VideoTask) else None
         return outcome
 

@@ -304,16 +304,17 @@ def inflated(body: bytes, encoding: str) -> bytes | None:
     return plain if len(plain) <= MAX_BODY_BYTES else None
 
 
-def decode(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
+def decode(reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
     """Judge a reply to a poll. Total: any bytes give a task or a problem.
 
+    :param request_id: What was asked for; a reply that names another task is not the answer.
     :param wall_now: Seconds since the epoch, for a ``Retry-After`` that is a date.
     """
     content = _json(reply.body)
     if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
         task = _build(VideoTask, content)
         if any(getattr(task, name) is not None for name in _TELLING) or task.status:
-            return task
+            return task if task.id in {"", request_id} else _of_another(task.id, reply)
     return problem_of(reply, content, wall_now=wall_now)
 
 
@@ -333,10 +334,23 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
         retry_after=_retry_after(reply, wall_now)
         if kind in {Kind.THROTTLED, Kind.OVERLOADED}
         else None,
-        body=reply.body[: 4 * _EVIDENCE_CHARS].decode(errors="replace")[:_EVIDENCE_CHARS]
+        body=_evidence(reply)
         if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
         else None,
     )
+
+
+def _of_another(named: str, reply: Reply) -> Problem:
+    return Problem(
+        kind=Kind.UNEXPECTED,
+        message=f"the reply is of another task, {named[:64]!r}; check caches and proxies",
+        http_status=reply.status,
+        body=_evidence(reply),
+    )
+
+
+def _evidence(reply: Reply) -> str:
+    return reply.body[: 4 * _EVIDENCE_CHARS].decode(errors="replace")[:_EVIDENCE_CHARS]
 
 
 def _json(body: bytes) -> object:
