@@ -567,6 +567,47 @@ def test_fault_39_rule_6_completed_without_any_video(until: Until) -> None:
     assert (error.request_id, error.task) == (ID, watch.last.task)
 
 
+@pytest.mark.parametrize("until", UNTILS)
+@pytest.mark.parametrize(
+    ("status", "phase"),
+    [
+        *((word, X) for word in ("cancelled", "expired", "rejected", "timeout", "")),
+        *(("image_downloading", P), ("video_generating", G), ("video_upsampling", U)),
+    ],
+)
+def test_rule_6_a_service_that_has_stopped_is_believed_whatever_its_word(
+    status: str, phase: Phase, until: Until
+) -> None:
+    """``running: false`` is final, and new words turn up: after the grace it has failed."""
+    watch = Watch(until)
+    stopped = says(status, 5, running=False, error_message="by the operator")
+    watch.see(*[stopped] * 6)
+    assert watch.phases == [phase]
+    assert grace_left(watch.state, watch.now - 1) == 1
+    assert watch.see(stopped) == [phase, F]
+    error = watch.last.error
+    assert isinstance(error, TaskFailed)
+    assert error.message == f"the service has stopped, and said {status!r}: by the operator"
+    assert (error.request_id, error.task) == (ID, watch.last.task)
+
+
+@pytest.mark.parametrize("status", ["cancelled", "video_upsampling"])
+def test_rule_6_a_service_that_has_stopped_leaves_its_plain_video(status: str) -> None:
+    """It is the result, with no error."""
+    watch = Watch()
+    stopped = says(status, running=False, **WITH_PLAIN)
+    assert watch.see(*[stopped] * 7)[-1] is CP
+    assert watch.last.error is None
+
+
+def test_rule_6_a_task_in_the_queue_has_not_ended() -> None:
+    """It does not run yet; nobody says that it never will."""
+    queued = says("pending", running=False)
+    watch = Watch()
+    assert watch.see(*[queued] * 100, GENERATING) == [Q, G]
+    assert seen(says("pending", running=False, video_url=PLAIN)) == [C]
+
+
 def test_fault_39_a_service_that_runs_on_has_not_ended() -> None:
     """The 60 s begin anew with the next end; a completed task that runs is waited for."""
     watch = Watch()

@@ -11,8 +11,10 @@ The table says which of the service's statuses is which phase. The rules, in thi
     says so; where it is absent, ``failed`` and ``error`` are final, and a ``…_failed`` is once
     ``retry_count`` has reached ``max_retries``.
 5.  A final failure with the plain video there ends with the plain video.
-6.  A service that says it has ended, and has not the video that was asked for, is asked for
-    another 60 s; then the plain video, or the lack of one, is the result.
+6.  A service that says it has ended (``running`` is false, whatever the word beside it, or it is
+    absent and the word is ``completed``), and has not the video that was asked for, is asked for
+    another 60 s; then the plain video, or the lack of one, is the result. A task in the queue has
+    not begun, and so has not ended.
 7.  Anything else is a transition if it puts the id into a phase that it has not been in during
     this attempt (``retry_count``).
 """
@@ -79,7 +81,7 @@ polls; every running phase may also turn UNKNOWN and come back, FAILED, or LOST.
 FINAL: Final = frozenset({Phase.COMPLETED, Phase.COMPLETED_PLAIN, Phase.FAILED, Phase.LOST})
 
 GRACE: Final = 60.0
-"""Seconds that "completed" may precede its URL; the wire page saw a poll or two of 10 s."""
+"""Seconds that an end may precede its URL; the wire page saw a poll or two of 10 s."""
 
 _ORDER: Final = (
     Phase.QUEUED,
@@ -241,9 +243,10 @@ def _seen(state: State, task: VideoTask, now: float) -> State:
 
 
 def _has_ended(task: VideoTask) -> bool:
-    if task.status == "completed":
-        return task.running is not True
-    return task.running is False and task.video_url is not None
+    if task.running is None:
+        return task.status == "completed"
+    is_queued = task.status == "pending" and task.video_url is None
+    return not task.running and not is_queued
 
 
 def _wants_upsample(state: State, task: VideoTask) -> bool | None:
@@ -269,16 +272,20 @@ def _judge(
             f"the service gave the task up: {_reason(task)}", request_id=request_id, task=task
         )
     if waited:
-        return Phase.FAILED, CompletedWithoutVideo(
-            f"completed for {GRACE:.0f} s, and no video: {_reason(task)}",
-            request_id=request_id,
-            task=task,
-        )
+        return Phase.FAILED, _without_video(task, request_id)
     if task.status == "completed" and not task.video_url:
         return None, None
     if task.status.endswith("_failed"):
         return Phase.RETRYING, None
     return PHASE_OF_STATUS.get(task.status, Phase.UNKNOWN), None
+
+
+def _without_video(task: VideoTask, request_id: str) -> Veo3Error:
+    if task.status == "completed":
+        message = f"completed for {GRACE:.0f} s, and no video: {_reason(task)}"
+        return CompletedWithoutVideo(message, request_id=request_id, task=task)
+    message = f"the service has stopped, and said {task.status!r}: {_reason(task)}"
+    return TaskFailed(message, request_id=request_id, task=task)
 
 
 def _has_best(seen: State, task: VideoTask, until: Until) -> bool:
