@@ -46,6 +46,7 @@ START: Final = 1000.0
 UNTILS: Final[tuple[Until, ...]] = ("best", "video")
 UPSAMPLE: Final = GenerationRequest(enable_upsample=True)
 NO_UPSAMPLE: Final = GenerationRequest(enable_upsample=False)
+WITH_PLAIN: Final[dict[str, Any]] = {"video_url": PLAIN, "req": UPSAMPLE}
 
 Q, P, G, D, U = (
     Phase.QUEUED,
@@ -376,17 +377,55 @@ def test_rule_1_nothing_follows_a_final(phase: Phase) -> None:
 
 
 def test_fault_21_rule_2_an_older_time_changes_nothing() -> None:
-    """Not the phase, not the status, not the attempt, and it starts no grace."""
+    """Not the phase, not the status, not the attempt."""
     watch = Watch()
     watch.see(says("video_generating", 200))
     state = watch.state
     watch.see(
-        says("video_generation_failed", 199, running=False),
-        says("completed", 199, running=False, retry_count=2),
+        says("video_generation_failed", 199, running=True),
+        says("video_upsampling", 199, retry_count=2),
         says("brand_new", 199),
     )
     assert (watch.phases, watch.state) == ([G], state)
     assert watch.see(says("video_upsampling", 200)) == [G, U]
+
+
+ENDS: Final[dict[str, tuple[VideoTask, Phase]]] = {
+    "failed": (says("failed", 100, running=False), F),
+    "failed without a word on running": (says("failed", 100), F),
+    "an attempt, the last": (says("x_failed", 100, retry_count=3, max_retries=3), F),
+    "cancelled": (says("cancelled", 100, running=False), F),
+    "completed": (says("completed", 100, running=False), F),
+    "completed, plain": (says("completed", 100, running=False, video_url=PLAIN), C),
+    "completed, not upsampled": (says("completed", 100, running=False, **WITH_PLAIN), CP),
+}
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_fault_21_rule_2_an_older_end_is_believed_after_the_grace(name: str) -> None:
+    """One clock that is ahead does not hide the end for good: told for 60 s, it is one."""
+    end_, phase = ENDS[name]
+    watch = Watch()
+    watch.see(says("video_generating", 200, running=True), *[end_] * 6)
+    assert watch.phases == [G]
+    assert grace_left(watch.state, watch.now - 1) == 1
+    assert watch.see(end_) == [G, phase]
+
+
+@pytest.mark.parametrize("name", ENDS)
+def test_fault_21_rule_2_an_older_end_is_not_believed_while_newer_replies_come(name: str) -> None:
+    """A stale cache among nodes that know better ends nothing, however long it goes on."""
+    running = says("video_generating", 200, running=True)
+    assert seen(*[running, *[ENDS[name][0]] * 5] * 20) == [G]
+
+
+def test_rule_2_an_older_reply_that_runs_takes_no_end_back() -> None:
+    """It says nothing, neither for the end nor against it, and calls for no haste."""
+    watch = Watch()
+    watch.see(says("completed", 200, running=False))
+    watch.see(*[says("video_generating", 100, running=True)] * 6)
+    assert (watch.phases, grace_left(watch.state, watch.now)) == ([], None)
+    assert watch.see(says("completed", 200, running=False)) == [F]
 
 
 def test_rule_2_a_time_of_zero_is_none() -> None:
@@ -540,7 +579,7 @@ def test_rule_6_an_end_without_the_upsampled_video_waits_a_minute() -> None:
     watch = Watch()
     ended = says("completed", running=False, video_url=PLAIN, req=UPSAMPLE)
     watch.see(*[ended] * 6)
-    assert (watch.phases, grace_left(watch.state, watch.now)) == ([D], 0)
+    assert (watch.phases, grace_left(watch.state, watch.now - 1)) == ([D], 1)
     assert watch.see(ended) == [D, CP]
     assert watch.last.error is None
 
@@ -675,7 +714,6 @@ def test_fault_40_nothing_changes_for_a_day() -> None:
 
 # --- the arrows -----------------------------------------------------------------------------
 
-WITH_PLAIN: Final[dict[str, Any]] = {"video_url": PLAIN, "req": UPSAMPLE}
 RETRY: Final = says("video_generation_failed", 1, running=True, retry_count=1)
 FAILED_UPSAMPLING: Final = says("video_upsampling_failed", 1, running=True, **WITH_PLAIN)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 import json
 import re
 import time
@@ -119,10 +120,12 @@ async def test_a_life_runs_on_the_loops_clock() -> None:
 
 
 async def test_the_servers_clock_may_be_wrong() -> None:
-    """With a skew the times in the replies are that far ahead of this machine's."""
+    """With a skew the times in the replies, ``Date`` too, are that far ahead of this machine's."""
     async with FakeVeo3(clock_skew=3600.0) as server:
-        _, _, body = await fetched(poll_url(server, server.add()))
+        _, headers, body = await fetched(poll_url(server, server.add()))
+    served = email.utils.parsedate_to_datetime(headers["Date"]).timestamp()
     assert abs(json.loads(body)["created_at"] / 1000 - time.time() - 3600) < 60
+    assert abs(served - time.time() - 3600) < 60
 
 
 async def test_a_submission_makes_a_task() -> None:

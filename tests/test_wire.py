@@ -257,6 +257,21 @@ def test_a_number_that_is_no_time_and_no_count_is_none(name: str, said: Any, fit
     assert task.extra == ({} if fits else {name: said})
 
 
+@pytest.mark.parametrize(
+    ("later", "believed"),
+    [(-3600, True), (0, True), (60, True), (61, False), (3600, False), (WALL * 999, False)],
+)
+def test_fault_21_a_change_that_is_to_come_has_no_time(later: float, believed: bool) -> None:
+    """By the clock of the reply: else all that is true would be older than it for good."""
+    said = int((WALL + later) * 1000)
+    body = json.dumps({"status": "pending", "status_update_time": said, "x": 1}).encode()
+    task = judged(body, headers={"Date": http_date(WALL)})
+    assert isinstance(task, VideoTask)
+    assert task.status_update_time == (said if believed else None)
+    assert task.extra == ({"x": 1} if believed else {"x": 1, "status_update_time": said})
+    assert task_of(body).status_update_time == said  # nothing tells what time it is
+
+
 @pytest.mark.parametrize("name", ["video_url", "upsample_video_url"])
 @pytest.mark.parametrize(
     ("said", "url", "kept"),

@@ -4,7 +4,8 @@ The table says which of the service's statuses is which phase. The rules, in thi
 
 1.  After a final transition nothing follows.
 2.  A reply whose ``status_update_time`` is older than one already seen changes nothing, but for
-    rule 3. Where it has no time, it is old if it goes back to an earlier phase of the same attempt.
+    rule 3, and for an end: clocks of servers differ, so one that is told for 60 s is believed.
+    Where it has no time, it is old if it goes back to an earlier phase of the same attempt.
 3.  The URL decides, not the word: a task is done when the video that was asked for is there,
     whatever its age, its status and its left-over error texts say. Once seen, a URL is kept.
 4.  A failure is an attempt while the service runs on, and final when it does not: ``running``
@@ -148,8 +149,8 @@ def observe(
     if task.video_url is None and state.video_url is not None:
         task = msgspec.structs.replace(task, video_url=state.video_url)
     seen = _seen(state, task, now)
-    if _is_old(state, task) and not _has_best(seen, task, until):
-        return _with_url(state, task), None
+    if _is_old(state, task) and not (_has_best(seen, task, until) or _has_waited(seen, now)):
+        return _after_old(state, seen), None
     phase, error = _judge(seen, task, now, until, request_id)
     if phase is None or (phase not in FINAL and not _is_news(seen, task, phase)):
         return seen, None
@@ -200,8 +201,17 @@ def remembered(state: State, request_id: str) -> VideoTask:
 
 
 def grace_left(state: State, now: float) -> float | None:
-    """Return the seconds until a service that has ended is believed, or None where it runs."""
-    return None if state.ended_since is None else max(0.0, state.ended_since + GRACE - now)
+    """Return the seconds until a service that says it has ended is believed.
+
+    None where it says that it runs, or where it has yet to say it again after that time.
+    """
+    if state.ended_since is None or _has_waited(state, now):
+        return None
+    return state.ended_since + GRACE - now
+
+
+def _has_waited(state: State, now: float) -> bool:
+    return state.ended_since is not None and now >= state.ended_since + GRACE
 
 
 def _is_old(state: State, task: VideoTask) -> bool:
@@ -217,11 +227,14 @@ def _is_old(state: State, task: VideoTask) -> bool:
     )
 
 
-def _with_url(state: State, task: VideoTask) -> State:
-    # An old reply that ends nothing makes no transition, but a video that it shows exists.
-    if task.video_url is None or state.video_url is not None:
+def _after_old(state: State, seen: State) -> State:
+    # An old reply makes no transition, but a video that it shows exists, and an end that it
+    # tells begins to count.
+    video_url = state.video_url or seen.video_url
+    ended_since = state.ended_since if seen.ended_since is None else seen.ended_since
+    if (video_url, ended_since) == (state.video_url, state.ended_since):
         return state
-    return msgspec.structs.replace(state, video_url=task.video_url)
+    return msgspec.structs.replace(state, video_url=video_url, ended_since=ended_since)
 
 
 def _seen(state: State, task: VideoTask, now: float) -> State:
@@ -244,7 +257,7 @@ def _seen(state: State, task: VideoTask, now: float) -> State:
 
 def _has_ended(task: VideoTask) -> bool:
     if task.running is None:
-        return task.status == "completed"
+        return task.status == "completed" or _has_failed(task)
     is_queued = task.status == "pending" and task.video_url is None
     return not task.running and not is_queued
 
@@ -264,7 +277,7 @@ def _judge(
     if _has_best(seen, task, until):
         return Phase.COMPLETED, None
     failed = _has_failed(task)
-    waited = seen.ended_since is not None and now >= seen.ended_since + GRACE
+    waited = _has_waited(seen, now)
     if task.video_url and (failed or waited or _no_upsample(seen, task)):
         return (Phase.COMPLETED_PLAIN if seen.upsample else Phase.COMPLETED), None
     if failed:

@@ -51,6 +51,8 @@ MAX_ID_BYTES: Final = 1024
 
 _EVIDENCE_CHARS: Final = 2048
 _MAX_RETRY_AFTER: Final = 120.0
+_CLOCKS_APART: Final = 60.0
+"""Seconds that the clock of the server may be behind that of the one who makes the video."""
 
 
 class Kind(enum.StrEnum):
@@ -314,7 +316,9 @@ def decode(reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Pro
     if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
         task = _build(VideoTask, content)
         if any(getattr(task, name) is not None for name in _TELLING) or task.status:
-            return task if task.id in {"", request_id} else _of_another(task.id, reply)
+            if task.id not in {"", request_id}:
+                return _of_another(task.id, reply)
+            return _without_future(task, reply)
     return problem_of(reply, content, wall_now=wall_now)
 
 
@@ -338,6 +342,15 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
         if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
         else None,
     )
+
+
+def _without_future(task: VideoTask, reply: Reply) -> VideoTask:
+    # Nothing has changed later than now: of a time to come everything true would be old.
+    changed, served = task.status_update_time, server_time(reply)
+    if not changed or served is None or changed / 1000 <= served + _CLOCKS_APART:
+        return task
+    extra = task.extra | {"status_update_time": changed}
+    return msgspec.structs.replace(task, status_update_time=None, extra=extra)
 
 
 def _of_another(named: str, reply: Reply) -> Problem:
@@ -410,6 +423,7 @@ def server_time(reply: Reply) -> float | None:
     return _http_date(reply.headers.get("Date", ""))
 
 
+@functools.lru_cache(maxsize=64)  # a thousand replies of one second have the same
 def _http_date(said: str) -> float | None:
     try:
         moment = email.utils.parsedate_to_datetime(said)

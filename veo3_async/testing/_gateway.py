@@ -6,6 +6,7 @@ meets it. Nothing here grows with the number of tasks but the tasks themselves.
 
 from __future__ import annotations
 
+import email.utils
 import hashlib
 import itertools
 import re
@@ -183,7 +184,13 @@ class Gateway:
     # --- what the client does -------------------------------------------------------------
 
     def answer(self, request: Received) -> Outcome:
-        """Decide what a request gets."""
+        """Decide what a request gets; its ``Date`` is of the clock that the times in it are of."""
+        outcome = self._outcome(request)
+        date = email.utils.formatdate(self.epoch + request.at, usegmt=True)
+        outcome.answer.headers["Date"] = date
+        return outcome
+
+    def _outcome(self, request: Received) -> Outcome:
         where = request.where
         if where != "file" and (refused := self._refused(request)):
             return Outcome(refused)
