@@ -316,6 +316,43 @@ async def test_a_borrowed_sessions_base_url_and_middlewares_do_not_matter(
     assert (asked, server.received) == ([], 1)
 
 
+async def test_a_borrowed_session_that_is_closed_ends_what_waits_for_a_connection() -> None:
+    """The waiting is cancelled from within aiohttp; that is no cancellation of ours."""
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with serving(silent) as port:
+        session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=1))
+        async with transport_to(f"http://127.0.0.1:{port}", session=session) as transport:
+            calls = [asyncio.create_task(transport.send(POLL)) for _ in range(2)]
+            await asyncio.sleep(0.1)
+            await session.close()
+            first, second = await asyncio.gather(*calls)
+    assert isinstance(first, Problem)
+    assert isinstance(second, Problem)
+    assert second.kind is Kind.SESSION
+
+
+async def test_fault_32_a_key_that_a_header_repeats_is_taken_out() -> None:
+    """A reply keeps its headers, but for what a server echoes of the key."""
+
+    async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await request_head(reader)
+        [key] = [line for line in head if line.startswith("Authorization")]
+        writer.write(http(b"{}", "200 OK", f"X-Echo: {key}", "Retry-After: 3"))
+
+    key = "sk-canary-7f3a9c51"
+    async with (
+        serving(echo) as port,
+        transport_to(f"http://127.0.0.1:{port}", key=key) as transport,
+    ):
+        reply = await transport.send(POLL)
+    assert isinstance(reply, Reply)
+    assert reply.headers["X-Echo"] == "Authorization: Bearer [key]"
+    assert reply.headers["retry-after"] == "3"
+
+
 @pytest.mark.parametrize("borrowed", [False, True])
 async def test_fault_20_the_environment_is_ignored(
     server: FakeVeo3,

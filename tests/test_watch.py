@@ -648,6 +648,26 @@ async def test_a_broken_pacing_is_told_to_everybody_and_a_new_watch_works(
     assert (await veo.fetch(ids[1])).video_url is not None
 
 
+def _cancelled() -> float:
+    future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    return future.result()
+
+
+async def test_a_callback_that_raises_a_cancellation_hangs_nobody(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """Nobody cancelled the polling: every watch is told, and a new one works."""
+    pacing = Broken(_cancelled)
+    veo = make_client(pacing=pacing)
+    ids = [server.add(life=Life.plain()) for _ in range(3)]
+    errors = await asyncio.gather(*(raised_by(veo.watch(i)) for i in ids))
+    assert {type(e) for e in errors} == {RuntimeError}
+    pacing.answer = None
+    await asyncio.sleep(1)  # the old polling is put away
+    assert (await veo.wait(ids[0])).video_url is not None
+
+
 async def test_after_a_refused_key_a_new_watch_is_told_as_well(
     server: FakeVeo3, make_client: MakeClient
 ) -> None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
 import msgspec
 
 from veo3_async._agenda import Agenda, Entry
+from veo3_async._deadline import is_cancelled
 from veo3_async._errors import ClientClosed
 from veo3_async._quantiles import Quantiles
 from veo3_async._throttle import Throttle
@@ -248,6 +249,12 @@ class Dispatcher(Generic[_E]):
                     await slot.waiter
                 assert slot.claim is not None  # noqa: S101 - `_hand_over` set it
                 claim = slot.claim
+        except asyncio.CancelledError as error:
+            if is_cancelled():
+                raise
+            # A task group takes that for an end in peace, and nobody would be told.
+            message = "a callback raised CancelledError, and nobody had cancelled the polling"
+            raise RuntimeError(message) from error
         finally:
             self._stop()
 

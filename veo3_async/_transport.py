@@ -8,18 +8,20 @@ counts what the server receives.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import functools
 import socket
 import ssl
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiohttp
 import anyio
-from multidict import CIMultiDict
+from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from veo3_async._deadline import Deadlines, Limited
+from veo3_async._deadline import Deadlines, Limited, is_cancelled
 from veo3_async._settings import ApiKey
 from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
 
@@ -32,6 +34,7 @@ _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 20.0
 _KEEPALIVE_SECONDS: Final = 30.0
 
+_MASK: Final = "[key]"
 _SHORTEST_SECRET: Final = 8
 """A key as short as a word is made up for a test; taking it out would spoil other words."""
 
@@ -108,6 +111,8 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
             return problem_of(error)
         except BaseException as ended:  # noqa: BLE001 - cancelled, or Ctrl-C; it goes on
+            if isinstance(ended, asyncio.CancelledError) and not is_cancelled():
+                return _SESSION_CLOSED  # aiohttp cancels what waits for a connection
             # Its traceback would show aiohttp's frames, whose locals hold the key.
             ended.__context__ = None
             raise ended.with_traceback(None)  # noqa: B904 - nothing to be a cause
@@ -148,9 +153,21 @@ class Transport:
                 "that was not asked for; check base_url",
                 http_status=response.status,
             )
-        if len(self._secret) >= _SHORTEST_SECRET and self._secret in body:
-            body = body.replace(self._secret, b"[key]")
-        return Reply(response.status, response.headers, body)
+        return Reply(response.status, *self._without_secret(response, body))
+
+    def _without_secret(
+        self, response: aiohttp.ClientResponse, body: bytes
+    ) -> tuple[Mapping[str, str], bytes]:
+        """Return headers and body of a reply, in which a server may repeat what it was sent."""
+        secret, headers = self._secret, response.headers
+        if len(secret) < _SHORTEST_SECRET:
+            return headers, body
+        if any(secret in value for _, value in response.raw_headers):
+            text = secret.decode()
+            headers = CIMultiDictProxy(
+                CIMultiDict((name, value.replace(text, _MASK)) for name, value in headers.items())
+            )
+        return headers, body.replace(secret, _MASK.encode()) if secret in body else body
 
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         """Return a session; one for fresh connections where a request must not be repeated.
