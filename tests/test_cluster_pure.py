@@ -50,7 +50,6 @@ streaks = st.one_of(
     st.builds(
         Streak,
         faults=st.integers(0, 9),
-        kind=st.sampled_from([None, *Kind]),
         times=st.integers(0, 30),
         since=st.one_of(st.just(math.inf), moments),
     ),

@@ -24,7 +24,7 @@ PASSING: Final = {
     Kind.OVERLOADED,
     Kind.SERVER,
 }
-COUNTED: Final = {Kind.INVALID: 1, Kind.REDIRECT: 3, Kind.UNEXPECTED: 20}
+COUNTED: Final = {Kind.INVALID: 1, Kind.REDIRECT: 20, Kind.UNEXPECTED: 20}
 THROTTLES: Final = {Kind.THROTTLED, Kind.OVERLOADED}
 KINDS: Final = st.sampled_from(Kind)
 
@@ -63,14 +63,23 @@ def test_fault_14_an_invalid_request_is_final_at_once() -> None:
     assert row(Kind.INVALID)[1] == [Verdict.FINAL]
 
 
-def test_fault_17_a_redirect_is_final_at_the_third_in_a_row() -> None:
-    """Two may be a maintenance page."""
-    assert row(*[Kind.REDIRECT] * 3)[1] == [Verdict.AGAIN, Verdict.AGAIN, Verdict.FINAL]
-
-
-def test_fault_11_nonsense_is_final_at_the_twentieth_in_a_row() -> None:
+@pytest.mark.parametrize("kind", [Kind.UNEXPECTED, Kind.REDIRECT])
+def test_faults_11_17_nonsense_is_final_at_the_twentieth_in_a_row(kind: Kind) -> None:
     """Nineteen go back to the schedule, however long they take."""
-    assert row(*[Kind.UNEXPECTED] * 20, step=60)[1] == [Verdict.AGAIN] * 19 + [Verdict.FINAL]
+    assert row(*[kind] * 20, step=60)[1] == [Verdict.AGAIN] * 19 + [Verdict.FINAL]
+
+
+@pytest.mark.parametrize("kind", [Kind.UNEXPECTED, Kind.REDIRECT])
+@pytest.mark.parametrize(("rand", "seconds"), [(0.25, 112), (0.5, 225), (0.75, 338)])
+def test_faults_11_17_a_page_of_minutes_ends_nothing(
+    kind: Kind, rand: float, seconds: float
+) -> None:
+    """By the backoff the twentieth comes after about four minutes: "back soon" may be one."""
+    streak, now = NO_FAULTS, 0.0
+    while (after := after_fault(streak, kind, now))[1] is Verdict.AGAIN:
+        streak = after[0]
+        now += backoff(streak, kind, now, rand)
+    assert now == pytest.approx(seconds, abs=1)
 
 
 @pytest.mark.parametrize("other", sorted(PASSING | {Kind.NOT_FOUND}))
@@ -124,7 +133,7 @@ def test_faults_11_13_17_what_does_not_pass_does_not_go_on_for_ever(kinds: list[
 
 def test_a_reply_that_holds_a_state_ends_every_row() -> None:
     """`NO_FAULTS` is where an id begins again."""
-    assert NO_FAULTS == Streak(0, None, 0, math.inf)
+    assert NO_FAULTS == Streak(0, 0, math.inf)
     assert row(*[Kind.NOT_FOUND] * 2, step=29)[1] == [Verdict.AGAIN] * 2
     assert row(Kind.NOT_FOUND, step=58)[1] == [Verdict.AGAIN]
 

@@ -16,6 +16,7 @@ from veo3_async import (
     QuotaExceeded,
     ServiceUnavailable,
     SubmitUncertain,
+    UnexpectedReply,
     Veo3Error,
 )
 from veo3_async._submission import (
@@ -168,6 +169,9 @@ NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
         (Kind.SERVER, 502, UNCERTAIN, SubmitUncertain),
         (Kind.SERVER, 504, UNCERTAIN, SubmitUncertain),
         (Kind.UNEXPECTED, 200, UNCERTAIN, SubmitUncertain),
+        (Kind.UNEXPECTED, 403, REFUSED, UnexpectedReply),
+        (Kind.UNEXPECTED, 499, UNCERTAIN, SubmitUncertain),
+        (Kind.REDIRECT, 302, REFUSED, UnexpectedReply),
     ],
 )
 def test_fault_33_only_what_certainly_did_not_arrive_may_be_sent_again(

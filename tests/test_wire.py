@@ -329,10 +329,17 @@ def test_images_of_another_shape_are_kept(images: Any) -> None:
         {"status": "pending", "error": "left over"},
         {"status": "pending", "error": {"message": "left over"}},
         {"video_url": VIDEO, "error": None},
+        {"status": "failed", "id": REAL},
+        {"status": "error", "retry_count": 0},
+        {"status": "failed", "error_message": "rejected"},
+        {"status": "error", "running": False},
     ],
 )
 def test_one_telling_field_makes_a_task(telling: dict[str, Any]) -> None:
-    """A status, a URL, a time or a word on whether it runs; a task's own error is its own."""
+    """A status, a URL, a time or a word on whether it runs; a task's own error is its own.
+
+    But ``error`` and ``failed`` are everybody's words, and want a field of the page beside them.
+    """
     task_of(telling)
 
 
@@ -351,6 +358,8 @@ NONSENSE: Final[dict[str, bytes]] = {
     "empty object": b"{}",
     "empty task": b'{"status": "", "video_url": "", "id": "veo3-pro:1"}',
     "no task": b'{"data": {"status": "completed"}}',
+    "no task's error": b'{"status": "error", "message": "upstream timeout", "code": 500}',
+    "no task's failure": b'{"status": "failed", "message": "internal error", "id": ""}',
     "cut": sample("completed")[:-100],
     "more behind": sample("completed") + b"{}",
     "bad UTF-8": b'{"status": "\xff\xfe"}',
@@ -496,6 +505,7 @@ STATUSES: Final = {
     599: Kind.SERVER,
     999: Kind.SERVER,
 }
+ENDING: Final = {Kind.INVALID, Kind.AUTHENTICATION, Kind.QUOTA}
 ERRORS: Final[dict[Kind, type[Veo3Error]]] = {
     Kind.UNEXPECTED: UnexpectedReply,
     Kind.REDIRECT: UnexpectedReply,
@@ -519,9 +529,17 @@ def test_faults_7_and_13_to_16_a_code_says_more_than_the_status(err_code: int, s
 @pytest.mark.parametrize("status", STATUSES)
 @pytest.mark.parametrize("body", [b"", HTML, b'{"detail": "x"}'])
 def test_faults_7_and_13_to_17_a_status_without_a_code(status: int, body: bytes) -> None:
-    """The HTTP status decides where the body does not."""
+    """The HTTP status decides, but for what ends watches at once: that is the API's to say."""
     problem = problem_of(body, status)
-    assert (problem.kind, problem.http_status, problem.err_code) == (STATUSES[status], status, None)
+    kind = Kind.UNEXPECTED if STATUSES[status] in ENDING else STATUSES[status]
+    assert (problem.kind, problem.http_status, problem.err_code) == (kind, status, None)
+
+
+@pytest.mark.parametrize("status", [status for status in STATUSES if not 200 <= status < 300])
+@pytest.mark.parametrize("error", ["no", {"message": "no"}, {"err_code": -1}, {"type": "x"}])
+def test_faults_14_to_16_a_status_with_the_envelope_of_the_api(status: int, error: Any) -> None:
+    """Any part of it may be missing, and the HTTP status decides."""
+    assert problem_of({"error": error}, status).kind is STATUSES[status]
 
 
 @pytest.mark.parametrize("kind", Kind)
@@ -559,7 +577,8 @@ def test_each_problem_says_what_to_do(status: int) -> None:
 )
 def test_the_body_is_evidence_where_it_tells_something(status: int, kept: bool) -> None:
     """Of nonsense, redirects, bad requests and troubles, not of what is clear without."""
-    assert problem_of(HTML, status).body == (HTML.decode() if kept else None)
+    body = '{"error": "x"}'
+    assert problem_of(body, status).body == (body if kept else None)
 
 
 # --- Retry-After ----------------------------------------------------------------------------

@@ -31,8 +31,10 @@ class Verdict(enum.Enum):
 
 _EVERYBODYS: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION})
 
-_TOLERATED_TIMES: Final = {Kind.REDIRECT: 2, Kind.UNEXPECTED: 19}
-"""How many replies in a row an id is given that are not the API's."""
+_NONSENSE: Final = frozenset({Kind.UNEXPECTED, Kind.REDIRECT})
+_TOLERATED_TIMES: Final = 19
+"""How many replies in a row an id is given that are not the API's: by `backoff` they take about
+four minutes, so that a page that says "back soon" may be one."""
 
 _TOLERATED_SECONDS: Final = 30.0
 """How long an id may be unknown: right after the submit it is for a moment, and a lagging node
@@ -48,11 +50,8 @@ class Streak(msgspec.Struct, frozen=True, gc=False):
 
     faults: int = 0
     """Of any kind."""
-    kind: Kind | None = None
-    """What the last ones were, if they were no replies of the API: REDIRECT if each was one,
-    else UNEXPECTED, for a redirect among nonsense is nonsense."""
     times: int = 0
-    """How many of those there are in a row."""
+    """How many of the last ones were replies, and not the API's."""
     since: float = math.inf
     """When the id was first unknown, seconds of the monotonic clock; other faults do not stop
     that time. Infinite if it was not."""
@@ -85,15 +84,10 @@ def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
 def _grown(streak: Streak, kind: Kind, now: float) -> Streak:
     faults = streak.faults + 1
     since = min(streak.since, now) if kind is Kind.NOT_FOUND else streak.since
-    if kind not in _TOLERATED_TIMES:
-        return Streak(faults, since=since)
-    is_mixed = streak.kind not in {None, kind}
-    return Streak(faults, Kind.UNEXPECTED if is_mixed else kind, streak.times + 1, since)
+    return Streak(faults, streak.times + 1 if kind in _NONSENSE else 0, since)
 
 
 def _is_too_much(streak: Streak, kind: Kind, now: float) -> bool:
     if kind is Kind.NOT_FOUND:
         return now >= streak.since + _TOLERATED_SECONDS
-    if streak.kind is not None:
-        return streak.times > _TOLERATED_TIMES[streak.kind]
-    return kind is Kind.INVALID
+    return kind is Kind.INVALID or streak.times > _TOLERATED_TIMES

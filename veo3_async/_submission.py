@@ -23,6 +23,8 @@ _FRAMES: Final = "-frames"
 _NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
 _NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
 _NOT_TAKEN: Final = frozenset({429, 503})
+_TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 422})
+"""Statuses of a refusal; where it is not the API's, what stands before the API has refused."""
 _REFUSED: Final = frozenset(
     {
         Kind.INVALID,
@@ -129,7 +131,10 @@ def submit_verdict(problem: Problem) -> SubmitVerdict:
     refused = problem.kind in _NO_CAPACITY and problem.http_status in _NOT_TAKEN
     if problem.kind in _NOT_SENT or refused:
         return SubmitVerdict.NOT_ARRIVED
-    return SubmitVerdict.REFUSED if problem.kind in _REFUSED else SubmitVerdict.UNCERTAIN
+    turned_away = problem.kind is Kind.UNEXPECTED and problem.http_status in _TURNED_AWAY
+    if problem.kind in _REFUSED or turned_away:
+        return SubmitVerdict.REFUSED
+    return SubmitVerdict.UNCERTAIN
 
 
 def submit_error(problem: Problem, *, attempts: int, elapsed: float) -> Veo3Error:

@@ -75,17 +75,17 @@ class Kind(enum.StrEnum):
     SERVER = "server"
     """Any other trouble of the gateway or the upstream that passes by itself."""
     UNEXPECTED = "unexpected"
-    """What answered is not the API: HTML, nothing, or JSON of another shape."""
+    """What answered is not the API: HTML, nothing, JSON of another shape, or another task's."""
     REDIRECT = "redirect"
     """A redirect; the API has none, and the key must not follow it."""
     NOT_FOUND = "not_found"
     """404, 410 or -10010: the service does not know the id (yet)."""
     INVALID = "invalid"
-    """400, 422 or -10011, -10009: the request makes no sense to the service."""
+    """The API's 400, 422 or -10011, -10009: the request makes no sense to the service."""
     AUTHENTICATION = "authentication"
-    """401, 403 or -10001, -10002, -10005: the key is refused."""
+    """The API's 401, 403 or -10001, -10002, -10005: the key is refused."""
     QUOTA = "quota"
-    """402 or -10004 and the quota codes: somebody must pay."""
+    """The API's 402 or -10004 and the quota codes: somebody must pay."""
     SESSION = "session"
     """The session handed in can send nothing any more."""
     CERTIFICATE = "certificate"
@@ -134,6 +134,10 @@ _KIND_OF_STATUS: Final[dict[int, Kind]] = {
     429: Kind.THROTTLED,
     503: Kind.OVERLOADED,
 }
+
+_ENDING: Final = frozenset({Kind.INVALID, Kind.AUTHENTICATION, Kind.QUOTA})
+"""What ends watches at once, so it must be the API's own word: the pages of proxies, firewalls and
+load balancers have these statuses too."""
 
 _ADVICE: Final[dict[Kind, str]] = {
     Kind.AUTHENTICATION: "the API key was refused; check AI302_API_KEY",
@@ -267,6 +271,8 @@ def poll_path(request_id: str, model: str) -> str:
 
 # What makes an object the state of a task, whatever else is in it or missing.
 _TELLING: Final = ("video_url", "upsample_video_url", "running", "status_update_time")
+_ANYBODYS_WORDS: Final = frozenset({"error", "failed"})
+"""Statuses that the envelopes of gateways have too: a task's has some other field of the page."""
 
 # Every number of the page is a time or a count. One of 400 digits fits in no float, and what is
 # beyond 53 bits is not even read alike by all (RFC 8259, 6).
@@ -315,7 +321,7 @@ def decode(reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Pro
     content = _json(reply.body)
     if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
         task = _build(VideoTask, content)
-        if any(getattr(task, name) is not None for name in _TELLING) or task.status:
+        if _is_state(task):
             if task.id not in {"", request_id}:
                 return _of_another(task.id, reply)
             return _without_future(task, reply)
@@ -342,6 +348,14 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
         if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
         else None,
     )
+
+
+def _is_state(task: VideoTask) -> bool:
+    if any(getattr(task, name) is not None for name in _TELLING):
+        return True
+    if task.status in _ANYBODYS_WORDS:
+        return task != VideoTask(status=task.status, extra=task.extra)
+    return bool(task.status)
 
 
 def _without_future(task: VideoTask, reply: Reply) -> VideoTask:
@@ -403,7 +417,8 @@ def _kind(status: int, err_code: int | None, *, refused: bool) -> Kind:
         return Kind.SERVER if refused else Kind.UNEXPECTED
     if status in _REDIRECTS:
         return Kind.REDIRECT
-    return _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
+    kind = _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
+    return Kind.UNEXPECTED if kind in _ENDING and not refused else kind
 
 
 def _retry_after(reply: Reply, wall_now: float) -> float | None:

@@ -17,7 +17,6 @@ from veo3_async._faults import NO_FAULTS, Streak
 from veo3_async._lifecycle import NEW, State, remembered
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._records import Fault, error_of, fault_of
-from veo3_async._wire import Kind
 
 __all__ = ["Record", "decode", "encode"]
 
@@ -51,7 +50,6 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Streak(msgspec.Struct, frozen=True, omit_defaults=True):
     faults: int = 0
-    kind: Kind | None = None
     times: int = 0
     since: float | None = None  # JSON has no infinity
 
@@ -127,7 +125,6 @@ def _row(record: Record) -> _Row:
         if streak == NO_FAULTS
         else _Streak(
             streak.faults,
-            streak.kind,
             streak.times,
             streak.since if math.isfinite(streak.since) else None,
         ),
@@ -138,7 +135,7 @@ def _streak(kept: _Streak | None) -> Streak:
     if kept is None:
         return NO_FAULTS
     since = math.inf if kept.since is None else kept.since
-    return Streak(kept.faults, kept.kind, kept.times, since)
+    return Streak(kept.faults, kept.times, since)
 
 
 def _change(transition: Transition) -> _Change:
