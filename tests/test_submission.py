@@ -115,12 +115,27 @@ def test_what_cannot_be_sent_is_refused_with_what_to_do(
         {"task_id": None, "data": {"id": ID}},
         {"task_id": "", "request_id": ID},
         {"task_id": int(1e15), "expected": "1000000000000000"},
+        {"task_id": ID, "error": None},
+        {"task_id": ID, "error": ""},
+        {"task_id": ID, "error": {}},
+        {"id": ID, "status": "pending", "error": "left over"},
+        {"request_id": "trace-1", "data": {"task_id": ID}},
+        {"request_id": "trace-1", "data": {"task_id": "t-2"}, "expected": "t-2"},
+        {"id": "trace-1", "data": ID},
+        {"task_id": "trace-1", "data": {"id": ID}},
+        {"id": "trace-1", "expected": "trace-1"},
     ],
 )
 def test_id_is_found_in_every_envelope_that_was_seen(envelope: dict[str, Any]) -> None:
     """Whatever deployment answers, the id comes out."""
     reply = Reply(200, {}, json.dumps(envelope).encode())
     assert submitted_id(reply, wall_now=0.0) == envelope.get("expected", ID)
+
+
+def test_a_byte_order_mark_costs_no_id() -> None:
+    """Some servers write one before their JSON."""
+    reply = Reply(200, {}, b"\xef\xbb\xbf" + json.dumps({"task_id": ID}).encode())
+    assert submitted_id(reply, wall_now=0.0) == ID
 
 
 @pytest.mark.parametrize("body", [{}, {"status": "ok"}, {"data": {"status": "ok"}}, {"data": []}])
@@ -130,12 +145,20 @@ def test_reply_without_an_id_is_a_problem(body: dict[str, Any]) -> None:
     assert isinstance(outcome, Problem)
 
 
-def test_refusal_that_names_an_id_is_a_refusal() -> None:
+@pytest.mark.parametrize(
+    ("refusal", "kind"),
+    [
+        ({"error": {"err_code": -10004, "message": "Insufficient balance"}}, Kind.QUOTA),
+        ({"error": "busy"}, Kind.SERVER),
+        ({"error": {"message": "busy"}, "status": "error"}, Kind.SERVER),
+    ],
+)
+def test_refusal_that_names_an_id_is_a_refusal(refusal: dict[str, Any], kind: Kind) -> None:
     """An error beside an id means that nothing was accepted under it."""
-    body = {"id": "x", "error": {"err_code": -10004, "message": "Insufficient balance"}}
-    outcome = submitted_id(Reply(200, {}, json.dumps(body).encode()), wall_now=0.0)
+    reply = Reply(200, {}, json.dumps({"id": "x"} | refusal).encode())
+    outcome = submitted_id(reply, wall_now=0.0)
     assert isinstance(outcome, Problem)
-    assert outcome.kind is Kind.QUOTA
+    assert outcome.kind is kind
 
 
 @given(status=st.integers(200, 599), body=st.binary())

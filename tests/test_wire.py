@@ -330,6 +330,8 @@ def test_images_of_another_shape_are_kept(images: Any) -> None:
         {"status": "pending", "error": {"message": "left over"}},
         {"video_url": VIDEO, "error": None},
         {"status": "failed", "id": REAL},
+        {"status": "failed", "running": False, "error": "left over"},
+        {"video_url": VIDEO, "error": "left over"},
         {"status": "error", "retry_count": 0},
         {"status": "failed", "error_message": "rejected"},
         {"status": "error", "running": False},
@@ -364,7 +366,8 @@ NONSENSE: Final[dict[str, bytes]] = {
     "more behind": sample("completed") + b"{}",
     "bad UTF-8": b'{"status": "\xff\xfe"}',
     "UTF-16": '{"status": "pending"}'.encode("utf-16"),
-    "byte order mark": b'\xef\xbb\xbf{"status": "pending"}',
+    "byte order mark": b"\xef\xbb\xbf",
+    "two byte order marks": b'\xef\xbb\xbf\xef\xbb\xbf{"status": "pending"}',
     "lone surrogate": b'{"status": "\\ud800"}',
     "NaN": b'{"status": "pending", "created_at": NaN}',
     "Infinity": b'{"status": "pending", "created_at": -Infinity}',
@@ -429,6 +432,11 @@ def test_evidence_is_bounded() -> None:
     problem = problem_of({"error": {"message": "页" * 100_000}})
     assert len(problem.message) < 2200
     assert len(problem_of({"error": "页" * 100_000}).message) < 2200
+
+
+def test_a_byte_order_mark_before_json_is_passed_over() -> None:
+    """Some servers write one; RFC 8259, 8.1 lets who reads ignore it."""
+    assert task_of(b"\xef\xbb\xbf" + sample("completed")) == task_of(sample("completed"))
 
 
 OTHER: Final = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"

@@ -9,13 +9,24 @@ from __future__ import annotations
 
 import enum
 import urllib.parse
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
 
 from veo3_async._errors import InvalidRequest, SubmitUncertain, Veo3Error
-from veo3_async._wire import Call, Kind, Problem, Reply, check_model, check_request_id, problem_of
+from veo3_async._wire import (
+    Call,
+    Kind,
+    Problem,
+    Reply,
+    check_model,
+    check_request_id,
+    fields_of,
+    json_of,
+    model_of,
+    problem_of,
+)
 
 __all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "submitted_id"]
 
@@ -100,21 +111,26 @@ def _public_url(image: object) -> str:
 
 
 def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
-    """Find the request id in the reply to a submission, in every envelope that was seen."""
-    try:
-        content = msgspec.json.decode(reply.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        content = None
-    if 200 <= reply.status < 300 and isinstance(content, dict) and "error" not in content:
-        data = content.get("data")
-        nested = data if isinstance(data, dict) else {}
-        for holder in (content, nested):
-            for name in ("task_id", "request_id", "id"):
-                if found := _id(holder.get(name)):
-                    return found
-        if found := _id(data):
-            return found
+    """Find the request id in the reply to a submission, in every envelope that was seen.
+
+    One that begins with a model's name is it; the others may be of the gateway, for its own use.
+    """
+    content = json_of(reply.body)
+    ids = list(_ids(fields_of(reply, content) or {}))
+    if ids:
+        return next(filter(model_of, ids), ids[0])
     return problem_of(reply, content, wall_now=wall_now)
+
+
+def _ids(fields: Mapping[str, object]) -> Iterator[str]:
+    data = fields.get("data")
+    nested = data if isinstance(data, dict) else {}
+    for name in ("task_id", "request_id", "id"):
+        for holder in (fields, nested):
+            if found := _id(holder.get(name)):
+                yield found
+    if found := _id(data):
+        yield found
 
 
 def _id(value: object) -> str | None:

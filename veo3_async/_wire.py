@@ -6,6 +6,7 @@ Nothing here raises on what the server sends: a reply is a value, or a `Problem`
 
 from __future__ import annotations
 
+import codecs
 import datetime
 import email.utils
 import enum
@@ -251,6 +252,12 @@ def check_model(model: object) -> str:
     return model
 
 
+def model_of(request_id: str) -> str | None:
+    """Return the model that an id begins with, or None where it is no known one."""
+    named = _MODEL_OF_ID.match(request_id)
+    return None if named is None else named[1]
+
+
 @functools.lru_cache(maxsize=1024)
 def poll_path(request_id: str, model: str) -> str:
     """Return path and query that ask for the state of a task.
@@ -260,8 +267,7 @@ def poll_path(request_id: str, model: str) -> str:
     The ``:`` of an id is legal in a query and goes out as it is; all else that is not
     unreserved (RFC 3986) is percent-encoded, so any id arrives exactly.
     """
-    if named := _MODEL_OF_ID.match(request_id):
-        model = named[1]
+    model = model_of(request_id) or model
     if not _PLAIN.fullmatch(request_id):
         request_id = urllib.parse.quote(request_id, safe=":")
     return f"/302/submit/{model}?request_id={request_id}"
@@ -318,9 +324,9 @@ def decode(reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Pro
     :param request_id: What was asked for; a reply that names another task is not the answer.
     :param wall_now: Seconds since the epoch, for a ``Retry-After`` that is a date.
     """
-    content = _json(reply.body)
-    if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
-        task = _build(VideoTask, content)
+    content = json_of(reply.body)
+    if (fields := fields_of(reply, content)) is not None:
+        task = _build(VideoTask, fields)
         if _is_state(task):
             if task.id not in {"", request_id}:
                 return _of_another(task.id, reply)
@@ -380,20 +386,35 @@ def _evidence(reply: Reply) -> str:
     return reply.body[: 4 * _EVIDENCE_CHARS].decode(errors="replace")[:_EVIDENCE_CHARS]
 
 
-def _json(body: bytes) -> object:
+def json_of(body: bytes) -> object:
+    """Return what a body says in JSON, or None where it is none."""
     try:
-        return msgspec.json.decode(body)
+        return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
+def fields_of(reply: Reply, content: object) -> dict[str, Any] | None:
+    """Return the object that a success says, or None where it is no success but a refusal.
+
+    :param content: The reply's body as JSON, or None.
+    """
+    if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
+        return content
+    return None
+
+
 def _is_refusal(content: dict[str, Any]) -> bool:
     # A task may carry a field named `error`, a gateway's refusal carries nothing else: it
-    # is one where the code is there, or where no status says that this is a task.
-    error = content.get("error")
+    # is one where the code is there, or where nothing says that this is a task.
+    if not (error := content.get("error")):
+        return False
     if isinstance(error, dict) and "err_code" in error:
         return True
-    return bool(error) and not isinstance(content.get("status"), str)
+    status = content.get("status")
+    if isinstance(status, str) and status not in _ANYBODYS_WORDS:
+        return False
+    return all(content.get(name) is None for name in _TELLING)
 
 
 def _gateway_error(content: object) -> tuple[int | None, str | None]:
