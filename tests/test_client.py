@@ -28,6 +28,7 @@ from veo3_async import (
     Veo3Client,
     Veo3Error,
 )
+from veo3_async._transport import Transport
 from veo3_async.testing import Body, FakeVeo3, Fault, HangUp, Life, Redirect, Slow, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -346,6 +347,27 @@ async def test_connections_are_closed_with_it(server: FakeVeo3, veo: Veo3Client)
     await asyncio.sleep(1)
     assert server._listener is not None
     assert server._listener.connections == []
+
+
+async def test_what_cannot_be_closed_keeps_nothing_else_open(
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+) -> None:
+    """A part that raises is logged, `aclose` returns, and the journal is free for the next one."""
+
+    async def broken(_: object) -> None:
+        raise LookupError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Transport, "aclose", broken)
+        veo = make_client(journal=tmp_path / "veo3.db")
+        async with veo:
+            await veo.pending()
+    assert [r.levelname for r in caplog.records if r.name == "veo3_async"] == ["ERROR"]
+    async with make_client(journal=tmp_path / "veo3.db") as another:
+        assert await another.pending() == []
 
 
 async def test_an_error_in_its_context_comes_out_alone(

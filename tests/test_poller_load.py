@@ -4,11 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 from conftest import MakeClient
 
-from veo3_async import FixedPacing, Phase, StillPending, Veo3Client
+from veo3_async import (
+    FixedPacing,
+    LearnedPacing,
+    Phase,
+    StillPending,
+    UnexpectedReply,
+    Veo3Client,
+    _poller,
+    _watch,
+)
+from veo3_async._journal import Journal
 from veo3_async.testing import FakeVeo3, Life, Slow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -131,6 +145,70 @@ async def test_who_joins_while_an_end_is_written_down_gets_it_too(
 
 async def read(watch: object) -> list[Phase]:
     return [c.phase async for c in watch]  # type: ignore[attr-defined]
+
+
+# --- bugs ------------------------------------------------------------------------------------
+
+
+def buggy(function: Callable[..., Any], *, of: str) -> Callable[..., Any]:
+    """Return a function that has a bug, which only one id meets."""
+
+    def call(*args: Any, **options: Any) -> Any:
+        if options["request_id"] == of:
+            raise OverflowError(of)
+        return function(*args, **options)
+
+    return call
+
+
+@pytest.mark.parametrize(("module", "name"), [(_poller, "decode"), (_watch, "observe")], ids=str)
+async def test_a_bug_that_one_id_meets_ends_that_id_only(
+    server: FakeVeo3,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    module: Any,
+    name: str,
+) -> None:
+    """Each of its watchers has the error; others go on, and in a journal its task is not over."""
+    bad, *good = [server.add(life=Life.scripted([RUNNING, DONE])) for _ in range(3)]
+    monkeypatch.setattr(module, name, buggy(getattr(module, name), of=bad))
+    veo = make_client(journal=tmp_path / "veo3.db")
+    watches = [veo.watch(bad, *good) for _ in range(2)]
+    for watch in watches:
+        ends = {change.request_id: change async for change in watch if change.final}
+        error = ends.pop(bad).error
+        assert isinstance(error, UnexpectedReply)
+        assert ("OverflowError" in str(error), error.attempts) == (True, 1)
+        assert str(pickle.loads(pickle.dumps(error))) == str(error)
+        assert {change.phase for change in ends.values()} == {Phase.COMPLETED}
+        assert set(ends) == set(good)
+    assert {r.levelname for r in caplog.records if r.name == "veo3_async"} == {"ERROR"}
+    assert [task.request_id for task in await veo.pending()] == [bad]
+    assert (veo.stats().watched, veo.stats().in_flight) == (0, 0)
+
+
+@pytest.mark.parametrize("part", ["phase_ended", "eta", "record"])
+async def test_a_bug_of_what_serves_all_ids_is_told_to_all(
+    server: FakeVeo3,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    part: str,
+) -> None:
+    """A pacing or a journal that raises cannot be worked around: every stream ends with that."""
+
+    def broken(*_: object) -> float:
+        raise LookupError(part)
+
+    owner = Journal if part == "record" else LearnedPacing
+    monkeypatch.setattr(owner, part, broken)
+    veo = make_client(pacing=LearnedPacing(), journal=tmp_path / "veo3.db")
+    watches = [veo.watch(server.add()) for _ in range(2)]
+    for watch in watches:
+        with pytest.raises(LookupError, match=part):
+            [change async for change in watch]
 
 
 async def test_nothing_is_kept_of_ids_that_are_done(make_client: MakeClient) -> None:

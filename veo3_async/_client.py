@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import datetime
 import functools
@@ -333,7 +334,7 @@ class Veo3Client:
         )
         for end in (p.final for p in owed if p.final is not None):
             mailbox.open_for([end.request_id])
-            mailbox.post(end, None)
+            mailbox.post(end)
         return watch
 
     # --- lifetime ---------------------------------------------------------------------------
@@ -479,8 +480,17 @@ async def _run(poller: Poller, *parts: _Closable) -> None:
     finally:
         poller.end(reason)
         with anyio.CancelScope(shield=True):
-            for part in parts:
-                await part.aclose()
+            await _close(parts)
+
+
+async def _close(parts: Sequence[_Closable]) -> None:
+    """Close them in their order, each whatever comes of the others."""
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for part in reversed(parts):
+                stack.push_async_callback(part.aclose)
+    except Exception:  # noqa: BLE001 - nobody can do anything about it
+        _log.exception("the client is closed, but for a part of it")
 
 
 def _elsewhere() -> ClientClosed:

@@ -11,6 +11,7 @@ import collections
 import contextlib
 import itertools
 import logging
+import operator
 import random
 import time
 import weakref
@@ -18,15 +19,16 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import msgspec
+from msgspec.structs import replace
 
 from veo3_async._dispatch import Dispatcher
-from veo3_async._errors import JournalError, StillPending, Veo3Error
+from veo3_async._errors import JournalError, StillPending, UnexpectedReply, Veo3Error
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._job import Job, ask_pacing
 from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL, State, grace_left, remembered
-from veo3_async._models import PollReport, Stats, Transition, VideoTask
-from veo3_async._pacing import Eta, Pacing
+from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
+from veo3_async._pacing import Eta, Pacing, Progress
 from veo3_async._watch import Mailbox
 from veo3_async._wire import Call, Problem, Reply, decode, poll_path
 
@@ -44,8 +46,48 @@ _BATCH: Final = 1000
 _RECORD_AGAIN: Final = 5.0
 """Seconds after which an id whose end could not be written down is asked for again."""
 
-_News = list[tuple[Mailbox, State | None, Transition | None]]
-"""What a reply means to each watcher: what it remembers then, None at an end, and is told."""
+
+class _News(msgspec.Struct):
+    """What a reply means to one watcher."""
+
+    mailbox: Mailbox
+    state: State
+    """What it remembers then."""
+    told: Transition | None
+    """What it is told; None where nothing changed."""
+
+
+class _SharedError(Exception):
+    """Raised when what serves all ids does not work; any other error is the matter of one id."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(error)
+        self.error = error
+
+
+class _SharedPacing:
+    """A pacing whose errors say whose matter they are."""
+
+    def __init__(self, pacing: Pacing) -> None:
+        self._pacing = pacing
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        try:
+            return ask_pacing(self._pacing, progress, rand)
+        except Exception as error:
+            raise _SharedError(error) from error
+
+    def phase_ended(self, last: Progress, lasted: float, following: Phase) -> None:
+        try:
+            self._pacing.phase_ended(last, lasted, following)
+        except Exception as error:
+            raise _SharedError(error) from error
+
+    def eta(self, progress: Progress) -> Eta | None:
+        try:
+            return self._pacing.eta(progress)
+        except Exception as error:
+            raise _SharedError(error) from error
 
 
 class Poller:
@@ -77,6 +119,7 @@ class Poller:
         )
         self._loop = asyncio.get_running_loop()
         self._pacing = pacing
+        self._shared_pacing = _SharedPacing(pacing)
         self._model = model
         self._on_poll = on_poll
         self._journal = journal
@@ -254,10 +297,10 @@ class Poller:
 
     def _finish(self, mailbox: Mailbox, request_id: str, error: Veo3Error) -> None:
         """End an id of one mailbox, while its task goes on."""
-        self._tell(mailbox, None, mailbox.end(request_id, error, wall_now=time.time()))
+        self._tell(mailbox, mailbox.end(request_id, error, wall_now=time.time()))
 
-    def _tell(self, mailbox: Mailbox, state: State | None, transition: Transition) -> None:
-        if not mailbox.post(transition, state):
+    def _tell(self, mailbox: Mailbox, transition: Transition) -> None:
+        if not mailbox.post(transition):
             return  # discarded meanwhile
         self._transitions += 1
         if transition.final and (job := self._jobs.get(transition.request_id)) is not None:
@@ -271,16 +314,19 @@ class Poller:
         answer = await self.dispatcher.send(
             Call("GET", poll_path(job.request_id, self._model)), taken
         )
-        outcome = self._read(job, answer)
-        self.dispatcher.learn(taken, outcome)
         now = self._loop.time()
+        outcome: VideoTask | Problem | None = None
         delay: float | None = None
-        if self._is_wanted(job):
-            try:
+        try:
+            outcome = self._read(job, answer, taken)
+            if self._is_wanted(job):
                 delay = await self._after(job, outcome, answer, now)
-            except Exception as error:  # noqa: BLE001 - it goes to every watcher
-                _log.exception("polling has stopped, and begins anew with the next watch")
-                self.fail(error)
+        except _SharedError as broken:
+            _log.exception("polling has stopped, and begins anew with the next watch")
+            self.fail(broken.error)
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
+            _log.exception("what came for one id could not be dealt with; others go on")
+            self._give_up(job, bug)
         if self._is_wanted(job):
             delay = delay or 0.0  # at once for who came while others were told the end
             self.dispatcher.put(job, now + delay)
@@ -302,16 +348,30 @@ class Poller:
     def _is_wanted(self, job: Job) -> bool:
         return self._jobs.get(job.request_id) is job  # it may be dropped at any await
 
-    def _read(self, job: Job, answer: Reply | Problem) -> VideoTask | Problem | None:
+    def _read(self, job: Job, answer: Reply | Problem, taken: float) -> VideoTask | Problem | None:
         """Return what an answer says, None where it is what the last one said."""
-        if isinstance(answer, Problem):
-            return answer
-        fingerprint = hash(answer.body)
-        if fingerprint == job.fingerprint and answer.status == 200:
-            return None
-        outcome = decode(answer, request_id=job.request_id, wall_now=time.time())
-        job.fingerprint = fingerprint if isinstance(outcome, VideoTask) else None
+        outcome: VideoTask | Problem | None = None
+        try:
+            if isinstance(answer, Problem):
+                outcome = answer
+            elif (fingerprint := hash(answer.body)) != job.fingerprint or answer.status != 200:
+                outcome = decode(answer, request_id=job.request_id, wall_now=time.time())
+                job.fingerprint = fingerprint if isinstance(outcome, VideoTask) else None
+        finally:
+            self.dispatcher.learn(taken, outcome)  # else the throttle would wait for its permit
         return outcome
+
+    def _give_up(self, job: Job, bug: Exception) -> None:
+        """End an id at which a bug was met; in a journal its task goes on."""
+        for mailbox in job.watchers:
+            error = UnexpectedReply(
+                f"what came could not be dealt with, which is a bug of ours: {bug!r}",
+                request_id=job.request_id,
+                attempts=job.attempts,
+                elapsed=self._loop.time() - job.added,
+                task=remembered(mailbox.states[job.request_id], job.request_id),
+            )
+            self._finish(mailbox, job.request_id, error)
 
     async def _after_problem(self, job: Job, problem: Problem, now: float) -> float | None:
         job.streak, verdict = after_fault(job.streak, problem.kind, now)
@@ -320,71 +380,72 @@ class Poller:
         if verdict is Verdict.EVERYBODY:
             self.fail(problem.error(attempts=job.attempts, elapsed=now - job.added))
             return None
-        news: _News = []
+        news = []
         for mailbox in job.watchers:
+            state = mailbox.states[job.request_id]
             error = problem.error(
                 job.request_id,
                 attempts=job.attempts,
                 elapsed=now - job.added,
-                task=remembered(mailbox.states[job.request_id], job.request_id),
+                task=remembered(state, job.request_id),
             )
-            news.append((mailbox, None, mailbox.end(job.request_id, error, wall_now=time.time())))
+            told = mailbox.end(job.request_id, error, wall_now=time.time())
+            news.append(_News(mailbox, state, told))
         return None if await self._publish(job, news) else _RECORD_AGAIN
 
     def _after_nothing_new(self, job: Job, now: float) -> float:
         assert job.last is not None  # noqa: S101 - there was a reply that said the same
         job.streak = NO_FAULTS
         job.last = job.progress(job.last.phase, now)
-        return ask_pacing(self._pacing, job.last, random.random())
+        return self._shared_pacing.delay(job.last, random.random())
 
     async def _after_task(
         self, job: Job, task: VideoTask, answer: Reply | Problem, now: float
     ) -> float | None:
         job.streak = NO_FAULTS
-        news: _News = []
-        for mailbox in job.watchers:
-            state, transition = mailbox.observe(job.request_id, task, now, time.time())
-            news.append((mailbox, state, transition))
-        states = [state for _, state, _ in news if state is not None]
-        lead = next((state for state in states if not state.final), states[0])
-        job.follow(lead, answer, self._pacing, now)
-        if not await self._publish(job, self._with_eta(job, news)):
+        news = [
+            _News(mailbox, *mailbox.observe(job.request_id, task, now, time.time()))
+            for mailbox in job.watchers
+        ]
+        # Who still waits leads, for the pacing is asked for him.
+        lead = min((of_one.state for of_one in news), key=operator.attrgetter("final"))
+        job.follow(lead, answer, self._shared_pacing, now)
+        self._add_eta(job, news)
+        if not await self._publish(job, news):
             job.fingerprint = None
             return _RECORD_AGAIN
         if lead.final or job.last is None:
             return None
-        delay = ask_pacing(self._pacing, job.last, random.random())
+        delay = self._shared_pacing.delay(job.last, random.random())
         if (grace := grace_left(lead, now)) is None:
             return delay
         job.fingerprint = None  # the same words mean something else when the grace is over
         return min(delay, grace)
 
-    def _with_eta(self, job: Job, news: _News) -> _News:
-        if job.last is None or job.last.phase in FINAL or all(t is None for *_, t in news):
-            return news
-        if (eta := self._pacing.eta(job.last)) is None:
-            return news
-        return [
-            (mailbox, state, t and (t if t.final else msgspec.structs.replace(t, eta=eta.median)))
-            for mailbox, state, t in news
-        ]
+    def _add_eta(self, job: Job, news: list[_News]) -> None:
+        if job.last is None or job.last.phase in FINAL or all(n.told is None for n in news):
+            return
+        if (eta := self._shared_pacing.eta(job.last)) is None:
+            return
+        for of_one in news:
+            if of_one.told is not None and not of_one.told.final:
+                of_one.told = replace(of_one.told, eta=eta.median)
 
-    async def _publish(self, job: Job, news: _News) -> bool:
+    async def _publish(self, job: Job, news: list[_News]) -> bool:
         """Write the changes down, then tell them; return whether that could be done.
 
         What could not be written and is an end is not told: it will be seen and tried again.
         """
-        changes = [transition for *_, transition in news if transition is not None]
-        if not all(transition is not None and transition.final for *_, transition in news):
+        changes = [of_one.told for of_one in news if of_one.told is not None]
+        if len(changes) < len(news) or not all(change.final for change in changes):
             # Who is content with the plain video is done, and the task is owed to the others.
-            changes = [msgspec.structs.replace(change, final=False) for change in changes]
+            changes = [replace(change, final=False) for change in changes]
         if not await self._record(changes):
             return False
-        for mailbox, state, transition in news:
-            if transition is not None:
-                self._tell(mailbox, state, transition)
-            elif state is not None:
-                mailbox.remember(job.request_id, state)
+        for of_one in news:
+            of_one.mailbox.remember(job.request_id, of_one.state)
+            if of_one.told is not None:
+                self._tell(of_one.mailbox, of_one.told)
         return True
 
     async def _record(self, changes: Sequence[Transition]) -> bool:
@@ -399,6 +460,8 @@ class Poller:
                 _log.error("no end is told until the journal can be written: %s", error)
             self._journal_failed = True
             return not any(change.final for change in changes)
+        except Exception as error:
+            raise _SharedError(error) from error
         if changes:
             self._journal_failed = False
         return True
@@ -428,7 +491,7 @@ class Poller:
         )
         try:
             self._on_poll(report)
-        except Exception:  # noqa: BLE001 - a hook is not to end the polling
+        except (Exception, asyncio.CancelledError):  # noqa: BLE001 - a hook is not to end the polling
             if not self._hook_failed:
                 _log.exception("on_poll raised; this is said once, and polling goes on")
             self._hook_failed = True

@@ -99,18 +99,13 @@ class Mailbox:
         if request_id in self.states:
             self.states[request_id] = state
 
-    def post(self, transition: Transition, state: State | None) -> bool:
-        """Put in a transition, unless its id was dropped; with its final one an id is done.
-
-        :param state: What is to be remembered after it; None after a final one.
-        """
+    def post(self, transition: Transition) -> bool:
+        """Put in a transition, unless its id was dropped; with its final one an id is done."""
         request_id = transition.request_id
         if request_id not in self.states:
             return False
-        if transition.final or state is None:
+        if transition.final:
             del self.states[request_id]
-        else:
-            self.states[request_id] = state
         letters = self._unread.setdefault(request_id, [])
         letters.append(transition)
         if len(letters) > _UNREAD_PER_ID:
