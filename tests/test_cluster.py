@@ -410,7 +410,7 @@ async def test_who_writes_late_is_heard(
         seq, payload = found
         known = decode(payload, request_id)
         task = VideoTask(status="video_upsampling", running=True)
-        late = after_task(known, task, Reply(200, {}, b""), time.time())
+        late = after_task(known, task, Reply(200, {}, b""), time.time(), attempts=1, elapsed=0.0)
         await cluster._engine.publish(subject, encode(late), expect=seq)
         heard = await told(cluster.transitions(request_id, since=0))
     assert [Phase.GENERATING, Phase.UPSAMPLING, Phase.COMPLETED] == [

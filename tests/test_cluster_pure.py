@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._errors import TaskNotFound, Veo3Error
+from veo3_async._errors import CompletedWithoutVideo, TaskNotFound, Veo3Error
 from veo3_async._faults import NO_FAULTS, Streak, Verdict, backoff
 from veo3_async._lifecycle import NEW, State
 from veo3_async._models import Phase, Transition, VideoTask
@@ -169,7 +169,7 @@ def test_a_giant_task_fits_into_a_message() -> None:
     """A task of a megabyte keeps its videos, and leaves the rest."""
     urls = {"video_url": "https://a/v.mp4", "upsample_video_url": "https://a/u.mp4"}
     task = generating(extra={"x": "y" * 1_000_000}, **urls)
-    record = after_task(Record(request_id=ID, watch=1), task, REPLY, NOW)
+    record = seen(Record(request_id=ID, watch=1), task, NOW)
     payload = encode(record)
     assert len(payload) < 10_000
     read = decode(payload, ID).change
@@ -194,8 +194,8 @@ def test_a_record_of_nonsense_depth_is_refused() -> None:
 
 def test_a_task_makes_one_transition() -> None:
     """The same reply twice is news once."""
-    first = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
-    again = after_task(first, generating(), REPLY, NOW + 5)
+    first = seen(begun(None, ID, 1), generating(), NOW)
+    again = seen(first, generating(), NOW + 5)
     assert 1 == first.serial
     assert is_news(Record(request_id=ID, watch=1), first)
     assert not is_news(first, again)
@@ -254,6 +254,10 @@ def test_a_fault_that_passes_is_soon_no_news() -> None:
     assert 6 == written
 
 
+def seen(known: Record, task: VideoTask, now: float) -> Record:
+    return after_task(known, task, REPLY, now, attempts=3, elapsed=9.0)
+
+
 @given(st.sampled_from([k for k in Kind if k is not Kind.NOT_FOUND]), st.floats(0, 0.999))
 def test_counting_no_further_changes_no_wait(kind: Kind, rand: float) -> None:
     """The backoff after six faults is that after six hundred."""
@@ -264,11 +268,14 @@ def test_counting_no_further_changes_no_wait(kind: Kind, rand: float) -> None:
 def test_a_completed_task_without_a_url_is_believed_after_its_grace() -> None:
     """The moment at which the service said completed is kept between polls, in epoch seconds."""
     task = generating(status="completed", running=False)
-    first = decode(encode(after_task(begun(None, ID, 1), task, REPLY, NOW)), ID)
+    first = decode(encode(seen(begun(None, ID, 1), task, NOW)), ID)
     assert NOW == first.state.ended_since
     assert next_poll(first, FixedPacing(300, jitter=0), NOW + 20, 0.5) == 40.0
-    ended = after_task(first, task, REPLY, NOW + 60)
+    ended = seen(first, task, NOW + 60)
     assert ended.final
+    assert ended.change is not None
+    assert isinstance(error := ended.change.error, CompletedWithoutVideo)
+    assert (error.http_status, error.attempts, error.elapsed) == (200, 3, 9.0)
 
 
 class _Notes(FixedPacing):
@@ -283,7 +290,7 @@ class _Notes(FixedPacing):
 def test_the_pacing_learns_how_long_a_phase_lasted() -> None:
     """By the server's clock where it told, whenever and wherever it was polled."""
     pacing = _Notes()
-    before = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
+    before = seen(begun(None, ID, 1), generating(), NOW)
     done = generating(
         status="completed",
         running=False,
@@ -291,7 +298,7 @@ def test_the_pacing_learns_how_long_a_phase_lasted() -> None:
         video_url="https://a/v.mp4",
         upsample_video_url="https://a/u.mp4",
     )
-    after = after_task(decode(encode(before), ID), done, REPLY, NOW + 200)
+    after = seen(decode(encode(before), ID), done, NOW + 200)
     learn(pacing, before, after)
     assert [(Progress(phase=Phase.GENERATING, age=0.0), 90.0, Phase.COMPLETED)] == pacing.ended
 
@@ -300,9 +307,9 @@ def test_the_pacing_learns_by_our_clock_where_the_server_has_none() -> None:
     """Without times in the replies a phase has lasted from one transition to the next."""
     pacing = _Notes()
     task = generating(status_update_time=None)
-    before = after_task(begun(None, ID, 1), task, REPLY, NOW)
+    before = seen(begun(None, ID, 1), task, NOW)
     retrying = generating(status="video_generation_failed", status_update_time=None)
-    after = after_task(before, retrying, REPLY, NOW + 42)
+    after = seen(before, retrying, NOW + 42)
     learn(pacing, before, after)
     learn(pacing, after, after)
     assert [(Progress(phase=Phase.GENERATING, age=0.0), 42.0, Phase.RETRYING)] == pacing.ended
@@ -310,7 +317,7 @@ def test_the_pacing_learns_by_our_clock_where_the_server_has_none() -> None:
 
 def test_nothing_known_is_no_eta() -> None:
     """A pacing that knows nothing leaves the transition as it is."""
-    record = after_task(begun(None, ID, 1), generating(), REPLY, NOW)
+    record = seen(begun(None, ID, 1), generating(), NOW)
     assert record is with_eta(record, FixedPacing(), NOW)
 
 
@@ -379,7 +386,7 @@ def test_memory_has_a_bound(numbers: list[int]) -> None:
 def test_a_poll_is_judged_alike_from_memory_and_record() -> None:
     """Without its texts a record says the same of what is new, and when to come again."""
     memory = Memory()
-    full = after_task(begun(None, ID, 1), generating(extra={"x": "y" * 999}), REPLY, NOW)
+    full = seen(begun(None, ID, 1), generating(extra={"x": "y" * 999}), NOW)
     memory.keep(SUBJECT, 1, full)
     slim = memory.recall(SUBJECT, 1, 2)
     assert slim is not None
@@ -387,9 +394,7 @@ def test_a_poll_is_judged_alike_from_memory_and_record() -> None:
     assert not slim.change.task.extra
     done = generating(status="completed", running=False, video_url="https://a/v.mp4")
     for task in (generating(), generating(status="video_upsampling"), done):
-        assert is_news(full, after_task(full, task, REPLY, NOW + 9)) is is_news(
-            slim, after_task(slim, task, REPLY, NOW + 9)
-        )
+        assert is_news(full, seen(full, task, NOW + 9)) is is_news(slim, seen(slim, task, NOW + 9))
     pacing = FixedPacing(10)
     assert next_poll(full, pacing, NOW + 9, 0.5) == next_poll(slim, pacing, NOW + 9, 0.5)
 

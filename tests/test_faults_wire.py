@@ -37,6 +37,7 @@ from veo3_async import (
     PollReport,
     QuotaExceeded,
     ServiceUnavailable,
+    TaskFailed,
     TaskNotFound,
     Transition,
     UnexpectedReply,
@@ -429,6 +430,27 @@ async def test_fault_11_a_reply_of_another_task(server: FakeVeo3, veo: Veo3Clien
     server.fault(Body(b'{"status":"completed","id":"veo3-pro:b"}'), request_id=wrong)
     with pytest.raises(UnexpectedReply, match="another task, 'veo3-pro:b'"):
         await veo.fetch(wrong)
+
+
+@pytest.mark.parametrize(
+    ("end", "error", "seconds"),
+    [
+        ({"status": "failed", "running": False}, TaskFailed, 4),
+        ({"status": "completed", "running": False}, CompletedWithoutVideo, 64),
+        ({"status": "cancelled", "running": False}, TaskFailed, 64),
+    ],
+    ids=lambda value: value.get("status") if isinstance(value, dict) else "",
+)
+async def test_an_end_by_the_service_tells_of_its_polls(
+    server: FakeVeo3, veo: Veo3Client, end: dict[str, Any], error: type[Veo3Error], seconds: float
+) -> None:
+    """How many there were, how long it took, and the status of the reply that said it."""
+    request_id = server.add(life=Life.scripted([RUNNING, RUNNING, end]))
+    with pytest.raises(error) as caught:
+        await veo.wait(request_id)
+    told = caught.value
+    assert (told.http_status, told.attempts) == (200, len(server.polls_of(request_id)))
+    assert told.elapsed == pytest.approx(seconds, abs=1)
 
 
 async def test_fault_12_what_is_new_is_kept(server: FakeVeo3, veo: Veo3Client) -> None:

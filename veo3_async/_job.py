@@ -8,12 +8,12 @@ from typing import Final
 from veo3_async._agenda import Entry
 from veo3_async._faults import NO_FAULTS, Streak
 from veo3_async._lifecycle import State
-from veo3_async._models import Phase
+from veo3_async._models import Phase, Transition
 from veo3_async._pacing import Pacing, Progress
 from veo3_async._watch import Mailbox
 from veo3_async._wire import Problem, Reply, server_time
 
-__all__ = ["Job", "ask_pacing", "phase_age"]
+__all__ = ["Job", "ask_pacing", "phase_age", "witness"]
 
 _HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
 
@@ -68,6 +68,17 @@ def ask_pacing(pacing: Pacing, progress: Progress, rand: float) -> float:
         message = f"{pacing!r} said to ask again in {delay!r} seconds"
         raise ValueError(message)
     return delay
+
+
+def witness(
+    transition: Transition | None, answer: Reply | Problem, attempts: int, elapsed: float
+) -> None:
+    """Put into the error of a transition, if it has one, what is known of the poll that saw it."""
+    if transition is None or (error := transition.error) is None:
+        return
+    error.http_status = answer.status if isinstance(answer, Reply) else answer.http_status
+    error.attempts = attempts
+    error.elapsed = elapsed
 
 
 def phase_age(state: State, answer: Reply | Problem) -> float:

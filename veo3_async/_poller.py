@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from veo3_async._dispatch import Dispatcher
 from veo3_async._errors import JournalError, StillPending, UnexpectedReply, Veo3Error
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
-from veo3_async._job import Job, ask_pacing
+from veo3_async._job import Job, ask_pacing, witness
 from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL, State, grace_left, remembered
 from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
@@ -410,6 +410,8 @@ class Poller:
         # Who still waits leads, for the pacing is asked for him.
         lead = min((of_one.state for of_one in news), key=operator.attrgetter("final"))
         job.follow(lead, answer, self._shared_pacing, now)
+        for of_one in news:
+            witness(of_one.told, answer, job.attempts, now - job.added)
         self._add_eta(job, news)
         if not await self._publish(job, news):
             job.fingerprint = None

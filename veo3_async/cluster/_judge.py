@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 
 from veo3_async._faults import NO_FAULTS, Streak, Verdict, after_fault
-from veo3_async._job import ask_pacing, phase_age
+from veo3_async._job import ask_pacing, phase_age, witness
 from veo3_async._lifecycle import end, grace_left, observe, remembered
 from veo3_async._models import Phase, VideoTask
 from veo3_async._pacing import Pacing, Progress
@@ -45,9 +45,16 @@ def begun(last: Record | None, request_id: str, watch: int) -> Record:
     return last if last.final else msgspec.structs.replace(last, watch=watch)
 
 
-def after_task(known: Record, task: VideoTask, reply: Reply, now: float) -> Record:
-    """Return what is known after a reply that held a state."""
+def after_task(
+    known: Record, task: VideoTask, reply: Reply, now: float, *, attempts: int, elapsed: float
+) -> Record:
+    """Return what is known after a reply that held a state.
+
+    :param attempts: Polls of it so far.
+    :param elapsed: Seconds since it is watched.
+    """
     state, transition = observe(known.state, task, now, request_id=known.request_id, wall_now=now)
+    witness(transition, reply, attempts, elapsed)
     if transition is None:
         return msgspec.structs.replace(known, state=state, streak=NO_FAULTS)
     return msgspec.structs.replace(

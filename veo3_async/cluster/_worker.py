@@ -241,8 +241,8 @@ class Worker:
         self, message: Message, known: Record, outcome: _Outcome, reply: Reply | None
     ) -> tuple[Record, float | None]:
         now = time.time()
+        elapsed = max(0.0, now - message.stored_at)
         if isinstance(outcome, Problem):
-            elapsed = max(0.0, now - message.stored_at)
             after, verdict = after_problem(
                 known, outcome, now, attempts=message.attempts, elapsed=elapsed
             )
@@ -252,7 +252,7 @@ class Worker:
                 return after, None
             return after, backoff(after.streak, outcome.kind, now, random.random())
         assert reply is not None  # noqa: S101 - a task is read from one
-        after = after_task(known, outcome, reply, now)
+        after = after_task(known, outcome, reply, now, attempts=message.attempts, elapsed=elapsed)
         if after.final:
             return after, None
         if after.serial != known.serial:
