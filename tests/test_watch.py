@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import datetime
 import gc
 import itertools
 import logging
 import math
+import pickle
 import weakref
 from collections.abc import Callable
 from pathlib import Path
@@ -372,6 +374,46 @@ async def test_a_closed_watch_takes_no_ids(server: FakeVeo3, veo: Veo3Client) ->
     assert await collected(watch) == []
 
 
+@pytest.mark.parametrize("keep_open", [True, False])
+async def test_fault_30_a_watch_whose_time_is_over_takes_no_ids(
+    server: FakeVeo3, veo: Veo3Client, keep_open: bool
+) -> None:
+    """Nothing would end them: `add` after the timeout says so, read to its end or not."""
+    watch = veo.watch(server.add(life=UNENDING), keep_open=keep_open, timeout=10)
+    await asyncio.sleep(11)
+    with pytest.raises(ClientClosed, match="make another"):
+        watch.add(server.add())
+    assert isinstance((await collected(watch))[-1].error, StillPending)
+    with pytest.raises(ClientClosed, match="make another"):
+        watch.add(server.add())
+    assert await collected(watch) == []
+    assert veo.stats().watched == 0
+
+
+async def test_a_watch_that_has_ended_with_its_last_id_takes_no_ids(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """Its time no longer runs, so an id that came now would never end."""
+    watch = veo.watch(server.add(life=QUICK), timeout=60)
+    await collected(watch)
+    with pytest.raises(ClientClosed, match="make another"):
+        watch.add(server.add(life=UNENDING))
+    assert await collected(watch) == []
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+async def test_clients_and_watches_are_not_copied(
+    server: FakeVeo3, veo: Veo3Client, how: Callable[[object], object]
+) -> None:
+    """A copy would end the original when it is dropped; it is refused, and the original goes on."""
+    watch = veo.watch(server.add(life=QUICK))
+    for original in (veo, watch):
+        with pytest.raises(TypeError, match="make another"):
+            how(original)
+    gc.collect()
+    assert [change.phase for change in await collected(watch)][-1] is Phase.COMPLETED
+
+
 # --- ends ------------------------------------------------------------------------------------
 
 
@@ -711,13 +753,17 @@ async def test_on_poll_reports_match_the_servers_log(
     }
 
 
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
 async def test_fault_25_a_raising_hook_is_logged_once(
-    server: FakeVeo3, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+    server: FakeVeo3,
+    make_client: MakeClient,
+    caplog: pytest.LogCaptureFixture,
+    error: type[BaseException],
 ) -> None:
     """What ``on_poll`` raises is said once and changes nothing."""
 
     def hook(report: PollReport) -> None:
-        raise RuntimeError(report.request_id)
+        raise error(report.request_id)
 
     veo = make_client(on_poll=hook)
     request_id = server.add()

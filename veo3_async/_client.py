@@ -15,7 +15,7 @@ import time
 import warnings
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
 import anyio
 
@@ -140,6 +140,10 @@ class Veo3Client:
         state = "closed" if self._closed else repr(self._poller) if self._poller else "idle"
         return f"<Veo3Client: {self._base_url}, {state}>"
 
+    def __reduce__(self) -> NoReturn:
+        message = "a client is not pickled or copied; make another one"
+        raise TypeError(message)
+
     # --- tasks ------------------------------------------------------------------------------
 
     def watch(
@@ -159,7 +163,7 @@ class Veo3Client:
             content with the plain one if upsampling fails for good; ``"video"`` ends with the
             first video there is.
         :param timeout: Seconds for the whole watch, after which every unfinished id ends with
-            `StillPending`; None waits for ever.
+            `StillPending` and no other is taken; None waits for ever.
         :param keep_open: Do not end with the last id: `Watch.add` brings more.
         :raises InvalidRequest: One of the ids cannot be one; nothing is watched then.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.

@@ -7,7 +7,7 @@ import collections
 import copy
 from collections.abc import Iterable
 from types import TracebackType
-from typing import Any, Final, Protocol, Self
+from typing import Any, Final, NoReturn, Protocol, Self
 
 import msgspec
 
@@ -50,6 +50,7 @@ class Mailbox:
         "_failure",
         "_keep_open",
         "_loop",
+        "_over",
         "_unread",
         "_wake",
         "deadline",
@@ -66,13 +67,20 @@ class Mailbox:
         self._loop = asyncio.get_running_loop()
         self._failure: BaseException | None = None
         self._cut_short = False
+        self._over = False
         self.deadline: asyncio.TimerHandle | None = None
         """What ends the watch by its timeout, if it has one."""
 
     def open_for(self, request_ids: Iterable[str]) -> list[str]:
-        """Begin with these ids, and return those that are new."""
+        """Begin with these ids, and return those that are new.
+
+        :raises ClientClosed: The stream has ended.
+        """
         if self._failure is not None:
             raise _own(self._failure)
+        if self._over:
+            message = "this watch has ended; make another one"
+            raise ClientClosed(message)
         new = [i for i in dict.fromkeys(request_ids) if i not in self.states]
         self.states.update(dict.fromkeys(new, NEW))
         return new
@@ -134,6 +142,7 @@ class Mailbox:
     def finish(self) -> None:
         """End the stream when all is read that is there, even if it was to be kept open."""
         self._keep_open = False
+        self._over = True
         self.states.clear()
         self._stop_clock()
         self._wake.set()
@@ -157,7 +166,7 @@ class Mailbox:
             if self._failure is not None and self._cut_short:
                 raise _own(self._failure)
             if not self.states and not self._keep_open:
-                self._stop_clock()
+                self.finish()
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
@@ -224,6 +233,10 @@ class Watch:
         state = "closed, " if self._closed else ""
         return f"<Watch: {state}{len(self._mailbox.states)} ids, {self._mailbox.unread} unread>"
 
+    def __reduce__(self) -> NoReturn:
+        message = "a watch is not pickled or copied; make another one, they share their polls"
+        raise TypeError(message)
+
     def __len__(self) -> int:
         return len(self._mailbox.states)
 
@@ -236,13 +249,11 @@ class Watch:
         """Watch these ids as well. One that is being watched already is left as it is.
 
         :raises InvalidRequest: One of them cannot be an id; none is added then.
-        :raises ClientClosed: The watch or the client was closed.
+        :raises ClientClosed: The watch has ended, by its timeout, with its last id or closed; or
+            the client was closed.
         """
         for request_id in request_ids:
             check_request_id(request_id)
-        if self._closed:
-            message = "this watch was closed; make another one"
-            raise ClientClosed(message)
         self._subscriptions.subscribe(self._mailbox, request_ids)
 
     def discard(self, *request_ids: str) -> None:
