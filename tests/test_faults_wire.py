@@ -663,11 +663,11 @@ async def test_fault_19_a_name_that_is_not_resolved_passes(
         lookups += 1
         if broken:
             raise socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
-        return known("127.0.0.1" if host == "api.example" else host, *args, **options)
+        return known("127.0.0.1" if host == "api.internal" else host, *args, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", resolve)
     port = server.url.rpartition(":")[2]
-    veo = make_client(base_url=f"http://api.example:{port}")
+    veo = make_client(base_url=f"http://api.internal:{port}")
     ids = [server.add(life=QUICK) for _ in range(5)]
     watch = veo.watch(*ids)
     await asyncio.sleep(60)
@@ -716,7 +716,7 @@ async def test_fault_19_one_lookup_for_all_and_a_new_address_is_found(
     connector = aiohttp.TCPConnector(resolver=names, limit=32, ttl_dns_cache=0)
     async with aiohttp.ClientSession(connector=connector) as session:
         veo = make_client(
-            base_url="http://api.example",
+            base_url="http://api.internal",
             session=session,
             pacing=FixedPacing(10.0),
             max_polls_per_second=100,

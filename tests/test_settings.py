@@ -58,9 +58,10 @@ def test_the_key_that_is_found(
 
 
 def test_no_key_at_all_says_where_to_put_one() -> None:
-    """The message names the argument and the variable."""
-    with pytest.raises(AuthenticationError, match="pass api_key=, or set AI302_API_KEY"):
+    """The message names the variable, the argument and the option of the command line."""
+    with pytest.raises(AuthenticationError, match="set AI302_API_KEY, or pass api_key=") as caught:
         ApiKey.find(None)
+    assert "--key-file" in str(caught.value)
 
 
 FAULTY: Final[dict[str, tuple[Any, str]]] = {
@@ -223,6 +224,57 @@ def test_a_base_url_has_a_path_at_most(url: str) -> None:
     with pytest.raises(ValueError, match="base_url has no user, query or fragment in it") as caught:
         find_base_url(url)
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "127.1.2.3:8302",
+        "localhost",
+        "LOCALHOST.",
+        "api.localhost",
+        "[::1]",
+        "[fd00::1]",
+        "[fe80::1]:80",
+        "10.0.0.1",
+        "172.16.0.1",
+        "192.168.1.1",
+        "169.254.1.1",
+        "100.64.0.1",
+        "gateway",
+        "gateway:8080",
+        "gateway.internal",
+        "nas.local",
+        "[::ffff:10.0.0.1]",
+    ],
+)
+def test_http_is_for_this_machine_and_private_networks(host: str) -> None:
+    """There a gateway of one's own has no certificate, as a rule."""
+    assert find_base_url(f"http://{host}/302") == f"http://{host}/302"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "api.302.ai",
+        "API.302.AI.",
+        "8.8.8.8",
+        "134744072",
+        "0x8080808",
+        "[2001:4860:4860::8888]",
+        "[::ffff:8.8.8.8]",
+        "local.example",
+        "notlocalhost.com",
+        "172.32.0.1",
+    ],
+)
+@pytest.mark.parametrize("scheme", ["http", "HTTP"])
+def test_fault_32_the_key_goes_to_no_public_host_in_clear_text(scheme: str, host: str) -> None:
+    """A typo in the scheme is told when the client is made, and nothing is sent."""
+    with pytest.raises(ValueError, match="clear text to a public host; use https"):
+        find_base_url(f"{scheme}://{host}/302")
+    assert find_base_url(f"https://{host}")
 
 
 @given(st.one_of(st.text(), st.binary(), st.integers(), st.none()))

@@ -57,7 +57,7 @@ class Veo3Client:
 
     :param api_key: The key; None takes it from ``AI302_API_KEY``, else ``AI302_KEY``.
     :param base_url: Where the API is; None takes ``AI302_BASE_URL``, else
-        ``https://api.302.ai``.
+        ``https://api.302.ai``. ``http`` is for this machine and private networks only.
     :param model: The model whose path is asked for ids that do not name a known one.
     :param session: An ``aiohttp.ClientSession`` to use; it is never closed and never changed.
         Its middlewares are not used. None makes one.

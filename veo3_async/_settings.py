@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import urllib.parse
@@ -16,6 +17,8 @@ DEFAULT_BASE_URL: Final = "https://api.302.ai"
 _KEY_VARIABLES: Final = ("AI302_API_KEY", "AI302_KEY")
 _BASE_URL_VARIABLE: Final = "AI302_BASE_URL"
 _NOT_A_PREFIX: Final = frozenset("@?#")
+_PRIVATE_DOMAINS: Final = (".home.arpa", ".internal", ".local", ".localhost")
+"""Names that never leave a site or a machine: RFC 8375, ICANN 2024, RFC 6762, RFC 6761."""
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]+")
 
 
@@ -37,7 +40,7 @@ class ApiKey:
         if given is None:
             name = next((name for name in _KEY_VARIABLES if name in os.environ), None)
             if name is None:
-                message = "no API key: pass api_key=, or set AI302_API_KEY"
+                message = "no API key: set AI302_API_KEY, or pass api_key= or --key-file"
                 raise AuthenticationError(message)
             source, given = name, os.environ[name]
         fault = _fault(given)
@@ -73,7 +76,9 @@ def find_base_url(given: str | None) -> str:
     """Return scheme, host and prefix of the API, without a slash at the end.
 
     :param given: None takes ``AI302_BASE_URL``, else the public service.
-    :raises ValueError: It is no http(s) URL, or has a user, a query or a fragment in it.
+    :raises ValueError: It is no http(s) URL, has a user, a query or a fragment in it, or is
+        ``http`` to a public host: the key would go there in clear text. What is on this machine
+        or a private network, such as a gateway of one's own, may be ``http``.
     """
     url = os.environ.get(_BASE_URL_VARIABLE, DEFAULT_BASE_URL) if given is None else given
     if isinstance(url, str) and not _NOT_A_PREFIX.isdisjoint(url):
@@ -87,7 +92,21 @@ def find_base_url(given: str | None) -> str:
     if not usable or not _VISIBLE_ASCII.fullmatch(url):
         message = f"base_url is a URL such as {DEFAULT_BASE_URL!r}, not {url!r}"
         raise ValueError(message)
+    if parts.scheme == "http" and not _is_private(parts.hostname or ""):
+        message = f"base_url sends the key in clear text to a public host; use https, not {url!r}"
+        raise ValueError(message)
     return url.rstrip("/")
+
+
+def _is_private(host: str) -> bool:
+    """Whether a host is on this machine or a private network, as far as its name tells."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        name = host.rstrip(".")
+        is_label = name[:1].isalpha() and "." not in name  # a digit: an address in one number
+        return is_label or name.endswith(_PRIVATE_DOMAINS)
+    return not (getattr(address, "ipv4_mapped", None) or address).is_global
 
 
 def check_proxy(given: str | None) -> str | None:
