@@ -449,6 +449,41 @@ async def test_fault_30_wait_raises_still_pending(server: FakeVeo3, veo: Veo3Cli
         await veo.wait(request_id, timeout=5)
 
 
+async def test_fault_30_the_timeout_of_what_cannot_be_reached_says_why(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
+    """Where the last polls brought nothing, `StillPending` has the last trouble."""
+    request_id = server.add(life=UNENDING)
+    watch = veo.watch(request_id, timeout=60)
+    await anext(watch)
+    server.fault(Status(500))
+    error = (await collected(watch))[-1].error
+    assert isinstance(error, StillPending)
+    assert "no poll brought a state" in error.message
+    assert "Internal Server Error" in error.message
+
+
+async def test_fault_10_an_outage_is_in_the_log_once(
+    server: FakeVeo3, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """WARNING after a minute without any state, INFO when it is over, DEBUG for each fault."""
+    caplog.set_level(logging.DEBUG, "veo3_async")
+    ids = [server.add(life=QUICK) for _ in range(3)]
+    server.fault(Status(500))
+    reader = asyncio.create_task(collected(veo.watch(*ids)))
+    await asyncio.sleep(600)
+    said = [r for r in caplog.records if r.levelno > logging.DEBUG]
+    assert [r.levelname for r in said] == ["WARNING"]
+    assert "no poll has brought a state for 6" in said[0].getMessage()
+    faults = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG]
+    assert len(faults) == veo.stats().failures["server"]
+    assert all(any(request_id in fault for fault in faults) for request_id in ids)
+    server.heal()
+    assert sum(change.final for change in await reader) == 3
+    assert [r.levelname for r in caplog.records if r.levelno > logging.DEBUG] == ["WARNING", "INFO"]
+    assert "again, after 6" in caplog.records[-1].getMessage()
+
+
 async def test_a_timeout_of_one_watcher_leaves_the_other_alone(
     server: FakeVeo3, veo: Veo3Client
 ) -> None:

@@ -26,6 +26,8 @@ class Job(Entry, kw_only=True):
     added: float
     attempts: int = 0
     streak: Streak = NO_FAULTS
+    trouble: str = ""
+    """What the last of the faults in ``streak`` was."""
     fingerprint: int | None = None
     """Hash of the last reply's bytes: the same bytes say nothing new."""
     last: Progress | None = None

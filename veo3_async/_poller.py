@@ -13,6 +13,7 @@ import itertools
 import logging
 import operator
 import random
+import sys
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -28,6 +29,7 @@ from veo3_async._job import Job, ask_pacing, witness
 from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL, State, grace_left, remembered
 from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
+from veo3_async._outage import Outage
 from veo3_async._pacing import Eta, Pacing, Progress
 from veo3_async._watch import Mailbox
 from veo3_async._wire import Call, Problem, Reply, decode, poll_path
@@ -42,6 +44,9 @@ _log = logging.getLogger("veo3_async")
 
 _BATCH: Final = 1000
 """Ids that are added or ended before the event loop gets its turn."""
+
+_TROUBLE_CHARS: Final = 200
+"""Of what went wrong last, kept for each id."""
 
 _RECORD_AGAIN: Final = 5.0
 """Seconds after which an id whose end could not be written down is asked for again."""
@@ -132,6 +137,7 @@ class Poller:
         self._ended: BaseException | None = None
         self._hook_failed = False
         self._journal_failed = False
+        self._outage = Outage()
 
     def __repr__(self) -> str:
         return f"<Poller: {len(self._jobs)} ids, {self.dispatcher!r}>"
@@ -283,7 +289,7 @@ class Poller:
             state = mailbox.states[request_id]
             job = self._jobs.get(request_id)
             error = StillPending(
-                f"not finished after {timeout:g} s; the task goes on, watch the id again",
+                _unfinished(job, timeout),
                 request_id=request_id,
                 attempts=0 if job is None else job.attempts,
                 elapsed=timeout,
@@ -359,7 +365,22 @@ class Poller:
                 job.fingerprint = fingerprint if isinstance(outcome, VideoTask) else None
         finally:
             self.dispatcher.learn(taken, outcome)  # else the throttle would wait for its permit
+        if isinstance(outcome, Problem):
+            self._note(job, outcome)
+        elif self._outage.since is not None and (lasted := self._outage.ended(self._loop.time())):
+            _log.info("polls bring states again, after %.0f s", lasted)
         return outcome
+
+    def _note(self, job: Job, problem: Problem) -> None:
+        """Keep a fault for who asks later why nothing came."""
+        job.trouble = sys.intern(problem.message[:_TROUBLE_CHARS])  # in an outage all have the same
+        _log.debug("no state of %s: %r", job.request_id, job.trouble)
+        if (lasted := self._outage.failed(problem.kind, self._loop.time())) is not None:
+            _log.warning(
+                "no poll has brought a state for %.0f s; they go on, and the last trouble is %r",
+                lasted,
+                job.trouble,
+            )
 
     def _give_up(self, job: Job, bug: Exception) -> None:
         """End an id at which a bug was met; in a journal its task goes on."""
@@ -497,3 +518,12 @@ class Poller:
             if not self._hook_failed:
                 _log.exception("on_poll raised; this is said once, and polling goes on")
             self._hook_failed = True
+
+
+def _unfinished(job: Job | None, timeout: float) -> str:
+    if job is None or not job.streak.faults:
+        return f"not finished after {timeout:g} s; the task goes on, watch the id again"
+    return (
+        f"not finished after {timeout:g} s, and of late no poll brought a state "
+        f"({job.streak.faults} in a row): {job.trouble}; watch the id again"
+    )

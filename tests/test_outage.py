@@ -1,0 +1,36 @@
+"""When the log says that nothing comes, and that it comes again."""
+
+from __future__ import annotations
+
+import pytest
+
+from veo3_async._outage import Outage
+from veo3_async._wire import Kind
+
+
+def test_an_outage_is_told_once_and_its_end_once() -> None:
+    """After 60 s without a state, whatever the faults were; the end has the whole time."""
+    outage = Outage()
+    told = [outage.failed(kind, at) for kind, at in ((Kind.CONNECT, 10.0), (Kind.SERVER, 69.0))]
+    assert told == [None, None]
+    assert outage.failed(Kind.TIMEOUT, 70.5) == 60.5
+    assert outage.failed(Kind.TIMEOUT, 200.0) is None
+    assert outage.ended(210.0) == 200.0
+    assert [outage.since, outage.ended(211.0)] == [None, None]
+    assert [outage.failed(Kind.CONNECT, at) for at in (300.0, 360.0)] == [None, 60.0]
+
+
+def test_what_passes_soon_is_not_told() -> None:
+    """A state in between ends the count, and says nothing."""
+    outage = Outage()
+    for at in range(0, 600, 50):
+        assert outage.failed(Kind.RESET, at) is None
+        assert outage.ended(at + 1.0) is None
+
+
+@pytest.mark.parametrize("kind", [Kind.NOT_FOUND, Kind.INVALID])
+def test_the_services_word_on_one_id_is_no_outage(kind: Kind) -> None:
+    """An id that is unknown for ever is not the service's absence."""
+    outage = Outage()
+    assert [outage.failed(kind, at) for at in (0.0, 100.0)] == [None, None]
+    assert outage.since is None
