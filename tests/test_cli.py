@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -116,7 +117,7 @@ def test_help_documents_the_exit_codes(command: Command, arguments: list[str]) -
     assert result.code == 0
     assert "Exit codes: 0 all is there; 1 some failed" in text
     assert "2 usage: an argument, an id or a prompt cannot be used; 3 the key or its quota" in text
-    assert "130 Ctrl-C." in text
+    assert "130 Ctrl-C; 143 SIGTERM." in text
 
 
 def test_without_a_command_it_shows_help(command: Command) -> None:
@@ -720,6 +721,43 @@ def test_serve_on_a_taken_port_is_a_usage_error(command: Command, service: Servi
     result = command("serve", "--port", port)
     assert result.code == 2
     assert f"port {port} cannot be used" in one_line(result)
+
+
+# --- SIGTERM ------------------------------------------------------------------------------
+
+
+def terminated(service: Service, *arguments: str, received: int = 1) -> Result:
+    """Send SIGTERM to a command in another process once the service has heard of it."""
+    with subprocess.Popen(
+        [*MODULE, *arguments],
+        env=service.environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        while service.server.received < received and process.poll() is None:
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=15)
+    return Result(process.returncode, out, err)
+
+
+def test_sigterm_says_what_still_runs_as_ctrl_c_does(service: Service) -> None:
+    """Whoever stops it, a person or a supervisor, is told the ids and how to go on."""
+    name = service.add(life=FOREVER)
+    result = terminated(service, "watch", name, "--interval", "0.1", received=3)
+    assert result.code == 143
+    assert "1 task: 0 videos, 1 still running" in result.err
+    assert f"to go on:\n  {shlex.join([*MODULE, 'watch', '--interval', '0.1', name])}" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_sigterm_in_a_submission_says_that_it_may_have_arrived(service: Service) -> None:
+    """It is as uncertain as after Ctrl-C."""
+    service.fault(Slow(60.0), on="submit")
+    result = terminated(service, "submit", "a lighthouse")
+    assert result.code == 143
+    assert "may have been charged" in one_line(result)
 
 
 # --- hostile servers ----------------------------------------------------------------------

@@ -13,7 +13,7 @@ from veo3_async import Pending, Veo3Error, VideoTask
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._cluster import Site, follow_cluster, worker
-from veo3_async.cli._exits import ExitCode, exit_code
+from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._follow import Wish, conclude, follow, on_loop
 from veo3_async.cli._offline import demo, serve
 from veo3_async.cli._options import (
@@ -51,7 +51,7 @@ __all__ = ["run"]
 
 _EXIT_CODES: Final = (
     "Exit codes: 0 all is there; 1 some failed, or was not finished in time; 2 usage: an "
-    "argument, an id or a prompt cannot be used; 3 the key or its quota; 130 Ctrl-C."
+    "argument, an id or a prompt cannot be used; 3 the key or its quota; 130 Ctrl-C; 143 SIGTERM."
 )
 
 app: Final = typer.Typer(
@@ -82,8 +82,8 @@ def run(arguments: Sequence[str]) -> int:
     except OSError as error:
         give_up_stdout(error)
         return ExitCode.FAILED
-    except KeyboardInterrupt:
-        return ExitCode.INTERRUPTED
+    except InterruptError as interrupt:
+        return interrupt.code
 
 
 def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
@@ -142,8 +142,8 @@ def watch(
     """Watch tasks until their videos are there.
 
     A live table on a terminal; one JSON line a transition with --json, or when stdout is no
-    terminal. Ctrl-C prints the ids that still run and the command that goes on with them.
-    With --nats, workers poll them (see the command worker), and no key is needed here.
+    terminal. Ctrl-C or SIGTERM prints the ids that still run and the command that goes on with
+    them. With --nats, workers poll them (see the command worker), and no key is needed here.
     """
     access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
     wanted = given_ids(ids or [], file)
@@ -203,7 +203,7 @@ def submit(
 
     try:
         request_id = on_loop(main)
-    except KeyboardInterrupt:
+    except InterruptError:
         note("interrupted: the task may exist and may have been charged; look at your account")
         raise
     try:
@@ -276,7 +276,7 @@ def download(
 
     try:
         saved = on_loop(main)
-    except KeyboardInterrupt:
+    except InterruptError:
         note("interrupted: what is there is kept, and the same command goes on with it")
         raise
     emit({"source": source, "path": saved} if json else str(saved))

@@ -6,7 +6,7 @@ import enum
 
 from veo3_async import AuthenticationError, InvalidRequest, QuotaExceeded, Veo3Error
 
-__all__ = ["ExitCode", "exit_code"]
+__all__ = ["ExitCode", "InterruptError", "exit_code"]
 
 
 class ExitCode(enum.IntEnum):
@@ -22,6 +22,19 @@ class ExitCode(enum.IntEnum):
     """The key or its quota: nothing works until their owner acts."""
     INTERRUPTED = 130
     """Ctrl-C: 128 and the number of the signal, as shells have it."""
+    TERMINATED = 143
+    """SIGTERM, likewise."""
+
+
+class InterruptError(Exception):
+    """Raised when Ctrl-C or SIGTERM has ended what ran.
+
+    No `KeyboardInterrupt`: of that Typer makes an exit with 130, whatever it was.
+    """
+
+    def __init__(self, code: ExitCode) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 def exit_code(error: Veo3Error) -> ExitCode:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import pathlib
 import shlex
+import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -14,7 +16,7 @@ import msgspec
 
 from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
 from veo3_async.cli._board import Board, Row
-from veo3_async.cli._exits import ExitCode, exit_code
+from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say
 from veo3_async.cli._table import label
 from veo3_async.cli._view import View
@@ -70,9 +72,33 @@ class Followed(Protocol):
 
 
 def on_loop(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-    """Run it on an event loop; of the errors that come out in a group, the first is raised."""
+    """Run it on an event loop; of the errors that come out in a group, the first is raised.
+
+    :raises InterruptError: Ctrl-C or SIGTERM came, and it was cancelled.
+    """
+    is_terminated = False
+
+    async def terminable() -> _T:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - a coroutine of `asyncio.run`
+
+        def terminate() -> None:
+            nonlocal is_terminated
+            is_terminated = True
+            task.cancel()
+
+        with contextlib.suppress(NotImplementedError):  # as on Windows, which has no SIGTERM
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await main()
+
     try:
-        return asyncio.run(main())
+        return asyncio.run(terminable())
+    except KeyboardInterrupt:
+        raise InterruptError(ExitCode.INTERRUPTED) from None
+    except asyncio.CancelledError:
+        if is_terminated:
+            raise InterruptError(ExitCode.TERMINATED) from None
+        raise
     except BaseExceptionGroup as group:
         error: BaseException = group
         while isinstance(error, BaseExceptionGroup):
@@ -106,8 +132,8 @@ def conclude(
     try:
         on_loop(main)
         code = ExitCode.DONE if board.succeeded else ExitCode.FAILED
-    except KeyboardInterrupt:
-        code = ExitCode.INTERRUPTED
+    except InterruptError as interrupt:
+        code = interrupt.code
     except JournalError as error:  # it could not be opened, and nothing was begun
         say(error)
         return exit_code(error)

@@ -11,7 +11,7 @@ from anyio import sleep_forever
 from veo3_async import testing
 from veo3_async.cli._board import Board
 from veo3_async.cli._demo import Demo
-from veo3_async.cli._exits import ExitCode
+from veo3_async.cli._exits import ExitCode, InterruptError
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._options import Json, Speed
 from veo3_async.cli._output import note, put, wants_json
@@ -57,7 +57,7 @@ def serve(
     """Run a fake of the service on this machine, for building a bot without a key.
 
     Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
-    some fail. Prints the base URL and the key to use. Ctrl-C ends it, with exit code 0.
+    some fail. Prints the base URL and the key to use. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
     server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, port=port, record=False)
 
@@ -71,7 +71,7 @@ def serve(
 
     try:
         on_loop(main)
-    except KeyboardInterrupt:
+    except InterruptError:
         return ExitCode.DONE
     except OSError as error:
         message = f"port {port} cannot be used: {error.strerror}"
