@@ -50,7 +50,7 @@ streaks = st.one_of(
     st.builds(
         Streak,
         faults=st.integers(0, 9),
-        times=st.integers(0, 30),
+        nonsense=st.integers(0, 30),
         since=st.one_of(st.just(math.inf), moments),
     ),
 )

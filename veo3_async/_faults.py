@@ -31,10 +31,13 @@ class Verdict(enum.Enum):
 
 _EVERYBODYS: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION})
 
-_NONSENSE: Final = frozenset({Kind.UNEXPECTED, Kind.REDIRECT})
-_TOLERATED_TIMES: Final = 19
-"""How many replies in a row an id is given that are not the API's: by `backoff` they take about
-four minutes, so that a page that says "back soon" may be one."""
+_NONSENSE: Final = {Kind.UNEXPECTED: 1, Kind.REDIRECT: 4}
+"""What a reply that is not the API's counts for. An API does not redirect: a short maintenance may
+be four in a row, the fifth comes after about 8 s."""
+
+_TOLERATED_NONSENSE: Final = 19
+"""How much of it in a row an id is given: by `backoff` that is about four minutes of pages that
+say "back soon"."""
 
 _TOLERATED_SECONDS: Final = 30.0
 """How long an id may be unknown: right after the submit it is for a moment, and a lagging node
@@ -50,8 +53,8 @@ class Streak(msgspec.Struct, frozen=True, gc=False):
 
     faults: int = 0
     """Of any kind."""
-    times: int = 0
-    """How many of the last ones were replies, and not the API's."""
+    nonsense: int = 0
+    """How much the last ones count for, if they were replies and not the API's."""
     since: float = math.inf
     """When the id was first unknown, seconds of the monotonic clock; other faults do not stop
     that time. Infinite if it was not."""
@@ -84,10 +87,11 @@ def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
 def _grown(streak: Streak, kind: Kind, now: float) -> Streak:
     faults = streak.faults + 1
     since = min(streak.since, now) if kind is Kind.NOT_FOUND else streak.since
-    return Streak(faults, streak.times + 1 if kind in _NONSENSE else 0, since)
+    nonsense = streak.nonsense + _NONSENSE[kind] if kind in _NONSENSE else 0
+    return Streak(faults, nonsense, since)
 
 
 def _is_too_much(streak: Streak, kind: Kind, now: float) -> bool:
     if kind is Kind.NOT_FOUND:
         return now >= streak.since + _TOLERATED_SECONDS
-    return kind is Kind.INVALID or streak.times > _TOLERATED_TIMES
+    return kind is Kind.INVALID or streak.nonsense > _TOLERATED_NONSENSE

@@ -341,6 +341,8 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
     """
     err_code, said = _gateway_error(content)
     kind = _kind(reply.status, err_code, refused=said is not None)
+    if kind in _ENDING and said is None and reply.body.lstrip().startswith(b"<"):
+        kind = Kind.UNEXPECTED  # a page of whoever sits between
     advice = _ADVICE[kind]
     return Problem(
         kind=kind,
@@ -438,8 +440,7 @@ def _kind(status: int, err_code: int | None, *, refused: bool) -> Kind:
         return Kind.SERVER if refused else Kind.UNEXPECTED
     if status in _REDIRECTS:
         return Kind.REDIRECT
-    kind = _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
-    return Kind.UNEXPECTED if kind in _ENDING and not refused else kind
+    return _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
 
 
 def _retry_after(reply: Reply, wall_now: float) -> float | None:

@@ -50,7 +50,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Streak(msgspec.Struct, frozen=True, omit_defaults=True):
     faults: int = 0
-    times: int = 0
+    nonsense: int = 0
     since: float | None = None  # JSON has no infinity
 
 
@@ -125,7 +125,7 @@ def _row(record: Record) -> _Row:
         if streak == NO_FAULTS
         else _Streak(
             streak.faults,
-            streak.times,
+            streak.nonsense,
             streak.since if math.isfinite(streak.since) else None,
         ),
     )
@@ -135,7 +135,7 @@ def _streak(kept: _Streak | None) -> Streak:
     if kept is None:
         return NO_FAULTS
     since = math.inf if kept.since is None else kept.since
-    return Streak(kept.faults, kept.times, since)
+    return Streak(kept.faults, kept.nonsense, since)
 
 
 def _change(transition: Transition) -> _Change:
