@@ -27,7 +27,7 @@ FIRST = 10.0
 LIMIT = 2000.0
 """Requests a second that our client may make, as many as 10,000 ids at 5 s need."""
 CONNECTIONS = 600
-SLOW = frozenset({"httpx"})
+SLOW = frozenset({"httpx", "fal-client"})
 SLOW_CROWD = 1_000
 
 SAID = (
@@ -38,8 +38,8 @@ SAID = (
     f"included. `veo3_async` may make {LIMIT:,.0f} requests a second over {CONNECTIONS} "
     "connections; *task per id* is a bare aiohttp loop in a task for each id (100 connections, "
     "aiohttp's default, and *600 connections*), and fal-client's and httpx's tasks likewise. "
-    f"httpx is left out above {SLOW_CROWD:,} ids: its pool looks at all that wait for each reply, "
-    "and one round takes minutes."
+    f"Both are left out above {SLOW_CROWD:,} ids: their pool looks at all that wait for each "
+    "reply, and one round takes minutes."
 )
 
 
