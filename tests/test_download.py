@@ -999,10 +999,14 @@ async def test_fault_23_cancelled_by_an_anyio_scope(
 
 
 async def test_task_without_a_video(downloader: Downloader, tmp_path: pathlib.Path) -> None:
-    """A task that has no video yet cannot be downloaded."""
-    with pytest.raises(DownloadError, match="has no video") as caught:
-        await downloader.download(VideoTask(id=ID), tmp_path)
-    assert ID == caught.value.request_id
+    """A task that has no video cannot be downloaded, and the service's reason is told."""
+    pending = VideoTask(id=ID, status="pending")
+    failed = VideoTask(id=ID, status="failed", error_message="unsafe prompt")
+    for task, said in ((pending, "'pending'"), (failed, "'failed': unsafe prompt")):
+        with pytest.raises(DownloadError, match="has no video; the service says") as caught:
+            await downloader.download(task, tmp_path)
+        assert caught.value.message.endswith(said)
+        assert ID == caught.value.request_id
 
 
 async def test_neither_task_nor_url(downloader: Downloader, tmp_path: pathlib.Path) -> None:

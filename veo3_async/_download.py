@@ -25,6 +25,7 @@ from veo3_async._errors import ClientClosed, DownloadError
 from veo3_async._fetch import Fetch, Refresh, Source, ended
 from veo3_async._film import HEAD_BYTES, is_text
 from veo3_async._hops import ForbiddenError, next_hop, shown
+from veo3_async._lifecycle import complaint
 from veo3_async._models import VideoTask
 from veo3_async._part import PartFile, file_name, final_path
 from veo3_async._range import Again, Kept, Plan, Redirect, Refuse, Write, judge, range_headers
@@ -259,7 +260,9 @@ def _source(source: object) -> Source:
         message = f"download takes a VideoTask or a URL, not {type(source).__name__}"
         raise TypeError(message)
     if source.best_url is None:
+        why = complaint(source)
         message = f"the task has no video; the service says {source.status!r}"
+        message = f"{message}: {why}" if why else message
         raise DownloadError(message, request_id=source.id, task=source)
     return Source(url=source.best_url, request_id=source.id or None, task=source)
 

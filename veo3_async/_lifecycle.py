@@ -38,6 +38,7 @@ __all__ = [
     "PHASE_OF_STATUS",
     "State",
     "Until",
+    "complaint",
     "end",
     "grace_left",
     "observe",
@@ -214,6 +215,11 @@ def _has_waited(state: State, now: float) -> bool:
     return state.ended_since is not None and now >= state.ended_since + GRACE
 
 
+def complaint(task: VideoTask) -> str | None:
+    """Return the service's own words on what went wrong, or None where it has none."""
+    return task.video_generation_error or task.error_message
+
+
 def _is_old(state: State, task: VideoTask) -> bool:
     if task.status_update_time and state.updated_at:
         return task.status_update_time < state.updated_at
@@ -327,7 +333,7 @@ def _has_failed(task: VideoTask) -> bool:
 
 
 def _reason(task: VideoTask) -> str:
-    return task.video_generation_error or task.error_message or "no reason given"
+    return complaint(task) or "no reason given"
 
 
 def _is_news(seen: State, task: VideoTask, phase: Phase) -> bool:
