@@ -326,7 +326,13 @@ class Poller:
         try:
             outcome = self._read(job, answer, taken)
             if self._is_wanted(job):
-                delay = await self._after(job, outcome, answer, now)
+                match outcome:
+                    case None:
+                        delay = self._after_nothing_new(job, now)
+                    case Problem():
+                        delay = await self._after_problem(job, outcome, now)
+                    case VideoTask():
+                        delay = await self._after_task(job, outcome, answer, now)
         except _SharedError as broken:
             _log.exception("polling has stopped, and begins anew with the next watch")
             self.fail(broken.error)
@@ -338,18 +344,6 @@ class Poller:
             self.dispatcher.put(job, now + delay)
         if self._on_poll is not None:
             self._report(job, answer, outcome, sent, delay)
-
-    async def _after(
-        self, job: Job, outcome: VideoTask | Problem | None, answer: Reply | Problem, now: float
-    ) -> float | None:
-        """Act on a poll, and return the seconds until the next one, or None after the end."""
-        match outcome:
-            case Problem():
-                return await self._after_problem(job, outcome, now)
-            case VideoTask():
-                return await self._after_task(job, outcome, answer, now)
-            case None:
-                return self._after_nothing_new(job, now)
 
     def _is_wanted(self, job: Job) -> bool:
         return self._jobs.get(job.request_id) is job  # it may be dropped at any await
@@ -393,6 +387,8 @@ class Poller:
                 task=remembered(mailbox.states[job.request_id], job.request_id),
             )
             self._finish(mailbox, job.request_id, error)
+
+    # Each acts on a poll, and returns the seconds until the next one, or None after the end.
 
     async def _after_problem(self, job: Job, problem: Problem, now: float) -> float | None:
         job.streak, verdict = after_fault(job.streak, problem.kind, now)
