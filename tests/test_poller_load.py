@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -47,6 +48,20 @@ async def test_requests_under_way_stay_below_the_pool(
         await asyncio.sleep(12)
     assert (await fetched).status == "video_generating"
     assert (server.max_in_flight, server.connections) == (most, most)
+
+
+async def test_a_burst_is_let_go_without_holding_up_the_loop(
+    server: FakeVeo3, make_client: MakeClient
+) -> None:
+    """Of 500 requests that may all go at once, others get their turn after every 32."""
+    veo = make_client(max_connections=500, max_polls_per_second=10_000.0)
+    server.fault(Slow(5))
+    async with veo.watch(*(server.add(life=UNENDING) for _ in range(500))):
+        steps = [0]
+        while steps[-1] < 500:
+            await asyncio.sleep(0)
+            steps.append(veo.stats().in_flight)
+    assert max(b - a for a, b in itertools.pairwise(steps)) == 32
 
 
 async def test_thousands_are_added_without_holding_up_the_loop(
