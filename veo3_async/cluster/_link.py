@@ -100,10 +100,13 @@ class Link:
         client, self._client = self._client, None
         if client is None:
             return
-        with anyio.move_on_after(2 * CLOSE_SECONDS, shield=True), contextlib.suppress(*ERRORS):
+        with anyio.move_on_after(2 * CLOSE_SECONDS, shield=True):
             with contextlib.suppress(*ERRORS):
                 await client.flush(timeout=int(CLOSE_SECONDS))
-            await client.close()  # raises where the connection is lost just now
+            # Where the connection is lost just now it raises what asyncio's transport says to
+            # that: ConnectionResetError, and from Python 3.12 on a TypeError.
+            with contextlib.suppress(*ERRORS, TypeError):
+                await client.close()
 
     # --- errors -----------------------------------------------------------------------------
 
