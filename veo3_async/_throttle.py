@@ -27,18 +27,16 @@ _GROWTH_SECONDS: Final = 3.0
 _HOLD: Final = 10.0
 _HOLD_GROWTH: Final = 3.0
 _MAX_HOLD: Final = 120.0
-_ROW_SECONDS: Final = (
-    10.0  # refusals farther apart than this are no limit, but single ids or chance
-)
+_ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
 
-_PROOF_SECONDS: Final = 10.0
+_PROOF_SECONDS: Final = 10.0  # over which what was served counts as proved
 _PROOF_HALF_LIFE: Final = 300.0
-_BELOW_ANY_LIMIT: Final = 2 / 3  # of what was served
+_BELOW_ANY_LIMIT: Final = 2 / 3  # of what was proved
 _MEMORY: Final = 1 / 100  # of a request, in the share that is refused
 _NOISE_HALF_LIFE: Final = 60.0
-_LEAST_NOISE: Final = 0.001
+_LEAST_NOISE: Final = 0.001  # less of it is forgotten
+_MOST_NOISE: Final = 0.4  # more of it is an outage
 _NOISE_FACTOR: Final = 2.0
-_MOST_NOISE: Final = 0.4
 _NOISE_MARGIN: Final = 0.05  # chance: five standard deviations of 2 % in a hundred requests
 
 _PAUSE_JITTER: Final = 0.1

@@ -341,7 +341,7 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
     """
     err_code, said = _gateway_error(content)
     kind = _kind(reply.status, err_code, refused=said is not None)
-    if kind in _ENDING and said is None and reply.body.lstrip().startswith(b"<"):
+    if kind in _ENDING and reply.body.lstrip().startswith(b"<"):
         kind = Kind.UNEXPECTED  # a page of whoever sits between
     advice = _ADVICE[kind]
     return Problem(
