@@ -16,7 +16,7 @@ from veo3_async import FixedPacing, Veo3Client
 
 from ._loopback import Seen, Service, seen, serving
 from ._report import OURS, Table, installed, publish
-from ._rivals import KEY, PATH, fal_client_of, request_ids
+from ._rivals import KEY, PATH, asked_by_hand, fal_client_of, request_ids
 from .memory import Ticker, in_a_process
 
 CROWDS = (1_000, 10_000)
@@ -76,13 +76,8 @@ async def _bare(url: str, ids: Sequence[str], interval: float, connections: int 
         async def follow(request_id: str) -> None:
             while True:
                 with contextlib.suppress(TimeoutError, aiohttp.ClientError):
-                    async with session.get(
-                        url + PATH,
-                        params={"request_id": request_id},
-                        headers={"Authorization": f"Bearer {KEY}"},
-                    ) as response:
-                        if (await response.json()).get("video_url"):
-                            return
+                    if (await asked_by_hand(session, url, request_id)).get("video_url"):
+                        return
                 await asyncio.sleep(interval)
 
         await _each(follow, ids)

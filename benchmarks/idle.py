@@ -16,7 +16,7 @@ from veo3_async import FixedPacing, Veo3Client
 
 from ._loopback import Service, serving
 from ._report import OURS, Table, publish
-from ._rivals import KEY, PATH, request_ids
+from ._rivals import KEY, asked_by_hand, request_ids
 
 IDS = 1000
 INTERVAL = 10.0
@@ -66,12 +66,7 @@ async def tasks(url: str, count: int, interval: float) -> AsyncIterator[Callable
         async def follow(request_id: str) -> None:
             nonlocal polls
             while True:
-                async with session.get(
-                    url + PATH,
-                    params={"request_id": request_id},
-                    headers={"Authorization": f"Bearer {KEY}"},
-                ) as response:
-                    task = await response.json()
+                task = await asked_by_hand(session, url, request_id)
                 polls += 1
                 if task.get("video_url"):
                     return

@@ -18,7 +18,7 @@ from veo3_async import FixedPacing, Pacing, Veo3Client
 
 from ._loopback import Seen, Service, seen, serving
 from ._report import COLOURS, OURS, Table, installed, picture, publish
-from ._rivals import KEY, PATH, fal_client_of, request_ids
+from ._rivals import KEY, asked_by_hand, fal_client_of, request_ids
 from .memory import in_a_process
 
 JOBS = 200
@@ -68,13 +68,8 @@ async def _by_hand(url: str, ids: Sequence[str]) -> list[float]:
 
         async def wait(request_id: str) -> None:
             while True:
-                async with session.get(
-                    url + PATH,
-                    params={"request_id": request_id},
-                    headers={"Authorization": f"Bearer {KEY}"},
-                ) as response:
-                    if (await response.json()).get("video_url"):
-                        return
+                if (await asked_by_hand(session, url, request_id)).get("video_url"):
+                    return
                 await asyncio.sleep(5)
 
         return await _each(wait, ids)
