@@ -21,7 +21,7 @@ from veo3_async._deadline import is_cancelled
 from veo3_async._errors import ClientClosed
 from veo3_async._quantiles import Quantiles
 from veo3_async._throttle import Throttle
-from veo3_async._wire import Call, Kind, Problem, Reply
+from veo3_async._wire import NO_CAPACITY, Call, Kind, Problem, Reply
 
 if TYPE_CHECKING:
     from veo3_async._transport import Transport
@@ -42,7 +42,6 @@ _AT_ONCE: Final = 32
 third of a millisecond, and a burst is as large as a tenth of the rate."""
 
 _UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL, Kind.SESSION})
-_NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
 
 
 class _Claim(msgspec.Struct, Generic[_E], frozen=True, gc=False):
@@ -188,7 +187,7 @@ class Dispatcher(Generic[_E]):
         self.failures[outcome.kind] += 1
         rand = random.random()
         match outcome:
-            case Problem(kind=kind, retry_after=hint) if kind in _NO_CAPACITY:
+            case Problem(kind=kind, retry_after=hint) if kind in NO_CAPACITY:
                 self.throttle.throttled(taken, now, reason=kind.value, retry_after=hint, rand=rand)
             case Problem(kind=Kind.LOCAL):
                 self.throttle.pause(taken, now, reason=Kind.LOCAL.value, rand=rand)

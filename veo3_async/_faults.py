@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._wire import Kind
+from veo3_async._wire import NO_CAPACITY, Kind
 
 __all__ = ["NO_FAULTS", "Streak", "Verdict", "after_fault", "backoff"]
 
@@ -77,7 +77,7 @@ def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
     Full jitter is uniform between 0 and the exponential bound (AWS, "Exponential Backoff And
     Jitter"). An id whose time of grace ends is asked at that end, not long after it.
     """
-    base = _BASE_AFTER_THROTTLE if kind in {Kind.THROTTLED, Kind.OVERLOADED} else _BASE
+    base = _BASE_AFTER_THROTTLE if kind in NO_CAPACITY else _BASE
     wait = float(rand * min(_CAP, base * 2.0 ** min(streak.faults, 16)))
     if now < (end := streak.since + _TOLERATED_SECONDS):
         wait = min(wait, end - now)

@@ -16,6 +16,7 @@ import msgspec
 
 from veo3_async._errors import InvalidRequest, SubmitUncertain, Veo3Error
 from veo3_async._wire import (
+    NO_CAPACITY,
     Call,
     Kind,
     Problem,
@@ -32,7 +33,6 @@ __all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "su
 
 _FRAMES: Final = "-frames"
 _NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
-_NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
 _NOT_TAKEN: Final = frozenset({429, 503})
 _TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 422})
 """Statuses of a refusal; where it is not the API's, what stands before the API has refused."""
@@ -144,7 +144,7 @@ def _id(value: object) -> str | None:
 
 def submit_verdict(problem: Problem) -> SubmitVerdict:
     """Say whether a submission may be sent again."""
-    refused = problem.kind in _NO_CAPACITY and problem.http_status in _NOT_TAKEN
+    refused = problem.kind in NO_CAPACITY and problem.http_status in _NOT_TAKEN
     if problem.kind in _NOT_SENT or refused:
         return SubmitVerdict.NOT_ARRIVED
     turned_away = problem.kind is Kind.UNEXPECTED and problem.http_status in _TURNED_AWAY

@@ -33,14 +33,20 @@ from veo3_async._models import GenerationRequest, SourceImage, VideoTask
 
 __all__ = [
     "MAX_BODY_BYTES",
+    "NO_CAPACITY",
     "Call",
     "Kind",
     "Problem",
     "Reply",
+    "check_model",
     "check_request_id",
     "decode",
+    "fields_of",
     "inflated",
+    "json_of",
+    "model_of",
     "poll_path",
+    "problem_of",
     "server_time",
 ]
 
@@ -92,6 +98,9 @@ class Kind(enum.StrEnum):
     CERTIFICATE = "certificate"
     """The server cannot prove that it is the API."""
 
+
+NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
+"""What says that fewer requests are wanted; only these may carry a ``Retry-After``."""
 
 _ERROR_OF: Final[dict[Kind, type[Veo3Error]]] = {
     Kind.UNEXPECTED: UnexpectedReply,
@@ -349,9 +358,7 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
         message=f"{advice}: {said}" if said else advice,
         http_status=reply.status,
         err_code=err_code,
-        retry_after=_retry_after(reply, wall_now)
-        if kind in {Kind.THROTTLED, Kind.OVERLOADED}
-        else None,
+        retry_after=_retry_after(reply, wall_now) if kind in NO_CAPACITY else None,
         body=_evidence(reply)
         if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
         else None,

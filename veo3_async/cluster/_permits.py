@@ -16,7 +16,7 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
-from veo3_async._wire import Kind, Problem
+from veo3_async._wire import NO_CAPACITY, Problem
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import Names
 from veo3_async.cluster._pull import Message, Pull
@@ -29,7 +29,6 @@ RATE: Final = "rate"
 
 _READ_SECONDS: Final = 1.0
 _GOOD_FOR: Final = 1.0  # seconds; what is left of a token then is lost
-_NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
 
 
 async def read_rate(engine: Engine, names: Names) -> tuple[int, SharedRate]:
@@ -94,7 +93,7 @@ class Permits:
 
         :param sent: When the poll was sent, seconds since the epoch.
         """
-        if not isinstance(outcome, Problem) or outcome.kind not in _NO_CAPACITY:
+        if not isinstance(outcome, Problem) or outcome.kind not in NO_CAPACITY:
             return
         while True:
             seq, shared = await read_rate(self._engine, self._names)
