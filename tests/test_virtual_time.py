@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import threading
 import time
 from collections.abc import Awaitable, Callable
@@ -60,6 +61,19 @@ async def test_the_clock_stands_still_while_a_name_is_looked_up() -> None:
     began = now()
     await asyncio.get_running_loop().getaddrinfo("localhost", 80)
     assert now() == began
+
+
+async def test_the_clock_stands_still_while_the_threads_of_the_loop_end() -> None:
+    """A loop that ends joins its threads, with a timeout that must not be over at once."""
+    loop = asyncio.get_running_loop()
+    executor = concurrent.futures.ThreadPoolExecutor()
+    loop.set_default_executor(executor)
+    executor.submit(time.sleep, 0.05)
+    timer = loop.call_later(200, lambda: None)
+    began = now()
+    await loop.shutdown_default_executor()
+    assert now() == began
+    timer.cancel()
 
 
 async def test_the_wall_clock_runs_with_the_loops(wall_clock: WallClock) -> None:

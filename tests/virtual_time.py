@@ -67,6 +67,11 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
         future.add_done_callback(lambda _: job.close())
         return future
 
+    async def shutdown_default_executor(self, *args: Any) -> None:
+        """Join the threads; since Python 3.12 within 300 s, of which none is to pass."""
+        with self.thread_job():
+            await super().shutdown_default_executor(*args)
+
 
 class _JumpingSelector(selectors.DefaultSelector):
     def __init__(self, loop: VirtualTimeLoop) -> None:
