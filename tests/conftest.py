@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar
@@ -67,6 +68,12 @@ def blocking_calls() -> Iterator[list[str]]:
 def _threads_stop_the_clock() -> Iterator[None]:
     with threads_stop_the_clock():
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _ctrl_c_is_heard() -> None:
+    """Hear what a shell lets those ignore that it runs in the background, and all they start."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
