@@ -9,7 +9,7 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
@@ -120,12 +120,20 @@ async def bot_api(anyio_backend: object) -> AsyncIterator[tuple[BotApi, str]]:  
     await runner.cleanup()
 
 
+@pytest.fixture
+def aiogram() -> Iterator[Any]:
+    aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
+    yield aiogram
+    # It keeps the last updates in a cache. With them the time zones of pydantic-core lived on into
+    # the end of the interpreter, where to free them crashes it now and then.
+    aiogram.types.Update.event_type.fget.cache_clear()
+
+
 @pytest.mark.timeout(90)  # aiogram takes its time to be imported
 async def test_aiogram_bot_answers_with_the_video(
-    fast: FakeVeo3, bot_api: tuple[BotApi, str]
+    aiogram: Any, fast: FakeVeo3, bot_api: tuple[BotApi, str]
 ) -> None:
     """A command becomes a task, the message follows its phases, and the video is sent."""
-    aiogram = pytest.importorskip("aiogram", reason="aiogram is not installed")
     from aiogram.client.session.aiohttp import AiohttpSession  # noqa: PLC0415
     from aiogram.client.telegram import TelegramAPIServer  # noqa: PLC0415
 
