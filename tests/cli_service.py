@@ -16,7 +16,7 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import pyte
@@ -105,8 +105,12 @@ class Terminal:
 
     def wait_for(self, *texts: str) -> str:
         """Return the screen once all these texts are on it."""
+        return self.wait_until(lambda screen: all(text in screen for text in texts))
+
+    def wait_until(self, shown: Callable[[str], bool]) -> str:
+        """Return the screen once it shows what is wanted."""
         deadline = time.monotonic() + _PATIENCE
-        while not all(text in self.text for text in texts):
+        while not shown(self.text):
             assert self._read() or self._process.poll() is None, self.text
             assert time.monotonic() < deadline, self.text
         return self.text
