@@ -21,17 +21,18 @@ _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss on
 
 _LIMIT_SECONDS: Final = 1.0  # limits are counted by the second
 _STEP: Final = 0.05
-_MAX_STEP: Final = 0.3
+_MAX_STEP: Final = 0.25
 _GROWTH: Final = 0.01
 _GROWTH_SECONDS: Final = 3.0
 _HOLD: Final = 10.0
-_HOLD_GROWTH: Final = 3.0
+_HOLD_REQUESTS: Final = 400
 _MAX_HOLD: Final = 120.0
 _ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
 
 _PROOF_SECONDS: Final = 10.0  # over which what was served counts as proved
 _PROOF_HALF_LIFE: Final = 300.0
 _BELOW_ANY_LIMIT: Final = 2 / 3  # of what was proved
+_DOUBT: Final = 0.85
 _MEMORY: Final = 1 / 100  # of a request, in the share that is refused
 _NOISE_HALF_LIFE: Final = 60.0
 _LEAST_NOISE: Final = 0.001  # less of it is forgotten
@@ -116,17 +117,16 @@ class Ceiling:
     """A steady limit, kept a little below of.
 
     CUBIC alone runs into such a limit every few seconds. So once most requests are served and
-    one is refused, stay under that rate; look again after 10 s, by small steps that double
-    every 3 s, and later and later (at most 2 minutes) while the limit proves steady.
+    one is refused, stay under that rate; look again after 400 requests (10 s to 2 minutes), by
+    small steps that double every 3 s.
     """
 
-    __slots__ = ("_base", "_hold", "_last_cut", "_served", "_step", "_until", "height")
+    __slots__ = ("_base", "_last_cut", "_served", "_step", "_until", "height")
 
     def __init__(self) -> None:
         self.height = math.inf
         """Requests a second; infinite while no limit is known."""
         self._base = math.inf
-        self._hold = _HOLD
         self._step = _STEP
         self._until = -math.inf
         self._last_cut = -math.inf
@@ -152,21 +152,23 @@ class Ceiling:
         if served < 1 / 2:
             return  # an outage, or a limit that is far exceeded: CUBIC finds the way
         before, self._last_cut = self._last_cut, now
+        held = 0.0
         if now >= self._until:
-            steady = rate / 2 < self._base < math.inf
-            self._hold = min(_MAX_HOLD, self._hold * _HOLD_GROWTH) if steady else _HOLD
             self._step = _STEP
+            if rate / 2 < self._base < math.inf:
+                held = min(self._base, rate)  # it was refused above of that
         elif now - before > _ROW_SECONDS:
             return
         else:  # still on the way down
             self._step = min(_MAX_STEP, self._step * 2)
-        self._base = self.height = rate * min(1 - self._step, served)
-        self._until = now + self._hold
+        self._base = self.height = max(held, rate * min(1 - self._step, served))
+        self._until = now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / self.height))
 
-    def lift(self) -> None:
-        """Forget the limit."""
-        self.height = self._base = math.inf
-        self._until = -math.inf
+    def restore(self, now: float, rate: float) -> None:
+        """Come back to a rate that was proved, for it was no limit that refused."""
+        if self.height < rate:
+            self.height = self._base = rate
+            self._until = now
 
     def _count(self, served: float, rate: float) -> None:
         self._served += (served - self._served) / (1 + rate)
@@ -177,14 +179,16 @@ class Noise:
 
     What was served over 10 s is below the limit. So what is refused at less than two thirds of the
     most that was served lately is not refused for the rate; and for some minutes no more than
-    such a share of refusals, and what chance adds to it, says anything about it.
+    such a share of refusals, and what chance adds to it, says anything about it. A limit that
+    fell looks the same at first, so with each refusal the proof counts less, until it is renewed.
     """
 
-    __slots__ = ("_began", "_found_at", "_proved", "_refused", "_served", "_share")
+    __slots__ = ("_began", "_found_at", "_refused", "_served", "_share", "proved")
 
     def __init__(self, now: float) -> None:
+        self.proved = 0.0
+        """Requests a second that were served."""
         self._refused = 0.0  # share, smoothed over a hundred requests
-        self._proved = 0.0  # requests a second that were served
         self._served = 0
         self._began = now
         self._share = 0.0
@@ -195,8 +199,8 @@ class Noise:
         self._refused -= self._refused * _MEMORY
         self._served += 1
         if (elapsed := now - self._began) >= _PROOF_SECONDS:
-            faded = self._proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
-            self._proved = max(self._served / elapsed, faded)
+            faded = self.proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
+            self.proved = max(self._served / elapsed, faded)
             self._served, self._began = 0, now
 
     def refused(self) -> None:
@@ -208,8 +212,9 @@ class Noise:
 
         :param rate: Requests a second that are allowed.
         """
-        if rate < _BELOW_ANY_LIMIT * self._proved and self._refused < _MOST_NOISE:
+        if rate < _BELOW_ANY_LIMIT * self.proved and self._refused < _MOST_NOISE:
             self._share, self._found_at = self._refused, now
+            self.proved *= _DOUBT
             return True
         share = self._share * 2.0 ** ((self._found_at - now) / _NOISE_HALF_LIFE)
         if share < _LEAST_NOISE:
@@ -222,7 +227,7 @@ class Noise:
     def _disprove(self, now: float) -> None:
         # More is refused than below the limit: it is lower than it was.
         self._share = 0.0
-        self._proved = self._served / max(now - self._began, 1.0)
+        self.proved = self._served / max(now - self._began, 1.0)
 
 
 class Throttle:
@@ -358,7 +363,7 @@ class Throttle:
 
     def _cut(self, now: float, allowed: float) -> None:
         if self._noise.explains(now, allowed):
-            self._ceiling.lift()
+            self._ceiling.restore(now, self._noise.proved)
             return
         self._last_cut = now
         self._ceiling.cut(now, allowed)
