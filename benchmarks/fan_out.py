@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import pathlib
 import sys
 import time
@@ -27,6 +28,7 @@ FIRST = 10.0
 LIMIT = 2000.0
 """Requests a second that our client may make, as many as 10,000 ids at 5 s need."""
 CONNECTIONS = 600
+FROZEN = f"{OURS}, gc.freeze()"
 SLOW = frozenset({"httpx", "fal-client"})
 SLOW_CROWD = 1_000
 
@@ -35,16 +37,29 @@ SAID = (
     f"{SECONDS:g} s long; each in a process of its own. *never polled* counts the ids that the "
     f"server had not seen {FIRST:g} s after the first; *all seen after* is when it had seen the "
     "last one. *loop lag* is the longest delay of a 10 ms ticker in the same loop, adding "
-    f"included. `veo3_async` may make {LIMIT:,.0f} requests a second over {CONNECTIONS} "
-    "connections; *task per id* is a bare aiohttp loop in a task for each id (100 connections, "
-    "aiohttp's default, and *600 connections*), and fal-client's and httpx's tasks likewise. "
+    "included, and *GC* the longest collection of Python's own garbage collector, which is a part "
+    f"of it; *{FROZEN}* has called that once after its imports. `veo3_async` may make "
+    f"{LIMIT:,.0f} requests a second over {CONNECTIONS} connections; *task per id* is a bare "
+    "aiohttp loop in a task for each id (100 connections, aiohttp's default, and *600 "
+    "connections*), and fal-client's and httpx's tasks likewise. "
     f"Both are left out above {SLOW_CROWD:,} ids: their pool looks at all that wait for each "
     "reply, and one round takes minutes."
 )
 
 
-class Figures(dict[str, float]):
-    """CPU share and loop lag."""
+class Collections:
+    """Measures the longest run of Python's garbage collector; one of ``gc.callbacks``."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._began = 0.0
+
+    def __call__(self, phase: str, _: object) -> None:
+        now = time.perf_counter()
+        if phase == "start":
+            self._began = now
+        else:
+            self.longest = max(self.longest, now - self._began)
 
 
 async def _ours(url: str, ids: Sequence[str], interval: float) -> None:
@@ -119,6 +134,7 @@ async def _fal(url: str, ids: Sequence[str], interval: float) -> None:
 
 WAYS: dict[str, Callable[[str, Sequence[str], float], Coroutine[Any, Any, None]]] = {
     OURS: _ours,
+    FROZEN: _ours,
     "task per id": _bare,
     "task per id, 600 connections": _bare_600,
 }
@@ -139,7 +155,12 @@ async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 def crowd(name: str, url: str, count: int, interval: float, seconds: float) -> dict[str, float]:
-    """Return the share of one core and the loop's lag while a crowd is polled."""
+    """Return the share of one core, and seconds of lag and GC, while a crowd is polled."""
+    collections = Collections()
+    if name == FROZEN:
+        gc.collect()
+        gc.freeze()
+    gc.callbacks.append(collections)
 
     async def run() -> dict[str, float]:
         ids, ticker = request_ids(count), Ticker()
@@ -150,7 +171,8 @@ def crowd(name: str, url: str, count: int, interval: float, seconds: float) -> d
             async with _running(WAYS[name](url, ids, interval)):
                 await asyncio.sleep(seconds)
                 wall = time.perf_counter() - began
-                return {"cpu": (time.process_time() - cpu) / wall, "lag": ticker.latest}
+                share = (time.process_time() - cpu) / wall
+                return {"cpu": share, "lag": ticker.latest, "gc": collections.longest}
 
     return asyncio.run(run())
 
@@ -160,7 +182,15 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
     interval, seconds, latency = (0.2, 0.5, 0.01) if quick else (INTERVAL, SECONDS, LATENCY)
     tables = []
     for count in crowds:
-        columns = ["", "polls/s", "CPU", "never polled", "all seen after, s", "loop lag, ms"]
+        columns = [
+            "",
+            "polls/s",
+            "CPU",
+            "never polled",
+            "all seen after, s",
+            "loop lag, ms",
+            "GC, ms",
+        ]
         table = Table(f"{count:,} ids at once", columns)
         for name in WAYS:
             if name in SLOW and count > SLOW_CROWD:
@@ -179,4 +209,11 @@ def _row(count: int, figures: dict[str, float], saw: Seen, seconds: float) -> Se
     early = sum(moment <= times[0] + FIRST for moment in times)
     last = f"{times[-1] - times[0]:.1f}" if len(times) == count else "never"
     cpu = f"{figures['cpu']:.0%}"
-    return saw.requests / seconds, cpu, count - early, last, 1e3 * figures["lag"]
+    return (
+        saw.requests / seconds,
+        cpu,
+        count - early,
+        last,
+        1e3 * figures["lag"],
+        1e3 * figures["gc"],
+    )

@@ -7,6 +7,7 @@ when it is asked for again `_fetch`'s.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import math
 import os
@@ -90,7 +91,6 @@ class Downloader:
                 raise ValueError(message)
         self._limit = limit
         self._line = _Line(proxy, max_bytes)
-        self._threads = anyio.CapacityLimiter(limit)
         self._turns = asyncio.Semaphore(limit)
         self._jobs: dict[pathlib.Path, _Job] = {}
         self._closed = False
@@ -98,6 +98,12 @@ class Downloader:
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._jobs)} running, {self._limit} at once"
         return f"<Downloader: {state}>"
+
+    @functools.cached_property
+    def _threads(self) -> anyio.CapacityLimiter:
+        # When it is needed: anyio imports its half for asyncio then, which takes 20 ms, and who
+        # only watches does without.
+        return anyio.CapacityLimiter(self._limit)
 
     async def download(
         self,
