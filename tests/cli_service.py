@@ -27,7 +27,7 @@ from veo3_async.testing import FakeVeo3
 KEY = "sk-canary-7f3d9b"
 MODULE = [sys.executable, "-m", "veo3_async"]
 _INHERITED = ("COVERAGE_FILE", "COVERAGE_PROCESS_START", "HOME", "PATH", "PYTHONPATH")
-_PATIENCE = 15.0
+_PATIENCE = 40.0
 
 
 class Service:

