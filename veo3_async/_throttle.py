@@ -114,7 +114,7 @@ def cubic_rate(last_max: float, since: float) -> float:
 
 
 class Ceiling:
-    """A steady limit, kept a little below of.
+    """A rate kept a little below a steady limit.
 
     CUBIC alone runs into such a limit every few seconds. So once most requests are served and
     one is refused, stay under that rate; look again after 400 requests (10 s to 2 minutes), by
@@ -156,7 +156,7 @@ class Ceiling:
         if now >= self._until:
             self._step = _STEP
             if rate / 2 < self._base < math.inf:
-                held = min(self._base, rate)  # it was refused above of that
+                held = min(self._base, rate)  # what is refused above it does not disprove it
         elif now - before > _ROW_SECONDS:
             return
         else:  # still on the way down
