@@ -10,16 +10,29 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["Ceiling", "Cubic", "Noise", "Throttle", "cubic_rate"]
+__all__ = [
+    "FLIGHT_SECONDS",
+    "MIN_RATE",
+    "Ceiling",
+    "Cubic",
+    "Noise",
+    "Throttle",
+    "cubic_rate",
+    "paused_for",
+]
+
+MIN_RATE: Final = 0.5
+"""Requests a second: nothing falls below it. AWS's adaptive mode has the same floor."""
+
+FLIGHT_SECONDS: Final = 1.0
+"""Limits are counted by the second, so refusals within one of a cut are those of one flight."""
 
 _BETA: Final = 0.7
 _SCALE: Final = 0.4
 _SMOOTHING: Final = 0.8
-_MIN_RATE: Final = 0.5
 _BURST_SECONDS: Final = 0.1
 _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
 
-_LIMIT_SECONDS: Final = 1.0  # limits are counted by the second
 _STEP: Final = 0.05
 _MAX_STEP: Final = 0.25
 _GROWTH: Final = 0.01
@@ -62,7 +75,7 @@ class Cubic:
     )
 
     def __init__(self, now: float) -> None:
-        self.rate = _MIN_RATE
+        self.rate = MIN_RATE
         """What may be sent, once something was throttled."""
         self.measured = 0.0
         """What is being sent, smoothed over half seconds."""
@@ -95,7 +108,7 @@ class Cubic:
         self._set(used * _BETA)
 
     def _set(self, calculated: float) -> None:
-        self.rate = max(min(calculated, 2 * self._being_sent), _MIN_RATE)
+        self.rate = max(min(calculated, 2 * self._being_sent), MIN_RATE)
 
     @property
     def _being_sent(self) -> float:
@@ -111,6 +124,14 @@ def cubic_rate(last_max: float, since: float) -> float:
     """
     flat = math.cbrt(last_max * (1 - _BETA) / _SCALE)
     return float(_SCALE * (since - flat) ** 3 + last_max)
+
+
+def paused_for(retry_after: float, rand: float) -> float:
+    """Return the seconds of a pause that the server asked for: a tenth longer, at most by 1 s.
+
+    :param rand: A random number, 0 ≤ rand < 1, which spreads those who were told the same.
+    """
+    return retry_after + rand * min(1.0, retry_after * _PAUSE_JITTER)
 
 
 class Ceiling:
@@ -291,7 +312,7 @@ class Throttle:
         """Requests a second that are allowed at present."""
         if not self._limited:
             return self.max_rate
-        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling.height), _MIN_RATE))
+        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling.height), MIN_RATE))
 
     @property
     def reason(self) -> str | None:
@@ -352,12 +373,11 @@ class Throttle:
             self._ceiling.refused(allowed)
         self._limit(reason)
         # What was sent before the cut, or is counted together with that, says nothing new.
-        if taken >= self._last_cut + _LIMIT_SECONDS:
+        if taken >= self._last_cut + FLIGHT_SECONDS:
             self._cut(now, allowed)
         self._tokens = min(self._tokens, self._capacity())
         if retry_after is not None:
-            jitter = rand * min(1.0, retry_after * _PAUSE_JITTER)
-            self._pause(now + retry_after + jitter)
+            self._pause(now + paused_for(retry_after, rand))
         elif probe_failed:
             self._pause(now + self._probe_pause(rand))
 
