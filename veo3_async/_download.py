@@ -22,8 +22,9 @@ import anyio
 import anyio.to_thread
 from yarl import URL
 
+from veo3_async._ended import ended
 from veo3_async._errors import ClientClosed, DownloadError
-from veo3_async._fetch import Fetch, Refresh, Source, ended
+from veo3_async._fetch import Fetch, Refresh, Source
 from veo3_async._film import HEAD_BYTES, is_text
 from veo3_async._hops import ForbiddenError, next_hop, shown
 from veo3_async._lifecycle import complaint

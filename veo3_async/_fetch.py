@@ -18,6 +18,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 
+from veo3_async._ended import ended
 from veo3_async._errors import DownloadError
 from veo3_async._faults import Streak, backoff
 from veo3_async._film import Proof
@@ -27,7 +28,7 @@ from veo3_async._part import PartFile
 from veo3_async._range import Again, Expired, Finish, Kept, Plan, Refuse, Restart, Write, resumable
 from veo3_async._wire import Kind
 
-__all__ = ["Fetch", "Line", "Refresh", "Source", "ended"]
+__all__ = ["Fetch", "Line", "Refresh", "Source"]
 
 Refresh = Callable[[], Awaitable[VideoTask]]
 Report = Callable[[float, int, int | None], None]
@@ -240,18 +241,3 @@ class Fetch:
             elapsed=asyncio.get_running_loop().time() - self._since,
             task=self._source.task,
         )
-
-
-async def ended(task: asyncio.Future[_T]) -> None:
-    """Wait for the end of a task, however often the waiting is cancelled; then be cancelled."""
-    cancelled: asyncio.CancelledError | None = None
-    with anyio.CancelScope(shield=True):
-        while not task.done():
-            try:
-                await asyncio.wait([task])
-            except asyncio.CancelledError as exc:
-                cancelled = exc
-    if not task.cancelled():
-        task.exception()  # seen, so that the loop does not complain of it
-    if cancelled is not None:
-        raise cancelled
