@@ -117,6 +117,17 @@ def test_fault_13_another_fault_does_not_stop_the_30_seconds(other: Kind) -> Non
     assert row(*kinds, step=10)[1] == [*[Verdict.AGAIN] * 3, Verdict.FINAL]
 
 
+@pytest.mark.parametrize("other", sorted(PASSING))
+def test_faults_10_13_after_an_outage_an_unknown_id_is_asked_for_10_seconds_more(
+    other: Kind,
+) -> None:
+    """Unknown for a moment before an outage and after it is not unknown for 30 s."""
+    before = [Kind.NOT_FOUND, *[other] * 60]
+    assert row(*before, *[Kind.NOT_FOUND] * 9, step=1)[1] == [Verdict.AGAIN] * 70
+    after = row(*before, *[Kind.NOT_FOUND] * 10, step=1)[1]
+    assert after == [*[Verdict.AGAIN] * 70, Verdict.FINAL]
+
+
 @pytest.mark.parametrize("between", [1, 2, 19])
 def test_faults_11_13_an_unknown_id_among_nonsense_ends(between: int) -> None:
     """Each has its own limit, and neither takes the other's back."""
@@ -174,7 +185,7 @@ def test_the_backoff_is_never_over_30_seconds_nor_under_0(
         now += later
 
 
-@given(st.floats(0, 1e7), st.floats(0, 29.999), st.lists(st.sampled_from(sorted(PASSING))))
+@given(st.floats(0, 1e7), st.floats(0, 20), st.lists(st.sampled_from(sorted(PASSING))))
 def test_fault_13_the_end_of_the_grace_is_hit_exactly(
     since: float, later: float, others: list[Kind]
 ) -> None:

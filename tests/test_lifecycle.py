@@ -31,6 +31,7 @@ from veo3_async._lifecycle import (
     Until,
     end,
     grace_left,
+    kept_once,
     observe,
     remembered,
 )
@@ -976,3 +977,12 @@ def test_any_state_ends_by_an_error(reply: VideoTask, now: float) -> None:
         assert final.previous == (transition and transition.phase)
     left = grace_left(state, now)
     assert left is None or math.isclose(left, GRACE, abs_tol=abs(now) * 1e-12)
+
+
+def test_a_word_is_kept_once_and_not_for_ever() -> None:
+    """A million ids share the word of their status, and words that are made up go again."""
+    word, same = "".join(["sta", "tus"]), "".join(["stat", "us"])
+    assert word is not same
+    assert kept_once(word) is kept_once(same)
+    made_up = [kept_once(f"status {number}") for number in range(1000)]
+    assert kept_once.cache_info().currsize < len(made_up)

@@ -23,7 +23,6 @@ from veo3_async import (
     _poller,
     _watch,
 )
-from veo3_async._journal import Journal
 from veo3_async.testing import FakeVeo3, Life, Slow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -204,22 +203,17 @@ async def test_a_bug_that_one_id_meets_ends_that_id_only(
     assert (veo.stats().watched, veo.stats().in_flight) == (0, 0)
 
 
-@pytest.mark.parametrize("part", ["phase_ended", "eta", "record"])
+@pytest.mark.parametrize("part", ["phase_ended", "eta"])
 async def test_a_bug_of_what_serves_all_ids_is_told_to_all(
-    server: FakeVeo3,
-    make_client: MakeClient,
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    part: str,
+    server: FakeVeo3, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
-    """A pacing or a journal that raises cannot be worked around: every stream ends with that."""
+    """A pacing that raises cannot be worked around: every stream ends with that."""
 
     def broken(*_: object) -> float:
         raise LookupError(part)
 
-    owner = Journal if part == "record" else LearnedPacing
-    monkeypatch.setattr(owner, part, broken)
-    veo = make_client(pacing=LearnedPacing(), journal=tmp_path / "veo3.db")
+    monkeypatch.setattr(LearnedPacing, part, broken)
+    veo = make_client(pacing=LearnedPacing())
     watches = [veo.watch(server.add()) for _ in range(2)]
     for watch in watches:
         with pytest.raises(LookupError, match=part):

@@ -22,7 +22,7 @@ The table says which of the service's statuses is which phase. The rules, in thi
 
 from __future__ import annotations
 
-import sys
+import functools
 from typing import Final, Literal, TypeAlias
 
 import msgspec
@@ -41,6 +41,7 @@ __all__ = [
     "complaint",
     "end",
     "grace_left",
+    "kept_once",
     "observe",
     "remembered",
 ]
@@ -243,12 +244,21 @@ def _after_old(state: State, seen: State) -> State:
     return msgspec.structs.replace(state, video_url=video_url, ended_since=ended_since)
 
 
+@functools.lru_cache(maxsize=256)
+def kept_once(text: str) -> str:
+    """Return a text of the service as it is kept already: a million ids share a dozen words.
+
+    Not `sys.intern`: on Python 3.12 that keeps every one of them for ever.
+    """
+    return text
+
+
 def _seen(state: State, task: VideoTask, now: float) -> State:
     attempt = max(state.attempt, task.retry_count or 0)
     ended = _has_ended(task)
     return State(
         phase=state.phase,
-        status=sys.intern(task.status),  # a million ids share a dozen words
+        status=kept_once(task.status),
         attempt=attempt,
         been=state.been if attempt == state.attempt else 0,
         entered_at=state.entered_at,

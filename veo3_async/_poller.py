@@ -13,7 +13,6 @@ import itertools
 import logging
 import operator
 import random
-import sys
 import time
 import weakref
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
@@ -27,7 +26,7 @@ from veo3_async._errors import JournalError, StillPending, UnexpectedReply, Veo3
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._job import Job, ask_pacing, witness
 from veo3_async._learned import LearnedPacing
-from veo3_async._lifecycle import FINAL, State, grace_left, remembered
+from veo3_async._lifecycle import FINAL, State, grace_left, kept_once, remembered
 from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
 from veo3_async._outage import Outage
 from veo3_async._pacing import Eta, Pacing, Progress
@@ -82,9 +81,9 @@ class _SharedPacing:
         except Exception as error:
             raise _SharedError(error) from error
 
-    def phase_ended(self, last: Progress, lasted: float, following: Phase) -> None:
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
         try:
-            self._pacing.phase_ended(last, lasted, following)
+            self._pacing.phase_ended(last, lasted, successor)
         except Exception as error:
             raise _SharedError(error) from error
 
@@ -158,7 +157,7 @@ class Poller:
         self._mailboxes.add(mailbox)
         if self._ended is not None:
             mailbox.fail(self._ended)
-        if timeout is not None:
+        elif timeout is not None:
             mailbox.deadline = self._loop.call_later(timeout, self._expire, mailbox, timeout)
 
     def subscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
@@ -321,6 +320,7 @@ class Poller:
             Call("GET", poll_path(job.request_id, self._model)), taken
         )
         now = self._loop.time()
+        watchers = job.watchers
         outcome: VideoTask | Problem | None = None
         delay: float | None = None
         try:
@@ -339,11 +339,14 @@ class Poller:
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             _log.exception("what came for one id could not be dealt with; others go on")
             self._give_up(job, bug)
-        if self._is_wanted(job):
-            delay = delay or 0.0  # at once for who came while others were told the end
+        if not self._is_wanted(job):
+            delay = None
+        else:
+            if delay is None or not set(job.watchers).issubset(watchers):
+                delay = 0.0  # at once for who came while others were told
             self.dispatcher.put(job, now + delay)
         if self._on_poll is not None:
-            self._report(job, answer, outcome, sent, delay)
+            self._report(job, answer, outcome, now - sent, delay)
 
     def _is_wanted(self, job: Job) -> bool:
         return self._jobs.get(job.request_id) is job  # it may be dropped at any await
@@ -367,7 +370,7 @@ class Poller:
 
     def _note(self, job: Job, problem: Problem) -> None:
         """Keep a fault for who asks later why nothing came."""
-        job.trouble = sys.intern(problem.message[:_TROUBLE_CHARS])  # in an outage all have the same
+        job.trouble = kept_once(problem.message[:_TROUBLE_CHARS])  # in an outage all have the same
         _log.debug("no state of %s: %r", job.request_id, job.trouble)
         if (lasted := self._outage.failed(problem.kind, self._loop.time())) is not None:
             _log.warning(
@@ -479,8 +482,6 @@ class Poller:
                 _log.error("no end is told until the journal can be written: %s", error)
             self._journal_failed = True
             return not any(change.final for change in changes)
-        except Exception as error:
-            raise _SharedError(error) from error
         if changes:
             self._journal_failed = False
         return True
@@ -490,10 +491,9 @@ class Poller:
         job: Job,
         answer: Reply | Problem,
         outcome: VideoTask | Problem | None,
-        sent: float,
+        duration: float,
         delay: float | None,
     ) -> None:
-        now = self._loop.time()
         assert self._on_poll is not None  # noqa: S101 - `_poll` looked
         problem = outcome if isinstance(outcome, Problem) else None
         status = answer.status if isinstance(answer, Reply) else answer.http_status
@@ -502,10 +502,12 @@ class Poller:
             attempt=job.attempts,
             status=status,
             err_code=None if problem is None else problem.err_code,
-            duration=now - sent,
+            duration=duration,
             error=None
             if problem is None
-            else problem.error(job.request_id, attempts=job.attempts, elapsed=now - job.added),
+            else problem.error(
+                job.request_id, attempts=job.attempts, elapsed=self._loop.time() - job.added
+            ),
             next_poll_in=delay,
         )
         try:

@@ -217,8 +217,10 @@ class Watch:
 
     Made by ``Veo3Client.watch``; to be used in the event loop that it was made in. Several
     tasks may read one watch; each transition goes to one of them. With a journal, an end is owed
-    until the task that took it asks for the next one, leaves the ``async with`` or ends, and does
-    so in peace: neither raising nor cancelled.
+    until the task that took it asks for the next one or leaves the ``async with`` in peace,
+    neither raising nor cancelled. What a task took that has ended in peace is settled when
+    another one does either. `aclose` and garbage collection settle nothing: what was taken last
+    is told again after a restart.
     """
 
     def __init__(self, mailbox: Mailbox, subscriptions: Subscriptions, *, owner: object) -> None:
