@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ import pytest
 from conftest import MakeClient
 
 from veo3_async import ClientClosed, FixedPacing, Phase, StillPending, Veo3Client, Watch
+from veo3_async._transport import Transport
 from veo3_async.testing import FakeVeo3, Life, Silence, Slow, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -305,6 +307,47 @@ async def test_closing_twice_at_once(server: FakeVeo3, veo: Veo3Client) -> None:
     await asyncio.gather(veo.aclose(), veo.aclose(), veo.aclose())
     await veo.aclose()
     assert open_connections(server) == 0
+
+
+@pytest.mark.parametrize("how", ["cancelled", "closed again"])
+async def test_fault_23_closing_is_complete_however_often_it_is_cancelled(
+    server: FakeVeo3,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: pathlib.Path,
+    how: str,
+) -> None:
+    """An impatient supervisor waits until all is closed, and is told of its cancellation then."""
+
+    async def slow_aclose(transport: Transport) -> None:
+        await asyncio.sleep(10)
+        await aclose(transport)
+
+    async def app() -> None:
+        async with veo:
+            async for _ in veo.watch(server.add(life=UNENDING)):
+                pass
+
+    aclose = Transport.aclose
+    monkeypatch.setattr(Transport, "aclose", slow_aclose)
+    veo = make_client(journal=tmp_path / "veo3.db")
+    running = asyncio.create_task(app())
+    others = []
+    await asyncio.sleep(5)
+    for _ in range(4):
+        if how == "closed again" and running.cancelling():
+            others.append(asyncio.create_task(veo.aclose()))  # cancels the polling once more
+        else:
+            running.cancel()
+        await asyncio.sleep(1)
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert veo._runner is not None
+    assert veo._runner.done()
+    assert open_connections(server) == 0
+    await asyncio.gather(*others)
+    async with make_client(journal=tmp_path / "veo3.db") as another:
+        assert len(await another.pending()) == 1
 
 
 async def test_a_stopped_polling_does_not_swallow_a_cancellation(

@@ -26,13 +26,17 @@ async def test_no_number_of_cancellations_ends_the_waiting() -> None:
 
 
 async def test_a_cancelled_scope_waits_too() -> None:
-    """A scope that has ended long ago is left when the task has its end."""
+    """A scope whose time is up is left when the task has its end, and not asked till then."""
     task = asyncio.create_task(asyncio.sleep(10))
+    this, seen = asyncio.current_task(), []
+    assert this is not None
+    asyncio.get_running_loop().call_later(5, lambda: seen.append(this.cancelling()))
     with anyio.move_on_after(1) as scope:
         await ended(task)
         await anyio.sleep(10)
     assert task.done()
     assert scope.cancelled_caught
+    assert seen == [0]
 
 
 async def test_what_the_task_raises_is_not_raised() -> None:

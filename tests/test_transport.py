@@ -103,6 +103,45 @@ async def test_it_can_be_used_again_after_its_end(server: FakeVeo3, transport: T
     assert [r.connection for r in server.requests] == [1, 2]
 
 
+async def test_its_end_is_complete_however_often_it_is_cancelled(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All sessions are closed before the cancellation comes out."""
+
+    async def slow_close(session: aiohttp.ClientSession) -> None:
+        await asyncio.sleep(10)
+        await close(session)
+
+    close = aiohttp.ClientSession.close
+    await transport.send(POLL)
+    await transport.send(Call("POST", "/302/submit/veo3-pro", b"{}"))
+    monkeypatch.setattr(aiohttp.ClientSession, "close", slow_close)
+    sessions = list(transport._own.values())
+    closing = asyncio.create_task(transport.aclose())
+    for _ in range(3):
+        await asyncio.sleep(1)
+        closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    assert [session.closed for session in sessions] == [True, True]
+
+
+async def test_a_trouble_of_its_end_is_raised(
+    transport: Transport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a session says when it is closed is for the caller of `aclose`."""
+
+    async def broken_close(session: aiohttp.ClientSession) -> None:
+        await close(session)
+        raise LookupError
+
+    close = aiohttp.ClientSession.close
+    await transport.send(POLL)
+    monkeypatch.setattr(aiohttp.ClientSession, "close", broken_close)
+    with pytest.raises(LookupError):
+        await transport.aclose()
+
+
 @pytest.mark.parametrize(
     ("fault", "kind"),
     [

@@ -17,9 +17,8 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
-import anyio
-
 from veo3_async._calls import Calls
+from veo3_async._ended import ended
 from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
 from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import Until
@@ -370,6 +369,8 @@ class Veo3Client:
     async def aclose(self) -> None:
         """End everything: watchers get `ClientClosed`, connections are closed. May be repeated.
 
+        A cancellation comes out when all is closed.
+
         :raises ClientClosed: It is called from another event loop than it was used in.
         """
         if self._loop is not None and self._loop is not asyncio.get_running_loop():
@@ -379,8 +380,7 @@ class Veo3Client:
         if self._poller is not None and self._runner is not None:
             self._poller.end(ClientClosed("the client was closed"))  # it may not have begun yet
             self._runner.cancel()
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait({self._runner})
+            await ended(self._runner)
 
     def __del__(self) -> None:
         runner = getattr(self, "_runner", None)
@@ -483,8 +483,7 @@ async def _run(poller: Poller, *parts: _Closable) -> None:
         _log.error("polling has stopped: %r", reason)
     finally:
         poller.end(reason)
-        with anyio.CancelScope(shield=True):
-            await _close(parts)
+        await ended(asyncio.ensure_future(_close(parts)))
 
 
 async def _close(parts: Sequence[_Closable]) -> None:

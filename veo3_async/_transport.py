@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import aiohttp
-import anyio
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
 from veo3_async._deadline import Deadlines, Limited, is_cancelled
+from veo3_async._ended import ended
 from veo3_async._settings import ApiKey
 from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
 
@@ -118,12 +118,16 @@ class Transport:
             raise ended.with_traceback(None)  # noqa: B904 - nothing to be a cause
 
     async def aclose(self) -> None:
-        """Close own sessions and their connections."""
-        with anyio.CancelScope(shield=True):
-            self._deadlines.close()
-            while self._own:
-                _, session = self._own.popitem()
-                await session.close()
+        """Close own sessions and their connections; a cancellation comes out after that."""
+        self._deadlines.close()
+        closing = asyncio.ensure_future(self._close())
+        await ended(closing)
+        closing.result()
+
+    async def _close(self) -> None:
+        while self._own:
+            _, session = self._own.popitem()
+            await session.close()
 
     async def _exchange(self, call: Call, limited: Limited) -> Reply | Problem:
         if self._borrowed is not None and self._borrowed.closed:
