@@ -304,6 +304,19 @@ def test_fault_26_a_local_trouble_pauses_everybody(rand: float, pause: float) ->
     assert (throttle.rate, throttle.reason) == (20, None)
 
 
+def test_fault_26_after_a_local_trouble_the_rate_is_what_it_was() -> None:
+    """A pause of our own says nothing about what the server can take."""
+    throttle = Throttle(200, START)
+    throttle.take(START)
+    throttle.pause(START, START + 30, reason="local", rand=0.5)
+    assert throttle.reason == "local"
+    assert throttle.rate == 200
+    now = START + 32
+    assert not throttle.take(now)
+    throttle.succeeded(now, now)
+    assert (throttle.reason, throttle.rate) == (None, 200)
+
+
 def test_a_failure_that_was_no_probe_changes_nothing() -> None:
     """Ids have their own backoff; what says nothing of capacity cuts no rate."""
     throttle = Throttle(20, START)

@@ -158,14 +158,14 @@ class Ceiling:
 
         :param rate: Requests a second that are allowed.
         """
-        self._count(1.0, rate)
+        self._count(rate, served=True)
         if now >= self._until and self._base < math.inf:
             steps = 2.0 ** min((now - self._until) / _GROWTH_SECONDS, 64.0)
             self.height = self._base * (1 + _GROWTH * steps)
 
     def refused(self, rate: float) -> None:
         """Count a request that was not served."""
-        self._count(0.0, rate)
+        self._count(rate, served=False)
 
     def cut(self, now: float, rate: float) -> None:
         """Come down to a little below a rate at which some were refused."""
@@ -173,16 +173,18 @@ class Ceiling:
         if served < 1 / 2:
             return  # an outage, or a limit that is far exceeded: CUBIC finds the way
         before, self._last_cut = self._last_cut, now
-        held = 0.0
-        if now >= self._until:
+        if now >= self._until:  # it looked for the limit, or met the first one
             self._step = _STEP
-            if rate / 2 < self._base < math.inf:
-                held = min(self._base, rate)  # what is refused above it does not disprove it
-        elif now - before > _ROW_SECONDS:
-            return
-        else:  # still on the way down
+            below = rate * min(1 - _STEP, served)
+            # What is refused above a height that was kept for a while does not disprove that.
+            kept = self._base if rate / 2 < self._base < rate else 0.0
+            self.height = max(kept, below)
+        elif now - before <= _ROW_SECONDS:  # still on the way down
             self._step = min(_MAX_STEP, self._step * 2)
-        self._base = self.height = max(held, rate * min(1 - self._step, served))
+            self.height = rate * min(1 - self._step, served)
+        else:
+            return
+        self._base = self.height
         self._until = now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / self.height))
 
     def restore(self, now: float, rate: float) -> None:
@@ -191,7 +193,7 @@ class Ceiling:
             self.height = self._base = rate
             self._until = now
 
-    def _count(self, served: float, rate: float) -> None:
+    def _count(self, rate: float, *, served: bool) -> None:
         self._served += (served - self._served) / (1 + rate)
 
 
@@ -229,9 +231,9 @@ class Noise:
         self._refused += (1 - self._refused) * _MEMORY
 
     def explains(self, now: float, rate: float) -> bool:
-        """Whether what is refused at present says nothing about the rate.
+        """Return whether a refusal says nothing about the rate, and learn from that.
 
-        :param rate: Requests a second that are allowed.
+        :param rate: Requests a second that were allowed.
         """
         if rate < _BELOW_ANY_LIMIT * self.proved and self._refused < _MOST_NOISE:
             self._share, self._found_at = self._refused, now
@@ -242,20 +244,16 @@ class Noise:
             return False
         if self._refused <= min(_NOISE_FACTOR * share + _NOISE_MARGIN, _MOST_NOISE):
             return True
-        self._disprove(now)
-        return False
-
-    def _disprove(self, now: float) -> None:
-        # More is refused than below the limit: it is lower than it was.
-        self._share = 0.0
+        self._share = 0.0  # more is refused than below the limit: that is lower than it was
         self.proved = self._served / max(now - self._began, 1.0)
+        return False
 
 
 class Throttle:
     """Permits for physical requests.
 
-    Every permit that `take` gives ends in exactly one of `succeeded`, `throttled`, `failed`
-    and `abandoned`, with the time at which it was given.
+    Every permit that `take` gives ends in exactly one of `succeeded`, `throttled`, `failed`,
+    `pause` and `abandoned`, with the time at which it was given.
 
     :param max_rate: Requests a second that are never exceeded, over 0.
     :param now: The present.
@@ -310,7 +308,7 @@ class Throttle:
     @property
     def rate(self) -> float:
         """Requests a second that are allowed at present."""
-        if not self._limited:
+        if not self._limited or self._last_cut == -math.inf:  # a pause alone says nothing of a rate
             return self.max_rate
         return min(self.max_rate, max(min(self._cubic.rate, self._ceiling.height), MIN_RATE))
 
@@ -379,7 +377,7 @@ class Throttle:
         if retry_after is not None:
             self._pause(now + paused_for(retry_after, rand))
         elif probe_failed:
-            self._pause(now + self._probe_pause(rand))
+            self._pause_for_probe(now, rand)
 
     def _cut(self, now: float, allowed: float) -> None:
         if self._noise.explains(now, allowed):
@@ -393,7 +391,7 @@ class Throttle:
         """Learn that a request ended without a word about capacity."""
         self._refill(now)
         if self._end_probe(taken, now, passed=False):
-            self._pause(now + self._probe_pause(rand))
+            self._pause_for_probe(now, rand)
 
     def abandoned(self, taken: float) -> None:
         """Learn that a request was given up by our side."""
@@ -401,7 +399,7 @@ class Throttle:
             self._probe_taken = None
 
     def pause(self, taken: float, now: float, *, reason: str, rand: float) -> None:
-        """Send nothing for about a second, for a trouble on this machine.
+        """Send nothing for about a second, for a trouble on this machine; longer if it lasts.
 
         What was sent before the last such pause began says nothing new.
         """
@@ -411,7 +409,7 @@ class Throttle:
         self._pause_began = now
         self._limit(reason)
         self._probe_taken = None
-        self._pause(now + self._probe_pause(rand))
+        self._pause_for_probe(now, rand)
 
     def _refill(self, now: float) -> None:
         if now > self._refilled:
@@ -433,10 +431,10 @@ class Throttle:
         self._paused_until = max(self._paused_until, until)
         self._probe_due = True
 
-    def _probe_pause(self, rand: float) -> float:
+    def _pause_for_probe(self, now: float, rand: float) -> None:
         bound = _FAILED_PROBE_PAUSE * 2.0 ** min(self._failed_probes, 16)
         self._failed_probes += 1
-        return float(min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2)
+        self._pause(now + min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2)
 
     def _end_probe(self, taken: float, now: float, *, passed: bool) -> bool:
         """Return whether this request was the probe, and it did not pass."""
