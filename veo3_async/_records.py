@@ -216,9 +216,9 @@ def record(transition: Transition, delivered_at: float | None = None) -> Paramet
 def forget(now: float, keep: float) -> Parameters:
     """Return the parameters of `FORGET`.
 
-    :param keep: Seconds that a row stays after its end was delivered.
+    :param keep: Seconds that a row stays after its end was delivered; any number of them.
     """
-    return {"before": stamp(now - keep)}
+    return {"before": stamp(max(0.0, now - keep))}  # nothing was delivered before 1970
 
 
 def is_end(transition: Transition) -> bool:
