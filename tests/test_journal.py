@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime
 import sqlite3
 import stat
 import textwrap
@@ -255,6 +256,22 @@ async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
     assert left == {"veo3-pro:owed", "veo3-pro:new", "veo3-pro:x"}
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize("ages", [datetime.timedelta.max, 1e11])
+async def test_what_was_delivered_may_be_kept_for_ages(
+    path: Path, ages: datetime.timedelta | float
+) -> None:
+    """A time to keep that reaches back before all calendars forgets nothing, and stops nothing."""
+    journal = Journal(path, keep_finished=ages)
+    await journal.accept(["veo3-pro:1"], at=NOON)
+    journal.delivered(change("veo3-pro:1", Phase.COMPLETED), at=0.0)
+    await journal.accept(["veo3-pro:2"], at=NOON + DAY)
+    await journal.aclose()
+
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        assert shell.execute("SELECT count(*) FROM tasks").fetchone() == (2,)
+
+
 @pytest.mark.parametrize("wrong", [0, -1, float("nan"), float("inf")])
 def test_keep_finished_is_a_time(wrong: float) -> None:
     """Seconds that make no sense are refused at once."""
@@ -446,16 +463,18 @@ async def test_fault_23_a_cancelled_intent_is_withdrawn(journal: Journal, path: 
 
 @pytest.mark.anyio
 async def test_fault_23_a_cancelled_close_closes(path: Path) -> None:
-    """Cancellation does not leave the file half closed, whether by scope or by task."""
-    for cancel in ("scope", "task"):
+    """Cancellation does not leave the file half closed, by scope or by task, however often."""
+    for cancel in ("scope", "task", "task, again and again"):
         journal = Journal(path)
         await journal.open()
         with writing_takes_long(path):
             journal.delivered(change(f"veo3-pro:{cancel}", Phase.COMPLETED), at=NOON)
             closing = asyncio.ensure_future(journal.aclose())
             await asyncio.sleep(0)
-            if cancel == "task":
+            for _ in range({"scope": 0, "task": 1}.get(cancel, 3)):
                 closing.cancel()
+                await asyncio.sleep(0)
+                assert not closing.done()
         with contextlib.suppress(asyncio.CancelledError):
             await closing
         with anyio.CancelScope() as scope:
@@ -495,6 +514,112 @@ def test_fault_23_an_ending_loop_leaves_nothing_half(path: Path, transactions: l
     found = asyncio.run(second_life())
     assert "veo3-pro:before" in found
     assert all((f"veo3-pro:{n}" in found) == (f"veo3-pro:{n}b" in found) for n in range(2))
+
+
+# --- what is wrong with one row ---------------------------------------------------------------
+
+NO_TEXT = "\ud800"  # has no UTF-8, which SQLite finds out when the row is there
+
+
+@pytest.mark.anyio
+async def test_a_change_that_cannot_be_a_row_is_refused_before_anything_is_written(
+    journal: Journal, path: Path
+) -> None:
+    """What is wrong with the values is raised as what it is, and the file is not even touched."""
+    endless: list[Any] = []
+    endless.append(endless)
+    task = VideoTask(id="veo3-pro:1", extra={"x": endless})
+
+    with pytest.raises(RecursionError):
+        journal.record(change("veo3-pro:1", Phase.GENERATING, task=task)).send(None)
+
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.anyio
+async def test_one_bad_row_fails_alone(
+    journal: Journal, path: Path, transactions: list[int], caplog: pytest.LogCaptureFixture
+) -> None:
+    """In one transaction with others it is the only one that is not written, not even by half."""
+    acts = [
+        journal.accept(["veo3-pro:1"], at=NOON),
+        journal.accept(["veo3-pro:2", NO_TEXT], at=NOON),
+        journal.record(change("veo3-pro:3", Phase.GENERATING, status=NO_TEXT)),
+        journal.record(change("veo3-pro:4", Phase.GENERATING)),
+    ]
+    await journal.open()
+    with writing_takes_long(path):
+        first = asyncio.ensure_future(journal.accept(["veo3-pro:0"], at=NOON))
+        await begun(transactions, 2)
+        together = asyncio.gather(*acts, return_exceptions=True)
+        await asyncio.sleep(0)
+    await first
+    outcomes = await together
+
+    kinds = [type(outcome) for outcome in outcomes]
+    assert kinds == [type(None), UnicodeEncodeError, UnicodeEncodeError, type(None)]
+    assert await pending_ids(journal) == ["veo3-pro:0", "veo3-pro:1", "veo3-pro:4"]
+    assert transactions == [1, 1, 4, 1]
+    assert caplog.records == []
+
+
+@pytest.mark.anyio
+async def test_an_intent_has_its_key_beside_a_bad_row(
+    journal: Journal, path: Path, transactions: list[int]
+) -> None:
+    """A part that is done twice, for another one was bad, is there once and knows its key."""
+    await journal.open()
+    with writing_takes_long(path):
+        first = asyncio.ensure_future(journal.accept(["veo3-pro:0"], at=NOON))
+        await begun(transactions, 2)
+        intent = asyncio.ensure_future(
+            journal.intend("a lighthouse", model="veo3-pro", image=None, at=NOON)
+        )
+        bad = asyncio.ensure_future(journal.accept([NO_TEXT], at=NOON))
+        await asyncio.sleep(0)
+    await asyncio.wait([first, intent, bad])
+
+    assert isinstance(bad.exception(), UnicodeEncodeError)
+    assert [task.key for task in await journal.pending()][1:] == [intent.result()]
+
+
+@pytest.mark.anyio
+async def test_a_row_that_a_person_s_rule_forbids_fails_alone(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A constraint is about one row: the file stays open, and the next row is written."""
+    await journal.open()
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        shell.execute("CREATE UNIQUE INDEX mine ON tasks (status)")
+    closed: list[Ledger] = []
+    monkeypatch.setattr(Ledger, "_shut", closed.append)
+
+    await journal.record(change("veo3-pro:1", Phase.GENERATING, status="x"))
+    with pytest.raises(sqlite3.IntegrityError):
+        await journal.record(change("veo3-pro:2", Phase.GENERATING, status="x"))
+    await journal.record(change("veo3-pro:3", Phase.GENERATING, status="y"))
+
+    assert closed == []
+    assert await pending_ids(journal) == ["veo3-pro:1", "veo3-pro:3"]
+    monkeypatch.undo()
+
+
+@pytest.mark.anyio
+async def test_a_delivery_that_cannot_be_a_row_is_dropped(
+    journal: Journal, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What nobody waits for is said once in the log, and harms nothing that comes later."""
+    bad = change("veo3-pro:1", Phase.COMPLETED, status=NO_TEXT)
+    journal.delivered(bad, at=NOON)
+    journal.delivered(change("veo3-pro:2", Phase.COMPLETED), at=NOON)
+    for number in range(3, 5):
+        await journal.accept([f"veo3-pro:{number}"], at=NOON)
+
+    assert await pending_ids(journal) == ["veo3-pro:3", "veo3-pro:4"]
+    assert [r.message for r in caplog.records] == ["what nobody waits for cannot be written down"]
+
+
+# --- the thread -------------------------------------------------------------------------------
 
 
 def test_fault_23_the_thread_of_a_cancelled_task_is_waited_for(path: Path) -> None:

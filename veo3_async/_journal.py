@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import os
 import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, to_thread
+from anyio import CapacityLimiter, to_thread
 
 from veo3_async import _records
+from veo3_async._ended import ended
 from veo3_async._errors import JournalError
 from veo3_async._ledger import Ledger
 from veo3_async._models import Transition
@@ -28,6 +30,8 @@ from veo3_async._records import Pending
 __all__ = ["Journal"]
 
 _T = TypeVar("_T")
+
+_log: Final = logging.getLogger("veo3_async")
 
 _PRUNE_INTERVAL: Final = 3600.0
 
@@ -42,8 +46,10 @@ class Journal:
     :raises ValueError: ``keep_finished`` is not above 0.
 
     Every coroutine raises `JournalError`, which says what to do, when the file cannot be used;
-    then nothing of that call is to be relied on, and the next call tries again. A moment (``at``)
-    is in seconds since the epoch.
+    then nothing of that call is to be relied on, and the next call tries again. Whatever else is
+    raised is about what was handed in, such as a text that is none: nothing of that call is
+    written, nobody else's is touched, and trying again is no use. A moment (``at``) is in seconds
+    since the epoch.
     """
 
     def __init__(
@@ -78,8 +84,7 @@ class Journal:
         if self._writer is None and self._in_use:
             self._start_writer()
         if self._writer is not None:
-            with CancelScope(shield=True):
-                await asyncio.wait([self._writer])
+            await ended(self._writer)
 
     # --- what happens to a task -----------------------------------------------------------
 
@@ -146,7 +151,11 @@ class Journal:
     async def record(self, transition: Transition) -> None:
         """Write down a change of a task; its end, before it is delivered.
 
-        A caller's own timeout (`StillPending`) ends no task: it stays unfinished.
+        A caller's own timeout (`StillPending`) ends no task: it stays unfinished. The row is made
+        before anything is awaited.
+
+        :raises JournalError: The file, or the thread that writes it, cannot be used by anybody.
+        :raises Exception: Whatever else: this transition cannot be written down, others can.
         """
         row = _records.record(transition)
         await self._do(lambda cursor: cursor.execute(_records.RECORD, row), transition.request_id)
@@ -156,11 +165,15 @@ class Journal:
 
         Written with the next commit, which begins at once, and until it succeeds tried again
         with every later one. If the process dies before, the end is delivered once more. What is
-        no end, and whatever comes after `aclose`, is ignored.
+        no end, and whatever comes after `aclose`, is ignored; of what cannot be a row, the log
+        knows.
         """
         if _records.is_end(transition) and not self._closed:
-            row = _records.record(transition, at)
-            self._enqueue(_Job(lambda cursor: cursor.execute(_records.RECORD, row)))
+
+            def work(cursor: sqlite3.Cursor) -> None:
+                cursor.execute(_records.RECORD, _records.record(transition, at))
+
+            self._enqueue(_Job(work))
 
     async def pending(self) -> list[Pending]:
         """Return what is unfinished, in doubt or undelivered, in the order of acceptance."""
@@ -215,7 +228,7 @@ class Journal:
         batch = self._late + self._queue
         self._late, self._queue = [job for job in batch if job.waiter is None], []
         try:
-            results = await self._in_thread(lambda: self._ledger.transact([j.work for j in batch]))
+            outcomes = await self._in_thread(lambda: self._ledger.transact([j.work for j in batch]))
         except Exception as error:  # noqa: BLE001 - goes to whoever waits
             _fail(batch, error)
         except asyncio.CancelledError:  # the loop is ending; the thread goes on
@@ -223,8 +236,8 @@ class Journal:
             raise
         else:
             self._late = []
-            for job, result in zip(batch, results, strict=True):
-                job.settle(result)
+            for job, outcome in zip(batch, outcomes, strict=True):
+                job.settle(outcome)
 
     async def _close(self) -> None:
         if self._late:
@@ -256,9 +269,13 @@ class _Job(Generic[_T]):
         self.waiter: Final = waiter
         self.request_id: Final = request_id
 
-    def settle(self, result: _T) -> None:
-        if self.waiter is not None and not self.waiter.done():
-            self.waiter.set_result(result)
+    def settle(self, outcome: _T | Exception) -> None:
+        if isinstance(outcome, Exception):
+            self.fail(outcome)
+            if self.waiter is None:
+                _log.error("what nobody waits for cannot be written down", exc_info=outcome)
+        elif self.waiter is not None and not self.waiter.done():
+            self.waiter.set_result(outcome)
 
     def fail(self, error: Exception) -> None:
         if self.waiter is not None and not self.waiter.done():

@@ -6,15 +6,20 @@ All of it is blocking; `_journal` calls it in a worker thread. How the promise i
 - Only one process has the file: ``<path>.lock`` is locked as long as the file is open.
 - The file appears whole, by a rename, or not at all; so one that is empty is a damaged one.
   One that is gone, or is another one than before, is an error and never made anew.
-- After any trouble but a full disk or a foreign lock the file is closed, and the next
-  transaction opens it again with all checks. A failed ``fsync`` leaves pages in the cache
-  that look written and are not, and a WAL read back from there would be a rotten ground for
-  the next commits; so every opening first moves the whole WAL into the database, synced.
+- After any trouble that SQLite has with the file, but for a full disk or a foreign lock, it is
+  closed, and the next transaction opens it again with all checks. A failed ``fsync`` leaves
+  pages in the cache that look written and are not, and a WAL read back from there would be a
+  rotten ground for the next commits; so every opening first moves the whole WAL into the
+  database, synced.
+- A file that was deleted or replaced stays open: brought back, it is still the one in hand, with
+  a WAL that is whole. Each transaction is refused until then.
+- What one work does wrong by itself is undone for that one, and the others are written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import operator
 import os
 import pathlib
@@ -58,6 +63,14 @@ _ADVICE: Final[dict[int, str]] = {
 }
 _PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 
+_OF_A_ROW: Final = (
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+"""SQLite's errors that are about a value, not about the file."""
+
 _Identity: TypeAlias = tuple[int, int] | None
 
 
@@ -90,12 +103,13 @@ class Ledger:
     def transact(self, works: Sequence[Work]) -> list[Any]:
         """Do all of it in one transaction; when this returns, it is on the disk.
 
-        :returns: What each returned.
+        :returns: What each returned; of one that failed by itself the `Exception`, and nothing
+            of that one is written. Works may be called twice, so they must not mind.
         :raises JournalError: Nothing of it is to be relied on.
         """
         with self._turn, self._explained():
             connection = self._connection or self._open()
-            results = _in_transaction(connection, works)
+            results = _each_for_itself(connection, works)
             self._check_identity()
             return results
 
@@ -244,6 +258,34 @@ def _in_transaction(connection: sqlite3.Connection, works: Sequence[Work]) -> li
                 cursor.execute("ROLLBACK")
             raise
         return results
+
+
+def _each_for_itself(connection: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
+    """Return what each work returned, or the error that is its own."""
+    try:
+        return _in_transaction(connection, works)
+    except Exception as error:
+        if not _is_of_one(error):
+            raise
+    # Again from the start: only what goes wrong pays for a savepoint for each.
+    return _in_transaction(connection, [functools.partial(_alone, work) for work in works])
+
+
+def _alone(work: Work, cursor: sqlite3.Cursor) -> Any:  # noqa: ANN401 - each has its own
+    cursor.execute("SAVEPOINT work")
+    try:
+        result = work(cursor)
+    except Exception as error:
+        if not _is_of_one(error):
+            raise
+        cursor.execute("ROLLBACK TO work")
+        result = error
+    cursor.execute("RELEASE work")
+    return result
+
+
+def _is_of_one(error: Exception) -> bool:
+    return isinstance(error, _OF_A_ROW) or not isinstance(error, (sqlite3.Error, OSError))
 
 
 def _identity(path: str) -> _Identity:
