@@ -935,11 +935,16 @@ PLAIN = b'{"status": "pending"}' * 50
         (PLAIN, "gzip", None),
         (PLAIN, "br", None),
         (zlib.compress(PLAIN)[2:-4], "deflate", PLAIN),
+        (zlib.compress(PLAIN)[2:-4], " Deflate", PLAIN),
         (gzip.compress(PLAIN) + gzip.compress(b"!"), "gzip", PLAIN + b"!"),
+        (8 * gzip.compress(b"!"), "gzip", b"!!!!!!!!"),
+        (9 * gzip.compress(b"!"), "gzip", None),
+        (9 * gzip.compress(b""), "gzip", None),
         (gzip.compress(bytes(MAX_BODY_BYTES)), "gzip", bytes(MAX_BODY_BYTES)),
         (gzip.compress(bytes(MAX_BODY_BYTES + 1)), "gzip", None),
+        (b"", "gzip", b""),
     ],
-    ids=range(12),
+    ids=range(17),
 )
 def test_fault_11_a_compressed_body_is_inflated_up_to_its_limit(
     body: bytes, encoding: str, plain: bytes | None
