@@ -222,6 +222,7 @@ def test_range_headers() -> None:
         (URL, "https://302.ai/x", "https://302.ai/x"),
         (URL, "https://file.302.ai:443/x", "https://file.302.ai:443/x"),
         (URL, "HTTPS://FILE.302.AI/x y", "https://FILE.302.AI/x%20y"),
+        (URL, "/vid\udce9o.mp4", "https://file.302.ai/vid%E9o.mp4"),
         ("https://302.ai/x", "https://file.302.ai/y", "https://file.302.ai/y"),
         ("https://a.example:8443/x", "https://a.example:8443/y", "https://a.example:8443/y"),
         ("https://video.co.uk/x", "https://eu.video.co.uk/y", "https://eu.video.co.uk/y"),
@@ -259,6 +260,8 @@ def test_fault_35_hops_that_are_followed(first: str, location: str, expected: st
         (URL, f"https://{'a.' * 130}302.ai/x"),
         (URL, "https://f\u00fcr.302.ai/x"),
         (URL, "data:text/plain,x"),
+        (URL, "/vid\ud800o.mp4"),
+        (URL, "https://file\udcff.302.ai/x"),
         (URL, URL),
         ("https://5.6.7.8/x", "https://5.6.7.8/y"),
         ("https://5.6.7.8/x", "https://1.6.7.8/y"),
@@ -302,7 +305,7 @@ def test_fault_32_shown_urls(url: str, expected: str) -> None:
     assert expected == shown(url)
 
 
-@given(st.text())
+@given(st.text(st.characters(exclude_categories=[])))
 def test_any_text_is_a_url_or_forbidden(text: str) -> None:
     """Nothing but `ForbiddenError` comes of any text, as a URL and as a redirect."""
     for attempt in (checked, functools.partial(next_hop, [URL]), shown):

@@ -981,7 +981,7 @@ def test_any_state_ends_by_an_error(reply: VideoTask, now: float) -> None:
 
 def test_a_word_is_kept_once_and_not_for_ever() -> None:
     """A million ids share the word of their status, and words that are made up go again."""
-    word, same = "".join(["sta", "tus"]), "".join(["stat", "us"])
+    word, same = b"status".decode(), b"status".decode()
     assert word is not same
     assert kept_once(word) is kept_once(same)
     made_up = [kept_once(f"status {number}") for number in range(1000)]

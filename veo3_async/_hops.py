@@ -54,7 +54,12 @@ def checked(url: str) -> str:
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(parts)):
         message = f"{shown(url)!r} is not https"
         raise ForbiddenError(message)
-    return urllib.parse.quote(parts._replace(fragment="").geturl(), safe=_LEGAL)
+    whole = parts._replace(fragment="").geturl()
+    try:  # bytes of a header that are no UTF-8 go out as they came
+        return urllib.parse.quote(whole, safe=_LEGAL, errors="surrogateescape")
+    except UnicodeEncodeError:
+        message = f"not a URL: {shown(url)!a} has characters that no encoding knows"
+        raise ForbiddenError(message) from None
 
 
 def next_hop(trail: Sequence[str], location: str) -> str:
