@@ -195,6 +195,8 @@ NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
         (Kind.UNEXPECTED, 403, REFUSED, UnexpectedReply),
         (Kind.UNEXPECTED, 499, UNCERTAIN, SubmitUncertain),
         (Kind.REDIRECT, 302, REFUSED, UnexpectedReply),
+        (Kind.REDIRECT, 303, UNCERTAIN, SubmitUncertain),
+        (Kind.UNEXPECTED, 407, REFUSED, UnexpectedReply),
     ],
 )
 def test_fault_33_only_what_certainly_did_not_arrive_may_be_sent_again(

@@ -34,8 +34,10 @@ __all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "su
 _FRAMES: Final = "-frames"
 _NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
 _NOT_TAKEN: Final = frozenset({429, 503})
-_TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 422})
+_TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 407, 422})
 """Statuses of a refusal; where it is not the API's, what stands before the API has refused."""
+_SEE_OTHER: Final = 303
+"""Of all redirects the one that says that the request was carried out."""
 _REFUSED: Final = frozenset(
     {
         Kind.INVALID,
@@ -147,6 +149,8 @@ def submit_verdict(problem: Problem) -> SubmitVerdict:
     refused = problem.kind in NO_CAPACITY and problem.http_status in _NOT_TAKEN
     if problem.kind in _NOT_SENT or refused:
         return SubmitVerdict.NOT_ARRIVED
+    if problem.http_status == _SEE_OTHER:
+        return SubmitVerdict.UNCERTAIN
     turned_away = problem.kind is Kind.UNEXPECTED and problem.http_status in _TURNED_AWAY
     if problem.kind in _REFUSED or turned_away:
         return SubmitVerdict.REFUSED
