@@ -27,34 +27,38 @@ MIN_RATE: Final = 0.5
 FLIGHT_SECONDS: Final = 1.0
 """Limits are counted by the second, so refusals within one of a cut are those of one flight."""
 
-_BETA: Final = 0.7
-_SCALE: Final = 0.4
-_SMOOTHING: Final = 0.8
+# CUBIC, as AWS's adaptive retry mode has it.
+_BETA: Final = 0.7  # what a cut leaves of the rate
+_SCALE: Final = 0.4  # requests a second, per cubic second of growth
+_SMOOTHING: Final = 0.8  # weight of the latest half second in what is being sent
+
 _BURST_SECONDS: Final = 0.1
 _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
 
-_STEP: Final = 0.05
-_MAX_STEP: Final = 0.25
-_GROWTH: Final = 0.01
-_GROWTH_SECONDS: Final = 3.0
-_HOLD: Final = 10.0
-_HOLD_REQUESTS: Final = 400
+# The rest was chosen by simulation, against the servers of the tests: limits of four kinds, with
+# and without refusals of another kind.
+_STEP: Final = 0.05  # of the rate, that a cut takes at least
+_MAX_STEP: Final = 0.25  # the same after several in a row, each twice the one before
+_GROWTH: Final = 0.01  # of the height, by which the first look for a limit rises
+_GROWTH_SECONDS: Final = 3.0  # in which that doubles
+_HOLD_REQUESTS: Final = 400  # until the next look, for a look costs a refusal
+_HOLD: Final = 10.0  # seconds that it takes at least
 _MAX_HOLD: Final = 120.0
 _ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
 
 _PROOF_SECONDS: Final = 10.0  # over which what was served counts as proved
-_PROOF_HALF_LIFE: Final = 300.0
+_PROOF_HALF_LIFE: Final = 300.0  # seconds
 _BELOW_ANY_LIMIT: Final = 2 / 3  # of what was proved
-_DOUBT: Final = 0.85
+_DOUBT: Final = 0.85  # what a refusal below the limit leaves of the proof
 _MEMORY: Final = 1 / 100  # of a request, in the share that is refused
-_NOISE_HALF_LIFE: Final = 60.0
+_NOISE_HALF_LIFE: Final = 60.0  # seconds
 _LEAST_NOISE: Final = 0.001  # less of it is forgotten
 _MOST_NOISE: Final = 0.4  # more of it is an outage
 _NOISE_FACTOR: Final = 2.0
-_NOISE_MARGIN: Final = 0.05  # chance: five standard deviations of 2 % in a hundred requests
+_NOISE_MARGIN: Final = 0.05  # chance: five standard deviations of 2 %, smoothed as it is
 
-_PAUSE_JITTER: Final = 0.1
-_FAILED_PROBE_PAUSE: Final = 1.0
+_PAUSE_JITTER: Final = 0.1  # of the pause
+_FAILED_PROBE_PAUSE: Final = 1.0  # seconds, and twice that after each further one
 _MAX_FAILED_PROBE_PAUSE: Final = 30.0
 
 
@@ -442,7 +446,7 @@ class Throttle:
             return False
         self._probe_taken = None
         if passed:
-            self._probe_due = now < self._paused_until  # another reply asked for a longer pause
+            self._probe_due = now <= self._paused_until  # another reply asked for a longer pause
             self._failed_probes = 0
             self._tokens = 0.0
         return not passed
