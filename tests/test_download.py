@@ -26,6 +26,7 @@ import pytest
 
 from veo3_async import ClientClosed, DownloadError, VideoTask
 from veo3_async._download import Downloader
+from veo3_async._fetch import Fetch
 
 pytestmark = pytest.mark.anyio
 
@@ -601,6 +602,54 @@ async def test_slow_link_is_left_for_a_better_one(
     assert SMALL == path.read_bytes()
     assert [0, 25_000] == host.starts
     assert 30.0 <= host.waits[0] < 32.0
+
+
+@pytest.fixture
+def _slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let whatever is done on disk take 40 s of the loop's clock."""
+
+    async def in_thread(fetch: Fetch, *args: Any, **kwargs: Any) -> Any:
+        await asyncio.sleep(40)
+        return await real(fetch, *args, **kwargs)
+
+    real = Fetch._in_thread
+    monkeypatch.setattr(Fetch, "_in_thread", in_thread)
+
+
+@pytest.mark.usefixtures("_slow_disk")
+@pytest.mark.parametrize("has_length", [True, False])
+async def test_a_slow_disk_is_no_slow_link(
+    downloader: Downloader, tmp_path: pathlib.Path, *, has_length: bool
+) -> None:
+    """However long it takes to write, to prove the end and to sync, the film is asked for once."""
+    async with hosting(serving(FILM, has_length=has_length)) as host:
+        path = await downloader.download(host.url, tmp_path / "film.mp4")
+    assert FILM == path.read_bytes()
+    assert [0] == host.starts
+
+
+@pytest.mark.usefixtures("_slow_disk")
+async def test_what_is_too_large_is_removed_from_a_slow_disk(tmp_path: pathlib.Path) -> None:
+    """To remove it is not cut short, and it is not asked for again."""
+    downloader = Downloader(max_bytes=len(FILM) - 1)
+    async with hosting(serving(FILM, has_length=False)) as host:
+        with pytest.raises(DownloadError, match="the limit"):
+            await downloader.download(host.url, tmp_path / "film.mp4")
+    await downloader.aclose()
+    assert [0] == host.starts
+    assert set() == entries(tmp_path)
+
+
+@pytest.mark.usefixtures("_slow_disk")
+async def test_a_slow_link_is_left_beside_a_slow_disk(
+    downloader: Downloader, tmp_path: pathlib.Path
+) -> None:
+    """The clock of the link goes on where it stood when the disk was done."""
+    script = in_turn(dripping(100, every=2.0), serving(SMALL))
+    async with hosting(script) as host:
+        path = await downloader.download(host.url, tmp_path / "film.mp4")
+    assert SMALL == path.read_bytes()
+    assert 2 == len(host.asked)
 
 
 async def test_no_connection_is_a_passing_fault(

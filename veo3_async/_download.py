@@ -345,20 +345,25 @@ class _Line:
         clock = asyncio.get_running_loop().time
         done = flushed = counted = plan.start
         flush_at = clock() + _PIECE_SECONDS
-        patience.reschedule(clock() + _SLOW_SECONDS)
+        due = clock() + _SLOW_SECONDS
+        patience.reschedule(due)
         async for piece, _ in content.iter_chunks():
             if not done and is_text(piece[:HEAD_BYTES]):
                 return Refuse(reason="the server sent a text in place of a film")
             done += len(piece)
             if done > (plan.total or self._max_bytes):
+                patience.reschedule(None)
                 return await fetch.overrun(plan, self._max_bytes)
             fetch.take(now := clock(), piece, done, plan.total)
             if done - flushed >= _PIECE_BYTES or now >= flush_at:
                 if done - counted >= _SLOW_BYTES:
-                    counted = done
-                    patience.reschedule(now + _SLOW_SECONDS)
+                    counted, due = done, now + _SLOW_SECONDS
+                patience.reschedule(None)  # our own disk may be slow, too
                 await fetch.flush()
+                due += clock() - now
+                patience.reschedule(due)
                 flushed, flush_at = done, clock() + _PIECE_SECONDS
+        patience.reschedule(None)
         return await fetch.end(plan)
 
 
