@@ -20,9 +20,9 @@ import msgspec
 import pytest
 from cli_service import KEY, MODULE, Service, running_service
 
-from veo3_async import VideoTask
+from veo3_async import Journal, Veo3Client, VideoTask
 from veo3_async.cli import main
-from veo3_async.testing import Body, HangUp, Life, Slow, Stage, Status
+from veo3_async.testing import Body, Drip, HangUp, Life, Slow, Stage, Status
 
 FOREVER = Life((Stage({"status": "video_generating"}),))
 DONE = Life(Life.plain().stages[-1:], upsample=False)
@@ -624,6 +624,28 @@ def test_journal_is_listed_and_resumed(
     assert resumed.lines[-1]["final"]
     assert command("pending", *journal).err == "0 pending\n"
     assert command("resume", *journal) == Result(0, "", "nothing is pending\n")
+
+
+def test_what_is_accepted_beside_a_resume_is_not_its_matter(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Another process gets at the journal when all is over, not between listing and watching."""
+    journal = ["--journal", str(tmp_path / "veo3.db")]
+    mine, theirs = command("submit", "a storm", *journal).out.strip(), service.add(life=DONE)
+
+    async def aclose_and_let_others_in(veo: Veo3Client) -> None:
+        await aclose(veo)
+        other = Journal(tmp_path / "veo3.db")
+        await other.accept([theirs], at=time.time())
+        await other.aclose()
+
+    aclose = Veo3Client.aclose
+    with monkeypatch.context() as patch:
+        patch.setattr(Veo3Client, "aclose", aclose_and_let_others_in)
+        result = command("resume", *journal, "--interval", "0.2")
+    assert result.code == 0
+    assert {line["request_id"] for line in result.lines} == {mine}
+    assert [task["request_id"] for task in command("pending", *journal).lines] == [theirs]
 
 
 def test_submission_in_doubt_is_named(

@@ -9,7 +9,7 @@ from typing import Annotated, Final
 
 import typer
 
-from veo3_async import Pending, Veo3Error, VideoTask
+from veo3_async import Pending, Veo3Client, Veo3Error, VideoTask, Watch
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._cluster import Site, follow_cluster, worker
@@ -314,37 +314,44 @@ def resume(
 ) -> int:
     """Go on with everything in a journal that is not finished, as the command watch does."""
     access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
-    tasks = _pending(journal)
-    for task in tasks:
-        if task.in_doubt:
-            note(f"in doubt, look at your account: {plain(task.prompt)}")
-    ids = [task.request_id for task in tasks if task.request_id is not None]
-    if not ids:
-        note("nothing is pending")
-        return ExitCode.DONE
-    path = checked_path(download, None, overwrite=overwrite, tasks=len(ids))
+    path = checked_path(download, None, overwrite=overwrite)
     wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
-    return _follow_all(access, ids, wish, resumed=True)
+    return _follow_all(access, None, wish)
 
 
 app.command()(demo)
 app.command()(serve)
 
 
-def _follow_all(access: Access, ids: Sequence[str], wish: Wish, *, resumed: bool = False) -> int:
-    board = Board(ids, now=time.time(), saves=wish.path is not None)
+def _follow_all(access: Access, ids: Sequence[str] | None, wish: Wish) -> int:
+    """Follow these tasks; for None, what the journal has."""
+    board = Board(ids or (), now=time.time(), saves=wish.path is not None)
     veo, view = access.client(board.polled), view_for(json=wish.json)
 
     async def main() -> None:
         async with veo:
-            if resumed:
-                changes = await veo.resume(until=wish.until, timeout=wish.timeout)
+            if ids is None:
+                changes = await _resumed(veo, board, wish)
             else:
                 changes = veo.watch(*ids, until=wish.until, timeout=wish.timeout)
-            await follow(veo, changes, board, view, wish)
+            if board.rows:
+                await follow(veo, changes, board, view, wish)
 
     again = [*program(), "watch", *access.options(), *wish.options()]
     return conclude(main, board, view, again)
+
+
+async def _resumed(veo: Veo3Client, board: Board, wish: Wish) -> Watch:
+    """Watch what the journal has, and put it on the board; say what is in doubt."""
+    # The journal is open all the while, and so nobody else's: the board has what is watched.
+    for task in await veo.pending():
+        if task.request_id is None:
+            note(f"in doubt, look at your account: {plain(task.prompt)}")
+        else:
+            board.add(task.request_id, now=time.time())
+    if not board.rows:
+        note("nothing is pending")
+    return await veo.resume(until=wish.until, timeout=wish.timeout)
 
 
 def _pending(journal: pathlib.Path) -> list[Pending]:
