@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -148,6 +148,27 @@ async def test_fault_36_foreign_part(
         await downloader.download(url, final)
     assert "mine" == part.read_text()
     assert {"storm.mp4.part"} == entries(final.parent)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+async def test_fault_36_foreign_record(
+    downloader: Downloader,
+    url: str,
+    final: pathlib.Path,
+    part: pathlib.Path,
+    record: pathlib.Path,
+    make: Callable[[pathlib.Path], None],
+) -> None:
+    """Where the record's place is taken no empty ``.part`` is left, and one with bytes stays."""
+    make(record)
+    with pytest.raises(DownloadError):
+        await downloader.download(url, final)
+    assert {"storm.mp4.part.json"} == entries(final.parent)
+    part.write_text("mine")
+    with pytest.raises(DownloadError):
+        await downloader.download(url, final)
+    assert "mine" == part.read_text()
+    assert {"storm.mp4.part", "storm.mp4.part.json"} == entries(final.parent)
 
 
 async def test_fault_36_part_with_another_name(

@@ -130,7 +130,12 @@ class PartFile:
             self._data = self._open_data()
             if os.fstat(self._data).st_size and not self._found(self._record_name):
                 raise _foreign(self.path.name)
-            self._record = self._open_file(self._record_name)
+            try:
+                self._record = self._open_file(self._record_name)
+            except OSError:
+                if not os.fstat(self._data).st_size:
+                    os.unlink(self.path.name, dir_fd=self._folder)  # made for nothing
+                raise
             if resume:
                 self.kept = self._read_record()
 
