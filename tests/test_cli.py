@@ -660,6 +660,35 @@ def test_submission_in_doubt_is_named(
     assert "in doubt, look at your account: a storm" in command("resume", *journal).err
 
 
+def test_what_was_being_saved_when_the_process_died_is_resumed(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """With --download an end is owed until its video is on disk; those that are, are not."""
+    journal, films = ["--journal", str(tmp_path / "veo3.db")], tmp_path / "films"
+    names = [service.add(life=Life.plain()) for _ in range(2)]
+    service.fault(Drip(0.01), on="file", after=1, times=1)
+    words = ["watch", *names, *journal, "--download", str(films), "--interval", "0.05"]
+    with subprocess.Popen(
+        [*MODULE, *words],
+        env=service.environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    ) as process:
+        deadline = time.monotonic() + 40
+        while not (there := list(films.glob("*.mp4"))) or not list(films.glob("*.part")):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+    (saved,) = there
+    before = saved.stat()
+    resumed = command("resume", *journal, "--download", str(films), "--interval", "0.05")
+    assert resumed.code == 0
+    assert len(list(films.glob("*.mp4"))) == 2
+    assert not list(films.glob("*.part"))
+    assert saved.stat() == before
+    assert command("pending", *journal).err == "0 pending\n"
+
+
 def test_file_that_is_no_journal_is_one_line(command: Command, tmp_path: pathlib.Path) -> None:
     """A file of another kind is left alone."""
     file = tmp_path / "veo3.db"

@@ -12,9 +12,11 @@ from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
+from veo3_async._part import file_name, final_path
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say
@@ -109,17 +111,24 @@ def on_loop(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
 async def follow(veo: Veo3Client, watch: Followed, board: Board, view: View, wish: Wish) -> None:
     """Follow a watch to its end, and bring its videos to disk if that is wished."""
 
+    async def read() -> None:
+        async for change in watch:
+            board.take(change)
+            await view.changed(change)
+            if wish.path is not None and board.rows[change.request_id].has_video:
+                # A journal owes an end until the task that took it asks for the next one or is
+                # done: so this one brings the video to disk, and another one reads on.
+                readers.start_soon(read)
+                await bring(change, wish.path)
+                return
+
     async def bring(change: Transition, path: pathlib.Path) -> None:
         outcome = await _saved(veo, change, board, path, overwrite=wish.overwrite)
         board.saved(change.request_id, outcome)
         await view.saved(change.request_id, outcome)
 
-    async with view.shown(board, watch.eta), watch, anyio.create_task_group() as downloads:
-        async for change in watch:
-            board.take(change)
-            await view.changed(change)
-            if wish.path is not None and board.rows[change.request_id].has_video:
-                downloads.start_soon(bring, change, wish.path)
+    async with view.shown(board, watch.eta), watch, anyio.create_task_group() as readers:
+        readers.start_soon(read)
 
 
 def conclude(
@@ -155,6 +164,8 @@ async def _saved(
     veo: Veo3Client, change: Transition, board: Board, path: pathlib.Path, *, overwrite: bool
 ) -> pathlib.Path | Veo3Error:
     request_id = change.request_id
+    if not overwrite and (there := await anyio.to_thread.run_sync(_saved_before, path, request_id)):
+        return there
     # By the id that was asked for: a reply need not repeat it, and the file is named after it.
     task = msgspec.structs.replace(change.task, id=request_id)
     try:
@@ -166,6 +177,12 @@ async def _saved(
         )
     except Veo3Error as error:
         return error
+
+
+def _saved_before(path: pathlib.Path, request_id: str) -> pathlib.Path | None:
+    """Return the video that is in a folder already: named after its id it is that, and whole."""
+    there = final_path(path, file_name(request_id, ""))
+    return there if path.is_dir() and there.exists() else None
 
 
 def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
