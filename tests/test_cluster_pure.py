@@ -28,7 +28,7 @@ from veo3_async.cluster._judge import (
 )
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import Names, request_id_of, token_of
-from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, permits, rate_at
+from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, rate_at, round_of
 from veo3_async.cluster._record import Record, decode, encode
 
 ID = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
@@ -442,7 +442,7 @@ def test_the_longest_pause_holds() -> None:
 @given(st.floats(0.5, 1e5))
 def test_permits_make_up_the_rate(max_rate: float) -> None:
     """Tokens times their worth is about what may be polled in a second, at least one."""
-    count, worth = permits(max_rate)
+    count, worth = round_of(max_rate)
     assert 1 <= count <= 256
     assert 1 <= worth
     assert abs(count * worth - max_rate) <= max(0.5, count / 2)

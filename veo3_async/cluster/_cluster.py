@@ -20,8 +20,7 @@ from veo3_async.cluster._changes import Changes
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import Names, checked, permits, pollers
 from veo3_async.cluster._permits import read_rate
-from veo3_async.cluster._rate import permits as permits_of
-from veo3_async.cluster._rate import rate_at
+from veo3_async.cluster._rate import rate_at, round_of
 from veo3_async.cluster._worker import PERMITS, POLLERS, Worker
 
 if TYPE_CHECKING:
@@ -272,7 +271,7 @@ class Cluster:
         await engine.ensure_stream(names.rate, names.rate_stream(self._replicas, self._max_rate))
         await engine.ensure_consumer(names.watch, POLLERS, pollers(self._ack_wait))
         await engine.ensure_consumer(names.rate, PERMITS, permits())
-        count, _ = permits_of(self._max_rate)
+        count, _ = round_of(self._max_rate)
         await self._publish_all([names.permit(number) for number in range(count)])
 
     async def _publish_all(self, subjects: Sequence[str]) -> None:

@@ -24,7 +24,17 @@ import msgspec
 
 from veo3_async._wire import check_request_id
 
-__all__ = ["LIFE_SIGN_SECONDS", "Names", "Settings", "request_id_of", "token_of"]
+__all__ = [
+    "LIFE_SIGN_SECONDS",
+    "Names",
+    "Settings",
+    "checked",
+    "listener",
+    "permits",
+    "pollers",
+    "request_id_of",
+    "token_of",
+]
 
 Settings: TypeAlias = dict[str, Any]
 """Settings of a stream or a consumer, as the JetStream API names them; durations in seconds."""

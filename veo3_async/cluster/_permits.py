@@ -20,7 +20,7 @@ from veo3_async._wire import NO_CAPACITY, Problem
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import Names
 from veo3_async.cluster._pull import Message, Pull
-from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, permits, rate_at
+from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, rate_at, round_of
 
 __all__ = ["RATE", "Permits", "read_rate"]
 
@@ -55,7 +55,7 @@ class Permits:
         self._names = names
         self._pull = pull
         self._max_rate = max_rate
-        self._count, self._worth = permits(max_rate)
+        self._count, self._worth = round_of(max_rate)
         self._left = 0
         self._good_until = 0.0
         self._shared = FULL

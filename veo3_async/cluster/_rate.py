@@ -13,7 +13,7 @@ import msgspec
 
 from veo3_async._throttle import cubic_rate
 
-__all__ = ["FULL", "SharedRate", "after_refusal", "next_round", "permits", "rate_at"]
+__all__ = ["FULL", "SharedRate", "after_refusal", "next_round", "rate_at", "round_of"]
 
 _MIN_RATE: Final = 0.5
 _FLIGHT: Final = 1.0  # what was sent before a cut, or together with that, says nothing new
@@ -72,7 +72,7 @@ def after_refusal(
     return SharedRate(rate_at(shared, now, max_rate), now, paused_until)
 
 
-def permits(max_rate: float) -> tuple[int, int]:
+def round_of(max_rate: float) -> tuple[int, int]:
     """Return how many permits go round, and for how many polls each of them is good."""
     count = max(1, min(_MAX_PERMITS, round(max_rate)))
     return count, max(1, round(max_rate / count))
