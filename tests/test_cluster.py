@@ -23,13 +23,15 @@ from veo3_async._errors import (
     ServiceUnavailable,
     TaskFailed,
     TaskNotFound,
+    UnexpectedReply,
 )
 from veo3_async._lifecycle import NEW, end
 from veo3_async._pacing import Progress
 from veo3_async._wire import Reply
-from veo3_async.cluster import Changes, Cluster, ClusterError
+from veo3_async.cluster import Changes, Cluster, ClusterError, _worker
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._judge import after_task
+from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._names import Names, token_of
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.testing import FakeVeo3, Life, Status
@@ -585,6 +587,97 @@ async def test_nonsense_in_the_streams_stops_nobody(
     assert heard[request_id][-1].final
     assert "taken out of the stream" in caplog.text
     assert "passed over" in caplog.text
+
+
+async def test_one_poisoned_id_ends_alone(
+    server: FakeVeo3,
+    cluster: Cluster,
+    veo: Veo3Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What cannot be written down of one id is the end of that id, as in one process."""
+    bad, good = server.add(life=ENDLESS), server.add(life=Life.documented())
+
+    def encode_but_one(record: Record) -> bytes:
+        if record.request_id == bad and not record.final:
+            raise RecursionError
+        return encode(record)
+
+    monkeypatch.setattr(_worker, "encode", encode_but_one)
+    await cluster.watch(bad, good)
+    async with working(cluster, veo, slots=2):
+        heard = await told(cluster.transitions(bad, good))
+        await all_ended(cluster)
+    end = heard[bad][-1]
+    assert isinstance(end.error, UnexpectedReply)
+    assert (Phase.LOST, bad) == (end.phase, end.error.request_id)
+    assert "a bug of ours: RecursionError" in end.error.message
+    assert Phase.COMPLETED is heard[good][-1].phase
+    assert 1 == caplog.text.count("could not be dealt with; others go on")
+
+
+async def test_an_id_is_handed_back_for_a_bug_elsewhere(
+    server: FakeVeo3,
+    cluster: Cluster,
+    veo: Veo3Client,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """What may pass, such as a bug in a library that is asked, ends no id and no worker."""
+    monkeypatch.setattr(_worker, "_AFTER_TROUBLE", 0.2)
+    bad, good = server.add(life=Life.plain()), server.add(life=Life.plain())
+    subject_of_bad = cluster._names.change_of(bad)
+    last, failures = Engine.last, ["first", "second"]
+
+    async def last_but_one(
+        self: Engine, stream: str, subject: str, *, fresh: bool = False
+    ) -> tuple[int, bytes] | None:
+        if subject == subject_of_bad and failures:
+            raise AttributeError(failures.pop(0))
+        return await last(self, stream, subject, fresh=fresh)
+
+    monkeypatch.setattr(Engine, "last", last_but_one)
+    await cluster.watch(bad, good)
+    async with working(cluster, veo, slots=2):
+        heard = await told(cluster.transitions(bad, good))
+    assert {Phase.COMPLETED} == {changes[-1].phase for changes in heard.values()}
+    assert 2 == caplog.text.count("handed back for a bug of ours; others go on")
+
+
+class _BadPacing(FixedPacing):
+    def delay(self, progress: Progress, rand: float) -> float:  # noqa: ARG002 - it is a Pacing
+        raise ZeroDivisionError
+
+
+async def test_a_pacing_that_fails_ends_the_work(server: FakeVeo3, cluster: Cluster) -> None:
+    """It is everybody's, not one id's: it is raised as what it is, and loses no id."""
+    request_id = server.add(life=ENDLESS)
+    await cluster.watch(request_id)
+    async with Veo3Client(server.api_key, base_url=server.url, pacing=_BadPacing(1)) as veo:
+        with pytest.raises(ZeroDivisionError), anyio.fail_after(30):
+            await cluster.work(veo)
+    assert 1 == (await cluster.stats()).outstanding
+
+
+async def test_knowledge_that_is_none_is_replaced(
+    cluster: Cluster, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What cannot be read of the pace is said, and gives way to what a worker knows."""
+    wise = LearnedPacing()
+    wise.phase_ended(Progress(phase=Phase.GENERATING, age=100), 110, Phase.COMPLETED)
+    await cluster.connect()
+    engine, names = cluster._engine, cluster._names
+    entry = names.entry("pacing")
+    for nonsense in (b"nonsense", b"{}", b'{"tasks": 99, "version": 7}'):
+        found = await engine.last(names.shared, entry, fresh=True)
+        await engine.publish(entry, nonsense, expect=0 if found is None else found[0])
+        await Knowledge(engine, names, wise).share()
+        found = await engine.last(names.shared, entry, fresh=True)
+        assert found is not None
+        assert wise.to_dict() == msgspec.json.decode(found[1])
+    assert 3 == caplog.text.count("what others learned of the pace cannot be read")
+    assert 1 == wise.tasks
 
 
 async def test_an_id_deleted_by_hand_is_gone_and_others_go_on(

@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from veo3_async._errors import UnexpectedReply, Veo3Error
 from veo3_async._faults import NO_FAULTS, Streak, Verdict, after_fault
 from veo3_async._job import ask_pacing, phase_age, witness
 from veo3_async._lifecycle import end, grace_left, observe, remembered
@@ -18,6 +19,7 @@ from veo3_async._wire import Problem, Reply
 from veo3_async.cluster._record import Record
 
 __all__ = [
+    "after_bug",
     "after_problem",
     "after_task",
     "begun",
@@ -85,12 +87,25 @@ def after_problem(
         elapsed=elapsed,
         task=remembered(known.state, known.request_id),
     )
-    ended = end(known.state, error, request_id=known.request_id, wall_now=now)
-    state = msgspec.structs.replace(known.state, phase=ended.phase)
-    after = msgspec.structs.replace(
-        known, serial=known.serial + 1, news=0, change=ended, age=0.0, state=state, streak=streak
+    return msgspec.structs.replace(_ended(known, error, now), streak=streak), verdict
+
+
+def after_bug(
+    known: Record, bug: Exception, now: float, *, attempts: int, elapsed: float
+) -> Record:
+    """Return what is known after a poll that could not be dealt with: sight of the id is lost.
+
+    :param attempts: Polls of it so far.
+    :param elapsed: Seconds since it is watched.
+    """
+    error = UnexpectedReply(
+        f"what came could not be dealt with, which is a bug of ours: {bug!r}",
+        request_id=known.request_id,
+        attempts=attempts,
+        elapsed=elapsed,
+        task=remembered(known.state, known.request_id),
     )
-    return after, verdict
+    return _ended(known, error, now)
 
 
 def is_news(before: Record, after: Record) -> bool:
@@ -128,6 +143,14 @@ def next_poll(record: Record, pacing: Pacing, now: float, rand: float) -> float:
     delay = ask_pacing(pacing, _progress(record, now), rand)
     grace = grace_left(record.state, now)
     return delay if grace is None else min(delay, grace)
+
+
+def _ended(known: Record, error: Veo3Error, now: float) -> Record:
+    ended = end(known.state, error, request_id=known.request_id, wall_now=now)
+    state = msgspec.structs.replace(known.state, phase=ended.phase)
+    return msgspec.structs.replace(
+        known, serial=known.serial + 1, news=0, change=ended, age=0.0, state=state
+    )
 
 
 def _progress(record: Record, now: float) -> Progress:

@@ -40,23 +40,25 @@ class Knowledge:
     async def share(self) -> None:
         """Take over what others know, if it is more; else let them know."""
         found = await self._engine.last(self._names.shared, self._names.entry(_NAME), fresh=True)
-        seq, theirs = (0, None) if found is None else (found[0], _read(found[1]))
-        if theirs is not None and theirs.tasks > self._pacing.tasks:
-            self._pacing.restore(theirs.to_dict())
-        elif self._pacing.tasks > (0 if theirs is None else theirs.tasks):
+        seq, theirs = (0, 0) if found is None else (found[0], self._heard(found[1]))
+        if self._pacing.tasks > theirs:
             payload = msgspec.json.encode(self._pacing.to_dict())
             # Somebody was first: there is another time.
             await self._engine.publish(self._names.entry(_NAME), payload, expect=seq)
+
+    def _heard(self, payload: bytes) -> int:
+        """Return of how many tasks others know, having taken that over where it is more."""
+        try:
+            theirs = msgspec.json.decode(payload, type=dict[str, object])
+            tasks = msgspec.convert(theirs.get("tasks"), int)
+            if tasks > self._pacing.tasks:
+                self._pacing.restore(theirs)
+        except ValueError as error:
+            _log.warning("what others learned of the pace cannot be read: %s", error)
+            return 0
+        return tasks
 
     async def part(self) -> None:
         """Leave behind what was learned."""
         with contextlib.suppress(Veo3Error):
             await self.share()
-
-
-def _read(payload: bytes) -> LearnedPacing | None:
-    try:
-        return LearnedPacing.from_dict(msgspec.json.decode(payload, type=dict[str, object]))
-    except (ValueError, UnicodeDecodeError) as error:
-        _log.warning("what others learned of the pace cannot be read: %s", error)
-        return None

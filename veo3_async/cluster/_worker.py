@@ -8,8 +8,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
 import msgspec
@@ -21,6 +21,7 @@ from veo3_async._models import VideoTask
 from veo3_async._wire import Problem, Reply, check_request_id
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._judge import (
+    after_bug,
     after_problem,
     after_task,
     begun,
@@ -61,6 +62,23 @@ class _Known(msgspec.Struct, frozen=True):
     """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
 
 
+_Ruling: TypeAlias = tuple[Record, bytes | None, float | None]
+"""What is known after a poll; the JSON of that, None where it is no news; the seconds until the
+next poll, None after the end."""
+
+
+class _SharedError(Exception):
+    """Its cause is no matter of one id: the pacing is everybody's."""
+
+
+@contextlib.contextmanager
+def _shared() -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise _SharedError from error
+
+
 class Worker:
     """Polls what is watched, through one client.
 
@@ -89,7 +107,7 @@ class Worker:
         self._in_hand: set[Message] = set()
         self._memory = Memory()
         self._stopping = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._troubled = False
 
     async def run(self, stop: asyncio.Event | anyio.Event | None) -> None:
@@ -137,7 +155,8 @@ class Worker:
         try:
             await duty()
         except Exception as error:  # noqa: BLE001 - `run` raises it
-            self._failure = self._failure or error
+            cause = error.__cause__ if isinstance(error, _SharedError) else error
+            self._failure = self._failure or cause
             scope.cancel()
 
     async def _part(self, knowledge: Knowledge | None) -> None:
@@ -193,6 +212,12 @@ class Worker:
                 _log.warning("an id is handed back, and tried again: %s", error)
             self._troubled = True
             await message.hand_back(_AFTER_TROUBLE)
+        except (Veo3Error, _SharedError):
+            await message.hand_back()
+            raise
+        except Exception:  # noqa: BLE001 - one id is not the end of the work
+            _log.exception("an id is handed back for a bug of ours; others go on")
+            await message.hand_back(_AFTER_TROUBLE)
         except BaseException:
             await message.hand_back()
             raise
@@ -216,26 +241,43 @@ class Worker:
     ) -> float | None:
         """Write down what a poll has brought; whoever else was first is heard before."""
         while not known.record.final:
-            after, delay = self._judge(message, known.record, outcome, reply)
-            if not is_news(known.record, after) or await self._write(known, after, outcome):
+            after, payload, delay = self._ruling(message, known, outcome, reply)
+            if payload is None or await self._write(known, after, payload):
                 if delay is not None:
                     self._memory.keep(message.subject, message.attempts, after)
+                if payload is not None and isinstance(outcome, VideoTask):
+                    with _shared():
+                        learn(self._pacing, known.record, after)
                 return delay
             known = await self._read(message, known.record.request_id, fresh=True)
         return None
 
-    async def _write(self, known: _Known, after: Record, outcome: _Outcome) -> bool:
+    async def _write(self, known: _Known, after: Record, payload: bytes) -> bool:
         """Return whether a record could follow that which is known."""
         if known.seq is None:
             return False
-        if after.serial == known.record.serial and after.change is not None:
-            after = msgspec.structs.replace(after, news=known.record.news or known.seq)
         subject = self._names.change_of(after.request_id)
-        if await self._engine.publish(subject, encode(after), expect=known.seq) is None:
-            return False
-        if isinstance(outcome, VideoTask):
-            learn(self._pacing, known.record, after)
-        return True
+        return await self._engine.publish(subject, payload, expect=known.seq) is not None
+
+    def _ruling(
+        self, message: Message, known: _Known, outcome: _Outcome, reply: Reply | None
+    ) -> _Ruling:
+        """Return what a poll means; what cannot be dealt with means the end of the id."""
+        try:
+            return _spelled(known, *self._judge(message, known.record, outcome, reply))
+        except (Veo3Error, _SharedError):
+            raise
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
+            _log.exception("what came for one id could not be dealt with; others go on")
+            now = time.time()
+            after = after_bug(
+                known.record,
+                bug,
+                now,
+                attempts=message.attempts,
+                elapsed=max(0.0, now - message.stored_at),
+            )
+            return _spelled(known, after, None)
 
     def _judge(
         self, message: Message, known: Record, outcome: _Outcome, reply: Reply | None
@@ -255,9 +297,10 @@ class Worker:
         after = after_task(known, outcome, reply, now, attempts=message.attempts, elapsed=elapsed)
         if after.final:
             return after, None
-        if after.serial != known.serial:
-            after = with_eta(after, self._pacing, now)
-        return after, next_poll(after, self._pacing, now, random.random())
+        with _shared():
+            if after.serial != known.serial:
+                after = with_eta(after, self._pacing, now)
+            return after, next_poll(after, self._pacing, now, random.random())
 
     async def _known(self, message: Message) -> _Known | None:
         """Return what is known of an id, or None where the message is of none."""
@@ -284,3 +327,11 @@ class Worker:
             # No serial is higher than a sequence, so listeners see what comes as new.
             return _Known(Record(request_id=request_id, watch=message.sequence, serial=seq), seq)
         return _Known(begun(record, request_id, message.sequence), seq)
+
+
+def _spelled(known: _Known, after: Record, delay: float | None) -> _Ruling:
+    if not is_news(known.record, after):
+        return after, None, delay
+    if after.serial == known.record.serial and after.change is not None:
+        after = msgspec.structs.replace(after, news=known.record.news or known.seq or 0)
+    return after, encode(after), delay
