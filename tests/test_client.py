@@ -27,9 +27,10 @@ from veo3_async import (
     UnexpectedReply,
     Veo3Client,
     Veo3Error,
+    VideoTask,
 )
 from veo3_async._transport import Transport
-from veo3_async.testing import Body, FakeVeo3, Fault, HangUp, Life, Redirect, Slow, Status
+from veo3_async.testing import Body, FakeVeo3, Fault, Film, HangUp, Life, Redirect, Slow, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
 
@@ -209,6 +210,44 @@ async def test_a_timeout_is_above_zero(veo: Veo3Client, timeout: Any) -> None:
     """A time that is none is refused at once; for ever is None."""
     with pytest.raises(ValueError, match="timeout"):
         veo.watch("veo3-pro:1", timeout=timeout)
+
+
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"until": "plain"}, ValueError), ({"timeout": 0}, ValueError), ({"timeout": "1"}, TypeError)],
+    ids=str,
+)
+async def test_waiting_and_resuming_refuse_what_watching_refuses(
+    make_client: MakeClient, tmp_path: Path, options: Any, error: type[Exception]
+) -> None:
+    """Whoever watches, a word or a time that is none is refused with the same error."""
+    veo = make_client(journal=tmp_path / "veo3.db")
+    with pytest.raises(error):
+        veo.watch("veo3-pro:1", **options)
+    with pytest.raises(error):
+        await veo.wait("veo3-pro:1", **options)
+    with pytest.raises(error):
+        await veo.resume(**options)
+
+
+@pytest.mark.parametrize(("source", "path"), [(7, "."), ("https://file.302.ai/a.mp4", 7)])
+async def test_a_download_is_of_a_task_or_a_url_to_a_path(
+    veo: Veo3Client, source: Any, path: Any
+) -> None:
+    """Anything else is a `TypeError`."""
+    with pytest.raises(TypeError):
+        await veo.download(source, path)
+
+
+async def test_a_download_raises_what_the_service_says_of_a_task_whose_url_expired(
+    server: FakeVeo3, veo: Veo3Client, tmp_path: Path
+) -> None:
+    """Asked for a fresh URL, it may not know the task any more."""
+    task = VideoTask(id="veo3-pro:gone", video_url=server.serve("a.mp4", Film(size=1000)))
+    server.fault(Status(403), on="file")
+    with pytest.raises(TaskNotFound):
+        await veo.download(task, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_an_id_is_text(veo: Veo3Client) -> None:

@@ -165,6 +165,8 @@ class Veo3Client:
             `StillPending` and no other is taken; None waits for ever.
         :param keep_open: Do not end with the last id: `Watch.add` brings more.
         :raises InvalidRequest: One of the ids cannot be one; nothing is watched then.
+        :raises TypeError: One of the ids is no ``str``, or the timeout no time.
+        :raises ValueError: ``until`` is another word, or the timeout not finite and above 0.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         :raises RuntimeError: No event loop is running.
         """
@@ -200,12 +202,20 @@ class Veo3Client:
     ) -> VideoTask:
         """Return the finished task.
 
+        With a journal its end counts as dealt with once it is returned or raised: who must hear
+        of it again after a crash in what follows reads a `watch`, as `Watch` says.
+
         Parameters as for `watch`.
 
         :raises TaskFailed: The service gave the task up.
-        :raises TaskNotFound: The service does not know the id.
+        :raises TaskNotFound: The service has not known the id for 30 s.
         :raises StillPending: The timeout is over; the task goes on.
         :raises Veo3Error: Whatever else the final transition carries, or ends the stream.
+        :raises InvalidRequest: The id cannot be one, or the service refuses it.
+        :raises TypeError: The id is no ``str``, or the timeout no time.
+        :raises ValueError: ``until`` is another word, or the timeout not finite and above 0.
+        :raises ClientClosed: The client was closed, before or meanwhile, or belongs to another
+            loop or process.
         """
         async with self.watch(request_id, until=until, timeout=timeout) as changes:
             ends = [change async for change in changes if change.final]
@@ -222,6 +232,10 @@ class Veo3Client:
         :raises TaskNotFound: The service does not know the id (yet).
         :raises ServiceUnavailable: The faults did not pass.
         :raises Veo3Error: What else a reply said.
+        :raises InvalidRequest: The id cannot be one, or the service refuses it.
+        :raises TypeError: The id is no ``str``.
+        :raises ClientClosed: The client was closed, before or meanwhile, or belongs to another
+            loop or process.
         """
         check_request_id(request_id)
         return await self._calls.fetch(self._turns, request_id)
@@ -250,6 +264,9 @@ class Veo3Client:
         :raises ServiceUnavailable: The service cannot be reached; no task exists.
         :raises AuthenticationError: The key is refused.
         :raises QuotaExceeded: The balance or a quota is used up.
+        :raises UnexpectedReply: What refuses it is not the API; no task exists.
+        :raises ClientClosed: The client was closed before it was sent, or belongs to another
+            loop or process.
         :raises JournalError: The intent could not be written down, and nothing was sent; or the
             id could not, and is in ``request_id``.
         """
@@ -291,7 +308,11 @@ class Veo3Client:
         :param resume: Go on with what an earlier call left; False begins anew.
         :param overwrite: Replace a file that is there; False leaves it and raises.
         :raises DownloadError: It could not be done; the message says what to do.
-        :raises ClientClosed: The client was closed.
+        :raises Veo3Error: What `fetch` raises, such as `TaskNotFound`, where it was asked for a
+            fresh URL.
+        :raises TypeError: ``task_or_url`` is neither, or ``path`` no path.
+        :raises ClientClosed: The client was closed, before or meanwhile, or belongs to another
+            loop or process.
         """
         self._started()
         task = task_or_url if isinstance(task_or_url, VideoTask) else None
@@ -311,6 +332,7 @@ class Veo3Client:
         """Return the tasks that are unfinished, undelivered, or submitted in doubt.
 
         :raises JournalError: There is no journal, or it cannot be read.
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
         self._started()
         return await self._needed_journal().pending()
@@ -327,6 +349,9 @@ class Veo3Client:
         An end that is known already comes at once, without a poll. Parameters as for `watch`.
 
         :raises JournalError: There is no journal, or it cannot be read.
+        :raises TypeError: The timeout is no time.
+        :raises ValueError: ``until`` is another word, or the timeout not finite and above 0.
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
         owed = [p for p in await self.pending() if p.request_id is not None]
         watch, mailbox = self._watch(

@@ -108,7 +108,7 @@ class InvalidRequest(Veo3Error):
 
 
 class TaskNotFound(Veo3Error):
-    """Raised when the service still does not know an id 30 s after the first poll of it."""
+    """Raised when the service does not know an id: by a watch after 30 s of that, else at once."""
 
 
 class StillPending(Veo3Error, TimeoutError):
