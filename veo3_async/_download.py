@@ -31,7 +31,7 @@ from veo3_async._lifecycle import complaint
 from veo3_async._models import VideoTask
 from veo3_async._part import PartFile, file_name, final_path
 from veo3_async._range import Again, Kept, Plan, Redirect, Refuse, Write, judge, range_headers
-from veo3_async._transport import problem_of
+from veo3_async._transport import network_problem
 from veo3_async._wire import Kind, Reply
 
 __all__ = ["Downloader", "Progress"]
@@ -369,6 +369,6 @@ class _Line:
 
 def _fault(error: Exception) -> Again | Refuse:
     """Say what an exception of the network means, in words without a signed URL in them."""
-    kind = problem_of(error).kind
+    kind = network_problem(error).kind
     reason = _REASONS.get(kind, "the connection was lost")
     return Refuse(reason=reason) if kind is Kind.CERTIFICATE else Again(reason=reason, kind=kind)

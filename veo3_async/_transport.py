@@ -28,7 +28,7 @@ from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflate
 if TYPE_CHECKING:
     from aiohttp.connector import Connection
 
-__all__ = ["Transport"]
+__all__ = ["Transport", "network_problem"]
 
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 20.0
@@ -109,7 +109,7 @@ class Transport:
             with self._deadlines.limit() as limited:
                 return await self._exchange(call, limited)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
-            return problem_of(error)
+            return network_problem(error)
         except BaseException as ended:  # noqa: BLE001 - cancelled, or Ctrl-C; it goes on
             if isinstance(ended, asyncio.CancelledError) and not is_cancelled():
                 return _SESSION_CLOSED  # aiohttp cancels what waits for a connection
@@ -242,7 +242,7 @@ async def _once(
 _ONCE: Final = (_once,)
 
 
-def problem_of(error: Exception) -> Problem:
+def network_problem(error: Exception) -> Problem:
     """Say what an exception of aiohttp means. The order matters: they are kin."""
     match error:
         case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
