@@ -34,6 +34,7 @@ from veo3_async.testing import (
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
 
 STATE = Life.scripted([{"id": "id", "status": "pending"}])
+SUBMIT = Call("POST", "/302/submit/veo3-pro", b'{"text_prompt":"a"}')
 POLL = Call("GET", "/302/submit/veo3-pro?request_id=id")
 
 
@@ -371,6 +372,49 @@ async def test_a_borrowed_session_that_is_closed_ends_what_waits_for_a_connectio
     assert isinstance(first, Problem)
     assert isinstance(second, Problem)
     assert second.kind is Kind.SESSION
+
+
+@pytest.mark.filterwarnings("ignore:.*(BasicAuth|'auth' parameter) is deprecated:DeprecationWarning")
+@pytest.mark.parametrize("source", ["auth", "netrc"])
+async def test_credentials_of_a_borrowed_session_are_an_error_that_says_so(
+    server: FakeVeo3, source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """No key is sent beside them, which is aiohttp's rule, and nobody wonders what was sent."""
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    (tmp_path / "netrc").write_text("machine 127.0.0.1\nlogin me\npassword secret\n")
+    (tmp_path / "netrc").chmod(0o600)
+    session = (
+        aiohttp.ClientSession(trust_env=True)
+        if source == "netrc"
+        else aiohttp.ClientSession(auth=aiohttp.BasicAuth("me", "secret"))
+    )
+    async with session, transport_to(server.url, session=session) as transport:
+        for call in (POLL, SUBMIT):
+            problem = await transport.send(call)
+            assert isinstance(problem, Problem)
+            assert problem.kind is Kind.AUTHENTICATION
+            assert ".netrc" in problem.message
+    assert server.received == 0
+
+
+async def test_fault_33_what_waits_for_a_connection_was_certainly_not_sent() -> None:
+    """A pool that the app itself has filled is no doubt about what was charged."""
+
+    async def silent(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    connector = aiohttp.TCPConnector(limit=1)
+    async with (
+        serving(silent) as port,
+        aiohttp.ClientSession(connector=connector) as session,
+        transport_to(f"http://127.0.0.1:{port}", session=session) as transport,
+    ):
+        assert transport.max_connections == 1
+        first, second = await asyncio.gather(*(transport.send(SUBMIT) for _ in range(2)))
+    assert isinstance(first, Problem)
+    assert isinstance(second, Problem)
+    assert (first.kind, second.kind) == (Kind.TIMEOUT, Kind.CONNECT)
+    assert "nothing was sent" in second.message
 
 
 async def test_fault_32_a_key_that_a_header_repeats_is_taken_out() -> None:

@@ -103,7 +103,7 @@ class Veo3Client:
         self._model: Final = check_model(model)
         self._pacing: Final[Pacing] = LearnedPacing() if pacing is None else pacing
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
-        self._max_connections: Final = count("max_connections", max_connections)
+        max_connections = count("max_connections", max_connections)
         self._given_journal: Final = journal
         self._journal: Journal | None = None
         self._on_poll: Final = on_poll
@@ -122,7 +122,7 @@ class Veo3Client:
             key,
             self._base_url,
             session=session,
-            max_connections=self._max_connections,
+            max_connections=max_connections,
             request_timeout=seconds("request_timeout", request_timeout),
             proxy=proxy,
         )
@@ -434,7 +434,7 @@ class Veo3Client:
                 self._pacing,
                 model=self._model,
                 max_rate=self._max_rate,
-                max_in_flight=self._max_connections,
+                max_in_flight=self._transport.max_connections,
                 on_poll=self._on_poll,
                 journal=self._journal,
                 keep_knowledge=self._keep_knowledge(),

@@ -26,6 +26,7 @@ from veo3_async._settings import ApiKey
 from veo3_async._wire import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
 
 if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.connector import Connection
 
 __all__ = ["Transport", "network_problem"]
@@ -42,6 +43,14 @@ _SESSION_CLOSED: Final = Problem(
     kind=Kind.SESSION, message="the aiohttp session handed in was closed; close the client first"
 )
 
+_OTHER_CREDENTIALS: Final = Problem(
+    kind=Kind.AUTHENTICATION,
+    message="aiohttp sends no key beside other credentials, and the session handed in has some "
+    "for the API's host: an auth of its own, or with trust_env an entry in .netrc",
+)
+
+_MAY_HAVE_ARRIVED: Final = frozenset({Kind.TIMEOUT, Kind.RESET, Kind.UNEXPECTED})
+
 _EXHAUSTED: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
@@ -49,6 +58,18 @@ _EXHAUSTED: Final = frozenset(
 
 class _HungUpError(Exception):
     """Raised in place of what aiohttp would answer with a second request."""
+
+
+class _Body(aiohttp.BytesPayload):
+    """A body that knows whether any of it was sent."""
+
+    begun = False
+
+    async def write_with_length(
+        self, writer: AbstractStreamWriter, content_length: int | None
+    ) -> None:
+        self.begun = True
+        await super().write_with_length(writer, content_length)
 
 
 class Transport:
@@ -84,7 +105,8 @@ class Transport:
         self._post_headers["Content-Type"] = "application/json"
         self._borrowed = session
         self._own: dict[bool, aiohttp.ClientSession] = {}
-        self._max_connections = max_connections
+        self.max_connections: Final = _at_most(session, max_connections)
+        """Requests that can be under way at once; what goes beyond would wait inside aiohttp."""
         self._deadlines = Deadlines(total=request_timeout, silence=_READ_SECONDS)
         self._timeout = aiohttp.ClientTimeout(
             total=None,  # the deadlines see to it
@@ -105,11 +127,17 @@ class Transport:
 
         Only a cancellation is raised.
         """
+        body = None if call.body is None else _Body(call.body)
         try:
             with self._deadlines.limit() as limited:
-                return await self._exchange(call, limited)
+                return await self._exchange(call, body, limited)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
-            return network_problem(error)
+            if type(error) is ValueError and self._borrowed is not None:
+                return _OTHER_CREDENTIALS
+            problem = network_problem(error)
+            if body is not None and not body.begun and problem.kind in _MAY_HAVE_ARRIVED:
+                return Problem(kind=Kind.CONNECT, message=f"{problem.message}; nothing was sent")
+            return problem
         except BaseException as ended:  # noqa: BLE001 - cancelled, or Ctrl-C; it goes on
             if isinstance(ended, asyncio.CancelledError) and not is_cancelled():
                 return _SESSION_CLOSED  # aiohttp cancels what waits for a connection
@@ -129,14 +157,14 @@ class Transport:
             _, session = self._own.popitem()
             await session.close()
 
-    async def _exchange(self, call: Call, limited: Limited) -> Reply | Problem:
+    async def _exchange(self, call: Call, body: _Body | None, limited: Limited) -> Reply | Problem:
         if self._borrowed is not None and self._borrowed.closed:
             return _SESSION_CLOSED
         response = await self._session(fresh=call.method == "POST").request(
             call.method,
             _url(self._base_url + call.target),
-            headers=self._headers if call.body is None else self._post_headers,
-            data=call.body,
+            headers=self._headers if body is None else self._post_headers,
+            data=body,
             allow_redirects=False,
             raise_for_status=False,
             auto_decompress=False,  # aiohttp has no limit to it
@@ -145,19 +173,19 @@ class Transport:
             middlewares=None if self._borrowed is None else _ONCE,
         )
         try:
-            body = await _read(response, limited)
+            content = await _read(response, limited)
         finally:
             response.release()  # a connection with bytes still to come is closed, not reused
-        if body is not None:
-            body = inflated(body, response.headers.get("Content-Encoding", ""))
-        if body is None:
+        if content is not None:
+            content = inflated(content, response.headers.get("Content-Encoding", ""))
+        if content is None:
             return Problem(
                 kind=Kind.UNEXPECTED,
                 message=f"the reply is larger than {MAX_BODY_BYTES} bytes, or compressed in a way "
                 "that was not asked for; check base_url",
                 http_status=response.status,
             )
-        return Reply(response.status, *self._without_secret(response, body))
+        return Reply(response.status, *self._without_secret(response, content))
 
     def _without_secret(
         self, response: aiohttp.ClientResponse, body: bytes
@@ -183,10 +211,10 @@ class Transport:
             return self._borrowed
         if fresh not in self._own:
             connector = (
-                aiohttp.TCPConnector(limit=self._max_connections, force_close=True)
+                aiohttp.TCPConnector(limit=self.max_connections, force_close=True)
                 if fresh
                 else aiohttp.TCPConnector(
-                    limit=self._max_connections, keepalive_timeout=_KEEPALIVE_SECONDS
+                    limit=self.max_connections, keepalive_timeout=_KEEPALIVE_SECONDS
                 )
             )
             self._own[fresh] = aiohttp.ClientSession(
@@ -196,6 +224,13 @@ class Transport:
                 trust_env=False,
             )
         return self._own[fresh]
+
+
+def _at_most(session: aiohttp.ClientSession | None, max_connections: int) -> int:
+    connector = None if session is None else session.connector
+    return (
+        min(max_connections, connector.limit or max_connections) if connector else max_connections
+    )
 
 
 @functools.lru_cache(maxsize=1024)
