@@ -83,6 +83,18 @@ async def test_fault_36_existing_file(
     assert 0 == server.received
 
 
+async def test_fault_36_overwrite_replaces_files_only(
+    server: FakeVeo3, downloader: Downloader, url: str, final: pathlib.Path
+) -> None:
+    """A pipe, a socket or a device (``/dev/null``, as root) stays what it is."""
+    os.mkfifo(final)
+    with pytest.raises(DownloadError, match="no file"):
+        await downloader.download(url, final, overwrite=True)
+    assert final.is_fifo()
+    assert entries(final.parent) == {final.name}
+    assert server.received == 0
+
+
 async def test_fault_36_overwrite(
     server: FakeVeo3, downloader: Downloader, url: str, final: pathlib.Path
 ) -> None:

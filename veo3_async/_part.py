@@ -125,8 +125,11 @@ class PartFile:
             if self._closed:
                 return
             self._folder = self._opened(os.fspath(self.final.parent), os.O_RDONLY | os.O_DIRECTORY)
-            if not self._overwrite and self._found(self.final.name):
-                raise _taken()
+            if (there := self._found(self.final.name)) is not None:
+                if not self._overwrite:
+                    raise _taken()
+                if not (stat.S_ISREG(there.st_mode) or stat.S_ISLNK(there.st_mode)):
+                    raise OSError(errno.EEXIST, "what is there is no file; name another path")
             self._data = self._open_data()
             if os.fstat(self._data).st_size and not self._found(self._record_name):
                 raise _foreign(self.path.name)
