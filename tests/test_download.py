@@ -24,7 +24,7 @@ from typing import Any
 import anyio
 import pytest
 
-from veo3_async import ClientClosed, DownloadError, VideoTask
+from veo3_async import ClientClosed, DownloadError, VideoTask, _download
 from veo3_async._download import Downloader
 from veo3_async._fetch import Fetch
 
@@ -575,9 +575,10 @@ async def test_passing_faults_without_end(downloader: Downloader, tmp_path: path
 async def test_old_bytes_earn_no_patience(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """A server that always cuts at the same byte and knows no Range is given up in the end."""
     async with hosting(serving(SMALL, etag=None, sent=5000)) as host:
-        with pytest.raises(DownloadError, match="8 times in a row"):
+        with pytest.raises(DownloadError, match="8 times in a row") as caught:
             await downloader.download(host.url, tmp_path / "film.mp4")
     assert 9 == len(host.asked)
+    assert sum(host.waits) == pytest.approx(caught.value.elapsed, abs=0.1)
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 405, 451])
@@ -616,6 +617,11 @@ def _slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Fetch, "_in_thread", in_thread)
 
 
+@pytest.fixture
+def _film_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_download, "_MAX_BYTES", len(FILM) - 1)
+
+
 @pytest.mark.usefixtures("_slow_disk")
 @pytest.mark.parametrize("has_length", [True, False])
 async def test_a_slow_disk_is_no_slow_link(
@@ -628,14 +634,14 @@ async def test_a_slow_disk_is_no_slow_link(
     assert [0] == host.starts
 
 
-@pytest.mark.usefixtures("_slow_disk")
-async def test_what_is_too_large_is_removed_from_a_slow_disk(tmp_path: pathlib.Path) -> None:
+@pytest.mark.usefixtures("_slow_disk", "_film_too_large")
+async def test_what_is_too_large_is_removed_from_a_slow_disk(
+    downloader: Downloader, tmp_path: pathlib.Path
+) -> None:
     """To remove it is not cut short, and it is not asked for again."""
-    downloader = Downloader(max_bytes=len(FILM) - 1)
     async with hosting(serving(FILM, has_length=False)) as host:
         with pytest.raises(DownloadError, match="the limit"):
             await downloader.download(host.url, tmp_path / "film.mp4")
-    await downloader.aclose()
     assert [0] == host.starts
     assert set() == entries(tmp_path)
 
@@ -682,22 +688,25 @@ async def test_fault_18_certificate(downloader: Downloader, tmp_path: pathlib.Pa
 # --- size ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("_film_too_large")
 @pytest.mark.parametrize("has_length", [True, False])
-async def test_size_cap(tmp_path: pathlib.Path, *, has_length: bool) -> None:
+async def test_size_cap(
+    downloader: Downloader, tmp_path: pathlib.Path, *, has_length: bool
+) -> None:
     """A film over the limit is refused, before or while it comes, and leaves nothing."""
-    downloader = Downloader(max_bytes=len(FILM) - 1)
     async with hosting(serving(FILM, has_length=has_length)) as host:
         with pytest.raises(DownloadError, match="the limit"):
             await downloader.download(host.url, tmp_path / "film.mp4")
-    await downloader.aclose()
     assert set() == entries(tmp_path)
 
 
-@pytest.mark.parametrize("options", [{"limit": 0}, {"max_bytes": 0}])
-def test_options_out_of_range(options: dict[str, Any]) -> None:
-    """Nonsense is refused when the downloader is made."""
-    with pytest.raises(ValueError, match="at least 1"):
-        Downloader(**options)
+async def test_the_limit_is_two_gibibytes(downloader: Downloader, tmp_path: pathlib.Path) -> None:
+    """What is announced to be a byte larger is refused, and not a byte of it is taken."""
+    length = {"Content-Length": str(2 * 1024**3 + 1)}
+    answer = Answer(headers=length, body=SMALL, has_length=False)
+    async with hosting(always(answer)) as host:
+        with pytest.raises(DownloadError, match="more than 2147483648, the limit"):
+            await downloader.download(host.url, tmp_path / "film.mp4")
 
 
 # --- 35, 32: redirects and secrets --------------------------------------------------------------
@@ -832,17 +841,32 @@ async def test_fault_25_progress_raises(
 # --- several at once ----------------------------------------------------------------------------
 
 
-async def test_downloads_share_one_limit(tmp_path: pathlib.Path) -> None:
-    """With a limit of 2, six downloads come two at a time."""
-    downloader = Downloader(limit=2)
-    async with hosting(serving(SMALL)) as host, asyncio.TaskGroup() as group:
+async def test_four_downloads_run_at_once(downloader: Downloader, tmp_path: pathlib.Path) -> None:
+    """Ten films come four at a time."""
+    async with hosting(dripping(50_000, every=1.0)) as host, asyncio.TaskGroup() as group:
         calls = [
-            group.create_task(downloader.download(host.url, tmp_path / f"{n}")) for n in range(6)
+            group.create_task(downloader.download(host.url, tmp_path / f"{n}")) for n in range(10)
         ]
         await asyncio.wait(calls)
-        assert 6 == len(host.asked)
-        assert host.most_open <= 2
-    await downloader.aclose()
+        assert 10 == len(host.asked)
+        assert 4 == host.most_open
+
+
+async def test_the_wait_for_a_turn_is_no_part_of_a_download(
+    downloader: Downloader, tmp_path: pathlib.Path
+) -> None:
+    """An error counts its seconds from the first request on, and has none where none was made."""
+    script = in_turn(*[dripping(50_000, every=20.0)] * 4, always(Answer(400)))
+    async with hosting(script) as host:
+        first = [asyncio.create_task(downloader.download(host.url, tmp_path / c)) for c in "abcd"]
+        await asyncio.sleep(1)
+        with pytest.raises(DownloadError) as asked:
+            await downloader.download(host.url, tmp_path / "e")
+        await asyncio.wait(first)
+    assert (1, pytest.approx(0.0, abs=0.1)) == (asked.value.attempts, asked.value.elapsed)
+    with pytest.raises(DownloadError) as refused:
+        await downloader.download("ftp://file.302.ai/a.mp4", tmp_path / "f")
+    assert (0, None) == (refused.value.attempts, refused.value.elapsed)
 
 
 async def test_same_file_twice_is_one_download(

@@ -298,8 +298,8 @@ class Veo3Client:
         """Bring a video to disk whole, and return where it is. The key is never sent.
 
         What is there of it stays beside ``path`` as ``….part`` until it is whole; the path
-        itself is absent or complete. Up to 4 downloads run at once. A URL that has expired is
-        asked for anew once, where a task was given.
+        itself is absent or complete. Up to 4 downloads run at once, and none is taken that has over
+        2 GiB. A URL that has expired is asked for anew once, where a task was given.
 
         :param task_or_url: A task with a video, of which the best is taken, or a URL.
         :param path: The file, or a directory, in which the file is named after the request id.

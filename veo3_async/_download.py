@@ -34,11 +34,15 @@ from veo3_async._range import Again, Kept, Plan, Redirect, Refuse, Write, judge,
 from veo3_async._transport import network_problem
 from veo3_async._wire import Kind, Reply
 
-__all__ = ["Downloader", "Progress"]
+__all__ = ["Downloader", "OnProgress"]
 
-Progress = Callable[[int, int | None], object]
+OnProgress = Callable[[int, int | None], object]
 
 _logger: Final = logging.getLogger("veo3_async")
+
+_AT_ONCE: Final = 4
+_MAX_BYTES: Final = 2 * 1024**3
+"""Of a film: a server that sends without end is not to fill the disk."""
 
 _CONNECT_SECONDS: Final = 10.0
 _SLOW_SECONDS: Final = 30.0
@@ -71,47 +75,35 @@ _HEADERS: Final = {
 class Downloader:
     """Downloads on a session of its own, which has never seen the API key.
 
-    :param limit: Downloads at once, at least 1; the others wait for their turn.
-    :param max_bytes: The largest film that is accepted, in bytes.
+    At most 4 films come at once, the others wait for their turn; none may be over 2 GiB.
+
     :param proxy: URL of an HTTP proxy, or None for none; the environment is not looked at.
-    :raises ValueError: A number is out of its range.
 
     Needs no event loop to be made; belongs to the one of its first download.
     """
 
-    def __init__(
-        self,
-        *,
-        limit: int = 4,
-        max_bytes: int = 2 * 1024**3,
-        proxy: str | None = None,
-    ) -> None:
-        for name, value in (("limit", limit), ("max_bytes", max_bytes)):
-            if value < 1:
-                message = f"{name} is at least 1, not {value!r}"
-                raise ValueError(message)
-        self._limit = limit
-        self._line = _Line(proxy, max_bytes)
-        self._turns = asyncio.Semaphore(limit)
+    def __init__(self, *, proxy: str | None = None) -> None:
+        self._line = _Line(proxy)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
         self._jobs: dict[pathlib.Path, _Job] = {}
         self._closed = False
 
     def __repr__(self) -> str:
-        state = "closed" if self._closed else f"{len(self._jobs)} running, {self._limit} at once"
+        state = "closed" if self._closed else f"{len(self._jobs)} running, {_AT_ONCE} at once"
         return f"<Downloader: {state}>"
 
     @functools.cached_property
     def _threads(self) -> anyio.CapacityLimiter:
         # When it is needed: anyio imports its half for asyncio then, which takes 20 ms, and who
         # only watches does without.
-        return anyio.CapacityLimiter(self._limit)
+        return anyio.CapacityLimiter(_AT_ONCE)
 
     async def download(
         self,
         source: VideoTask | str,
         path: str | os.PathLike[str],
         *,
-        progress: Progress | None = None,
+        progress: OnProgress | None = None,
         resume: bool = True,
         overwrite: bool = False,
         refresh: Refresh | None = None,
@@ -217,7 +209,7 @@ class _Job:
         self.is_leaving = False
         self._meters: list[_Meter] = []
 
-    async def wait(self, progress: Progress | None) -> None:
+    async def wait(self, progress: OnProgress | None) -> None:
         """Wait for the film; the last caller to be cancelled takes the download with it."""
         meter = _Meter(progress)
         self._meters.append(meter)
@@ -243,7 +235,7 @@ class _Job:
 class _Meter:
     """A caller's progress callback, kept from being called too often and from doing harm."""
 
-    def __init__(self, progress: Progress | None) -> None:
+    def __init__(self, progress: OnProgress | None) -> None:
         self._progress = progress
         self._next = -math.inf
         self._has_failed = False
@@ -278,12 +270,10 @@ class _Line:
     """The session, made by the first request.
 
     :param proxy: URL of an HTTP proxy, or None.
-    :param max_bytes: The largest film that is accepted.
     """
 
-    def __init__(self, proxy: str | None, max_bytes: int) -> None:
+    def __init__(self, proxy: str | None) -> None:
         self._proxy = proxy
-        self._max_bytes = max_bytes
         self._session: aiohttp.ClientSession | None = None
 
     async def aclose(self) -> None:
@@ -302,11 +292,11 @@ class _Line:
         """Ask, wherever the redirects lead."""
         trail = [url]
         while True:
-            fetch.requests += 1
+            fetch.asks()
             request = self._request(trail[-1], kept)
             async with asyncio.timeout(_SLOW_SECONDS) as patience, request as response:
                 reply = Reply(response.status, response.headers, b"")
-                plan = judge(reply, kept, max_bytes=self._max_bytes, wall_now=time.time())
+                plan = judge(reply, kept, max_bytes=_MAX_BYTES, wall_now=time.time())
                 if isinstance(plan, Write):
                     return await self._receive(response.content, plan, fetch, patience)
             if not isinstance(plan, Redirect):
@@ -351,9 +341,9 @@ class _Line:
             if not done and is_text(piece[:HEAD_BYTES]):
                 return Refuse(reason="the server sent a text in place of a film")
             done += len(piece)
-            if done > (plan.total or self._max_bytes):
+            if done > (plan.total or _MAX_BYTES):
                 patience.reschedule(None)
-                return await fetch.overrun(plan, self._max_bytes)
+                return await fetch.overrun(plan, _MAX_BYTES)
             fetch.take(now := clock(), piece, done, plan.total)
             if done - flushed >= _PIECE_BYTES or now >= flush_at:
                 if done - counted >= _SLOW_BYTES:

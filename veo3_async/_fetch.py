@@ -81,8 +81,6 @@ class Fetch:
         refresh: Refresh | None,
         report: Report,
     ) -> None:
-        self.requests = 0
-        """Physical requests so far; the line counts them."""
         self._source = source
         self._url = source.url
         self._part = part
@@ -93,7 +91,8 @@ class Fetch:
         self._pieces: list[bytes] = []
         self._begin: tuple[str, Write] | None = None
         self._anew = False
-        self._since = asyncio.get_running_loop().time()
+        self._requests = 0
+        self._since: float | None = None
 
     async def run(self, *, resume: bool) -> None:
         """Bring the film to its place.
@@ -111,6 +110,12 @@ class Fetch:
         self._report(math.inf, self._part.kept.done, self._part.kept.done)
 
     # --- what the line calls ----------------------------------------------------------------------
+
+    def asks(self) -> None:
+        """Note that a request goes out."""
+        self._requests += 1
+        if self._since is None:
+            self._since = asyncio.get_running_loop().time()
 
     def begin(self, plan: Write) -> None:
         """Take what comes next by this plan."""
@@ -233,11 +238,12 @@ class Fetch:
         if resumable(self._part.kept, self._url) is not None:
             kept, path = self._part.kept.done, self._part.path
             message += f"; {kept} bytes are kept in {path}, the same call goes on from there"
+        now = asyncio.get_running_loop().time()
         return DownloadError(
             message,
             request_id=self._source.request_id,
             http_status=status,
-            attempts=self.requests,
-            elapsed=asyncio.get_running_loop().time() - self._since,
+            attempts=self._requests,
+            elapsed=None if self._since is None else now - self._since,
             task=self._source.task,
         )
