@@ -22,6 +22,7 @@ from cli_service import KEY, MODULE, Service, running_service
 
 from veo3_async import Journal, Veo3Client, VideoTask
 from veo3_async.cli import main
+from veo3_async.cli._show import show_task
 from veo3_async.testing import Body, Drip, HangUp, Life, Slow, Stage, Status
 
 FOREVER = Life((Stage({"status": "video_generating"}),))
@@ -107,6 +108,11 @@ def test_help_loads_no_aiohttp() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
     assert done.returncode == 0
+
+
+def test_help_says_where_the_api_is(command: Command) -> None:
+    """The address that is taken where none is given."""
+    assert "https://api.302.ai" in command("fetch", "--help").out
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["watch", "--help"], ["submit", "-h"]])
@@ -556,6 +562,12 @@ def test_fetch_writes_the_task(command: Command, service: Service) -> None:
     assert (task["id"], task["status"]) == (name, "video_generating")
 
 
+def test_a_failed_task_is_shown_with_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
+    """Of two the nearer one, as in every error."""
+    show_task(VideoTask(status="failed", video_generation_error="unsafe", error_message="[403]"))
+    assert capfd.readouterr().out.splitlines()[-1].split() == ["error", "unsafe"]
+
+
 def test_fetch_of_an_unknown_id_is_exit_code_1(command: Command) -> None:
     """An id that the service does not know is one line and 1."""
     result = command("fetch", "veo3-pro:nope")
@@ -646,6 +658,17 @@ def test_what_is_accepted_beside_a_resume_is_not_its_matter(
     assert result.code == 0
     assert {line["request_id"] for line in result.lines} == {mine}
     assert [task["request_id"] for task in command("pending", *journal).lines] == [theirs]
+
+
+def test_a_journal_is_listed_wherever_the_service_is(
+    command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """What asks the service nothing does not mind an address that cannot be one."""
+    journal = ["--journal", str(tmp_path / "veo3.db")]
+    name = command("submit", "a storm", *journal).out.strip()
+    monkeypatch.setenv("AI302_BASE_URL", "nowhere")
+    (task,) = command("pending", *journal).lines
+    assert task["request_id"] == name
 
 
 def test_submission_in_doubt_is_named(

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from veo3_async._errors import AuthenticationError
 
-__all__ = ["ApiKey", "check_proxy", "count", "find_base_url", "positive"]
+__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "count", "find_base_url", "positive"]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 

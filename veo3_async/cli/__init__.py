@@ -1,4 +1,7 @@
-"""The command line, ``veo3-async``: over the public names of the package only (extra ``cli``)."""
+"""The command line, ``veo3-async`` (extra ``cli``).
+
+Over the public names of the package, and the few rules below them that must not be there twice.
+"""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import msgspec
 import typer
 
 from veo3_async import FixedPacing, PollReport, Veo3Client
+from veo3_async._settings import DEFAULT_BASE_URL
 
 __all__ = ["Access", "keyless_client", "program"]
 
@@ -65,7 +66,7 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
 
 def keyless_client(journal: pathlib.Path | None = None) -> Veo3Client:
     """Return a client for what asks the API nothing, so that nobody needs a key for it."""
-    return Veo3Client("none", base_url="https://api.302.ai", journal=journal)
+    return Veo3Client("none", base_url=DEFAULT_BASE_URL, journal=journal)
 
 
 def program() -> list[str]:

@@ -11,6 +11,8 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 
+from veo3_async._settings import DEFAULT_BASE_URL
+
 __all__ = [
     "BaseUrl",
     "Directory",
@@ -58,7 +60,7 @@ BaseUrl: TypeAlias = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Where the API is. Default: $AI302_BASE_URL, else https://api.302.ai.",
+        help=f"Where the API is. Default: $AI302_BASE_URL, else {DEFAULT_BASE_URL}.",
         rich_help_panel="Service",
     ),
 ]

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from veo3_async import Pending, VideoTask
+from veo3_async._lifecycle import complaint
 from veo3_async.cli._output import plain
 from veo3_async.cli._table import clock
 
@@ -54,7 +55,7 @@ def _lines(task: VideoTask) -> Iterable[tuple[str, str | None]]:
     yield "prompt", task.req.prompt if task.req is not None else None
     yield "video", task.video_url
     yield "upsampled", task.upsample_video_url
-    yield "error", task.video_generation_error or task.error_message
+    yield "error", complaint(task)
 
 
 def _shortened(text: str) -> str:
