@@ -28,11 +28,12 @@ from veo3_async._errors import (
 from veo3_async._lifecycle import NEW, end
 from veo3_async._pacing import Progress
 from veo3_async._wire import Reply
-from veo3_async.cluster import Changes, Cluster, ClusterError, _worker
+from veo3_async.cluster import Changes, Cluster, ClusterError, _permits, _worker
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._judge import after_task
 from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._names import Names, token_of
+from veo3_async.cluster._rate import Evidence
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.testing import FakeVeo3, Life, Status
 
@@ -491,6 +492,45 @@ async def test_one_refusal_slows_all(
     async with working(other, veo):
         await anyio.sleep(0.3)  # it learns of the pause before it polls
     assert asked >= server.received - 1
+
+
+async def test_a_refusal_that_is_not_for_the_rate_cuts_nothing(
+    server: FakeVeo3, cluster: Cluster, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a worker can explain otherwise leaves the rate of all; its pause is for all."""
+    monkeypatch.setattr(Evidence, "explains", lambda *_: True)
+    server.fault(Status(429, retry_after=9), times=1)
+    await cluster.watch(server.add())
+    async with working(cluster, veo):
+        with anyio.fail_after(20):
+            while (stats := await cluster.stats()).paused == 0:
+                await anyio.sleep(0.02)
+    assert 200 == stats.rate
+
+
+async def test_a_worker_counts_its_polls_and_its_fellows(
+    server: FakeVeo3, make_cluster: MakeCluster, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It knows how many share the rate, and counts what was served or refused, not what failed."""
+    monkeypatch.setattr(_permits, "LIFE_SIGN_SECONDS", 0.1)
+    counted: list[tuple[int, float, bool]] = []
+
+    def answered(_: Evidence, __: float, *, allowed: float, workers: int, served: bool) -> None:
+        counted.append((workers, allowed, served))
+
+    monkeypatch.setattr(Evidence, "answered", answered)
+    one, other = make_cluster(), make_cluster()
+    async with working(one, veo), working(other, veo):
+        with anyio.fail_after(20):
+            while (await one.stats()).workers < 2:
+                await anyio.sleep(0.02)
+        await anyio.sleep(1.5)  # both have looked who is there
+        server.fault(Status(500), times=1)
+        server.fault(Status(429), times=1)
+        await one.watch(server.add(life=ENDLESS))
+        await until(lambda: len(counted) > 1)
+    assert server.received > len(counted)
+    assert [(2, 200.0, False), True] == [counted[0], counted[1][2]]
 
 
 async def test_what_one_learned_the_next_one_knows(

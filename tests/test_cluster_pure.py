@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
+from collections.abc import Callable
 
 import msgspec
 import pytest
@@ -28,7 +30,16 @@ from veo3_async.cluster._judge import (
 )
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import Names, request_id_of, token_of
-from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, rate_at, round_of
+from veo3_async.cluster._rate import (
+    FULL,
+    Evidence,
+    SharedRate,
+    after_refusal,
+    is_new,
+    next_round,
+    rate_at,
+    round_of,
+)
 from veo3_async.cluster._record import Record, decode, encode
 
 ID = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
@@ -69,7 +80,7 @@ states = st.builds(
 refused = st.builds(
     after_refusal,
     st.builds(SharedRate, st.floats(0.5, 1e4), moments, moments),
-    sent=moments,
+    cuts=st.booleans(),
     now=moments,
     max_rate=st.floats(1, 1e4),
     retry_after=st.one_of(st.none(), st.floats(0, 120)),
@@ -422,21 +433,120 @@ def test_nothing_refused_is_the_full_rate() -> None:
     assert 20.0 == rate_at(FULL, NOW, 20.0)
 
 
+def refuse(
+    shared: SharedRate, *, now: float, sent: float | None = None, retry_after: float | None = None
+) -> SharedRate:
+    cuts = is_new(shared, now if sent is None else sent)
+    return after_refusal(
+        shared, cuts=cuts, now=now, max_rate=20.0, retry_after=retry_after, rand=0.0
+    )
+
+
 def test_one_flight_is_one_cut() -> None:
     """What was sent before a cut, or together with that, cuts nothing; what came later does."""
-    cut = after_refusal(FULL, sent=NOW, now=NOW + 1, max_rate=20.0, retry_after=None, rand=0.0)
+    cut = refuse(FULL, now=NOW + 1)
     assert 14.0 == pytest.approx(rate_at(cut, NOW + 1, 20.0))
     for sent, cuts in ((NOW + 0.5, False), (NOW + 1.5, False), (NOW + 2.5, True)):
-        more = after_refusal(cut, sent=sent, now=NOW + 3, max_rate=20.0, retry_after=None, rand=0.0)
-        assert cuts is (more != cut)
+        assert cuts is (refuse(cut, sent=sent, now=NOW + 3) != cut)
 
 
 def test_the_longest_pause_holds() -> None:
     """Every reply may make a pause longer, none shorter."""
     paused = FULL
     for hint in (30.0, 5.0):
-        paused = after_refusal(paused, sent=NOW, now=NOW, max_rate=20.0, retry_after=hint, rand=0.0)
+        paused = refuse(paused, now=NOW, retry_after=hint)
     assert NOW + 30 == paused.paused_until
+
+
+class _Fleet:
+    """Workers that poll as fast as they may, at a service of which the test says what it serves.
+
+    What each knows of the others is what is written down, and how many they are.
+    """
+
+    def __init__(self, workers: int, served: Callable[[float, random.Random], bool]) -> None:
+        self._random = random.Random(7)
+        self._served = served
+        self.evidence = [Evidence(NOW) for _ in range(workers)]
+        self.shared = FULL
+        self.now = NOW
+
+    def poll(self, seconds: float, *, pace: float = 1000.0) -> tuple[float, float]:
+        """Return the polls a second that were served, and the share that was not."""
+        until = self.now + seconds
+        polls = served = 0
+        while self.now < until:
+            allowed = rate_at(self.shared, self.now, 200.0)
+            good = self._served(self.now, self._random)
+            self._answered(self._random.choice(self.evidence), allowed, good)
+            polls, served = polls + 1, served + good
+            self.now += 1 / min(allowed, pace)
+        return served / seconds, 1 - served / polls
+
+    def _answered(self, evidence: Evidence, allowed: float, good: bool) -> None:
+        workers = len(self.evidence)
+        evidence.answered(self.now, allowed=allowed, workers=workers, served=good)
+        if good or not is_new(self.shared, self.now) or evidence.explains(self.now, allowed):
+            return
+        self.shared = after_refusal(
+            self.shared, cuts=True, now=self.now, max_rate=200.0, retry_after=None, rand=0.0
+        )
+
+
+def by_chance(share: float) -> Callable[[float, random.Random], bool]:
+    return lambda _, chance: chance.random() >= share
+
+
+def up_to(limit: float) -> Callable[[float, random.Random], bool]:
+    """Serve as a token bucket of half a second does."""
+    tokens, filled = limit / 2, NOW
+
+    def served(now: float, _: random.Random) -> bool:
+        nonlocal tokens, filled
+        tokens, filled = min(limit / 2, tokens + (now - filled) * limit), now
+        if tokens < 1:
+            return False
+        tokens -= 1
+        return True
+
+    return served
+
+
+@pytest.mark.parametrize(("workers", "at_least"), [(1, 170.0), (4, 140.0)])
+@pytest.mark.parametrize("share", [0.02, 0.05])
+def test_what_is_refused_at_any_rate_costs_no_rate(
+    workers: int, at_least: float, share: float
+) -> None:
+    """Of 200 polls a second most are left; without what a worker knows it would be 20 to 40."""
+    assert _Fleet(workers, by_chance(share)).poll(600)[0] > at_least
+
+
+@pytest.mark.parametrize("workers", [1, 4, 16])
+@pytest.mark.parametrize("limit", [80.0, 150.0])
+def test_a_limit_is_found_by_all(workers: int, limit: float) -> None:
+    """A real limit is used, and of what is sent at most 2 % is too much."""
+    served, refused = _Fleet(workers, up_to(limit)).poll(600)
+    assert limit == pytest.approx(served, rel=0.02)
+    assert refused < 0.02
+
+
+@pytest.mark.parametrize(("pace", "is_proof"), [(200.0, True), (20.0, False)])
+@pytest.mark.parametrize("workers", [1, 4, 16])
+def test_what_was_allowed_and_not_sent_proves_nothing(
+    workers: int, pace: float, is_proof: bool
+) -> None:
+    """What is refused far below what was served is not for the rate; else it may well be."""
+    fleet = _Fleet(workers, by_chance(0.0))
+    fleet.poll(120, pace=pace)
+    assert {is_proof} == {one.explains(fleet.now, 100.0) for one in fleet.evidence}
+
+
+def test_who_polls_more_than_others_proves_no_more_than_was_allowed() -> None:
+    """A worker that has all the ids is not taken for one of four that do as much."""
+    evidence = Evidence(NOW)
+    for number in range(1000):
+        evidence.answered(NOW + number / 50, allowed=50.0, workers=4, served=True)
+    assert [True, False] == [evidence.explains(NOW + 20, rate) for rate in (30.0, 40.0)]
 
 
 @given(st.floats(0.5, 1e5))

@@ -16,11 +16,20 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
-from veo3_async._wire import NO_CAPACITY, Problem
+from veo3_async._wire import NO_CAPACITY, Kind, Problem
 from veo3_async.cluster._engine import Engine
-from veo3_async.cluster._names import Names
+from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names
 from veo3_async.cluster._pull import Message, Pull
-from veo3_async.cluster._rate import FULL, SharedRate, after_refusal, next_round, rate_at, round_of
+from veo3_async.cluster._rate import (
+    FULL,
+    Evidence,
+    SharedRate,
+    after_refusal,
+    is_new,
+    next_round,
+    rate_at,
+    round_of,
+)
 
 __all__ = ["RATE", "Permits", "read_rate"]
 
@@ -60,6 +69,9 @@ class Permits:
         self._good_until = 0.0
         self._shared = FULL
         self._loop = asyncio.get_running_loop()
+        self._evidence = Evidence(self._loop.time())
+        self._workers = 1
+        self._count_workers_at = self._loop.time()
         self._stopped = asyncio.Event()
 
     async def take(self) -> bool:
@@ -89,20 +101,36 @@ class Permits:
         await self._pull.aclose()
 
     async def learn(self, outcome: VideoTask | Problem, sent: float) -> None:
-        """Tell all workers where the service sent a poll away for want of capacity.
+        """Count a poll; tell all workers where it was sent away for want of capacity.
 
         :param sent: When the poll was sent, seconds since the epoch.
         """
-        if not isinstance(outcome, Problem) or outcome.kind not in NO_CAPACITY:
-            return
+        refused = isinstance(outcome, Problem) and outcome.kind in NO_CAPACITY
+        if refused or _is_served(outcome):
+            self._evidence.answered(
+                self._loop.time(),
+                allowed=rate_at(self._shared, sent, self._max_rate),
+                workers=self._workers,
+                served=not refused,
+            )
+        if isinstance(outcome, Problem) and refused:
+            await self._slow_down(sent, outcome.retry_after)
+
+    async def _slow_down(self, sent: float, retry_after: float | None) -> None:
+        explained: bool | None = None
         while True:
             seq, shared = await read_rate(self._engine, self._names)
+            now = time.time()
+            new = is_new(shared, sent)
+            if new and explained is None:  # asked once: it learns from being asked
+                allowed = rate_at(shared, now, self._max_rate)
+                explained = self._evidence.explains(self._loop.time(), allowed)
             self._shared = after_refusal(
                 shared,
-                sent=sent,
-                now=time.time(),
+                cuts=new and not explained,
+                now=now,
                 max_rate=self._max_rate,
-                retry_after=outcome.retry_after,
+                retry_after=retry_after,
                 rand=random.random(),
             )
             if self._shared == shared:
@@ -112,11 +140,18 @@ class Permits:
                 return
 
     async def follow(self) -> None:
-        """Keep up with what others learn, until cancelled."""
+        """Keep up with what others learn, and with how many they are, until cancelled."""
         while True:
             with contextlib.suppress(ServiceUnavailable):  # what was known holds meanwhile
                 _, self._shared = await read_rate(self._engine, self._names)
+                if self._loop.time() >= self._count_workers_at:
+                    await self._count_workers()
             await anyio.sleep(_READ_SECONDS)
+
+    async def _count_workers(self) -> None:
+        alive = await self._engine.stream(self._names.workers)
+        self._workers = 1 if alive is None else max(1, alive.messages)
+        self._count_workers_at = self._loop.time() + LIFE_SIGN_SECONDS
 
     def _comes_round(self, token: Message, now: float) -> float:
         period = self._count * self._worth / rate_at(self._shared, now, self._max_rate)
@@ -128,3 +163,10 @@ class Permits:
             return False
         self._left -= 1
         return True
+
+
+def _is_served(outcome: VideoTask | Problem) -> bool:
+    """Whether the service answered, whatever it said."""
+    if isinstance(outcome, VideoTask):
+        return True
+    return outcome.http_status is not None and outcome.kind is not Kind.SERVER

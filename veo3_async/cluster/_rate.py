@@ -3,6 +3,9 @@
 What is written down is a cut, and when; how the rate grows again follows from the clock, so
 that growing takes no writing. Times are seconds since the epoch. The workers' clocks should agree
 to about a second.
+
+A cut is not written for what comes at any rate. Each worker finds that out for itself, from what
+it was told: so with many workers it takes longer, and more is cut until then.
 """
 
 from __future__ import annotations
@@ -11,13 +14,20 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._throttle import cubic_rate
+from veo3_async._throttle import FLIGHT_SECONDS, MIN_RATE, Noise, cubic_rate, paused_for
 
-__all__ = ["FULL", "SharedRate", "after_refusal", "next_round", "rate_at", "round_of"]
+__all__ = [
+    "FULL",
+    "Evidence",
+    "SharedRate",
+    "after_refusal",
+    "is_new",
+    "next_round",
+    "rate_at",
+    "round_of",
+]
 
-_MIN_RATE: Final = 0.5
-_FLIGHT: Final = 1.0  # what was sent before a cut, or together with that, says nothing new
-_JITTER: Final = 0.1
+_PROOF_SECONDS: Final = 10.0  # over which what was served counts as proved
 _MAX_PERMITS: Final = 256
 _LATE: Final = 0.1  # of a round: what is made good in the next one
 _DRIFT: Final = 0.25  # of a round, by which a permit may come later to get to its place
@@ -45,31 +55,82 @@ def rate_at(shared: SharedRate, now: float, max_rate: float) -> float:
     if shared.last_max is None:
         return max_rate
     since = max(0.0, now - shared.cut_at)
-    return min(max_rate, max(cubic_rate(shared.last_max, since), _MIN_RATE))
+    return min(max_rate, max(cubic_rate(shared.last_max, since), MIN_RATE))
+
+
+def is_new(shared: SharedRate, sent: float) -> bool:
+    """Return whether a refusal says more than the last cut.
+
+    :param sent: When the poll was sent that was refused.
+    """
+    return sent >= shared.cut_at + FLIGHT_SECONDS
 
 
 def after_refusal(
     shared: SharedRate,
     *,
-    sent: float,
+    cuts: bool,
     now: float,
     max_rate: float,
     retry_after: float | None,
     rand: float,
 ) -> SharedRate:
-    """Return what is to be written after the service sent a poll away: one cut for one flight.
+    """Return what is to be written after the service sent a poll away.
 
-    :param sent: When that poll was sent.
+    :param cuts: Whether that says something about the rate, and something new.
     :param retry_after: Seconds that the service asks everybody to wait, or None.
     :param rand: A random number, 0 ≤ rand < 1.
     """
     paused_until = shared.paused_until
     if retry_after is not None:
-        jitter = rand * min(1.0, retry_after * _JITTER)
-        paused_until = max(paused_until, now + retry_after + jitter)
-    if sent < shared.cut_at + _FLIGHT:
-        return msgspec.structs.replace(shared, paused_until=paused_until)
-    return SharedRate(rate_at(shared, now, max_rate), now, paused_until)
+        paused_until = max(paused_until, now + paused_for(retry_after, rand))
+    if cuts:
+        return SharedRate(rate_at(shared, now, max_rate), now, paused_until)
+    return msgspec.structs.replace(shared, paused_until=paused_until)
+
+
+class Evidence:
+    """What one worker's own polls say of refusals that come at any rate.
+
+    What was allowed to all counts as proved only as far as that many were sent, as far as one
+    worker can tell: from its own polls, and the number of workers.
+
+    :param now: Seconds of a monotonic clock, as everywhere here.
+    """
+
+    __slots__ = ("_began", "_due", "_noise", "_served")
+
+    def __init__(self, now: float) -> None:
+        self._noise: Final = Noise(now)
+        self._began = now
+        self._served = 0
+        self._due = 0.0  # seconds that so many polls of all take at the rate that was allowed
+
+    def answered(self, now: float, *, allowed: float, workers: int, served: bool) -> None:
+        """Count a poll of this worker.
+
+        :param allowed: Polls a second that all together might send then.
+        :param workers: How many share these, at least 1.
+        :param served: False where it was sent away for want of capacity.
+        """
+        self._due += 1 / allowed
+        if served:
+            self._served += 1
+            self._noise.succeeded(now)
+        else:
+            self._noise.refused()
+        elapsed = now - self._began
+        if elapsed >= _PROOF_SECONDS:
+            proved = self._served / max(self._due, elapsed / workers)
+            self._noise.proved = max(self._noise.proved, proved)
+            self._began, self._served, self._due = now, 0, 0.0
+
+    def explains(self, now: float, allowed: float) -> bool:
+        """Return whether a refusal says nothing about the rate, and learn from that.
+
+        :param allowed: Polls a second that all together may send.
+        """
+        return self._noise.explains(now, allowed)
 
 
 def round_of(max_rate: float) -> tuple[int, int]:
