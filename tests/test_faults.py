@@ -109,23 +109,19 @@ def test_fault_13_an_unknown_id_is_tolerated_for_30_seconds() -> None:
     assert row(*[Kind.NOT_FOUND] * 2, step=1000)[1] == [Verdict.AGAIN, Verdict.FINAL]
 
 
-@pytest.mark.parametrize("other", sorted(PASSING | {Kind.UNEXPECTED, Kind.REDIRECT}))
-def test_fault_13_another_fault_does_not_stop_the_30_seconds(other: Kind) -> None:
-    """An unknown id behind a shaky network is lost as soon as one behind a good one."""
+@pytest.mark.parametrize("other", [Kind.UNEXPECTED, Kind.REDIRECT])
+def test_fault_13_nonsense_does_not_stop_the_30_seconds(other: Kind) -> None:
+    """An unknown id behind a page that says "back soon" now and then is unknown all the time."""
     kinds = [Kind.NOT_FOUND, other, other, Kind.NOT_FOUND]
     assert row(*kinds, step=9.99)[1] == [Verdict.AGAIN] * 4
     assert row(*kinds, step=10)[1] == [*[Verdict.AGAIN] * 3, Verdict.FINAL]
 
 
 @pytest.mark.parametrize("other", sorted(PASSING))
-def test_faults_10_13_after_an_outage_an_unknown_id_is_asked_for_10_seconds_more(
-    other: Kind,
-) -> None:
+def test_faults_10_13_after_a_fault_that_passes_the_30_seconds_begin_anew(other: Kind) -> None:
     """Unknown for a moment before an outage and after it is not unknown for 30 s."""
-    before = [Kind.NOT_FOUND, *[other] * 60]
-    assert row(*before, *[Kind.NOT_FOUND] * 9, step=1)[1] == [Verdict.AGAIN] * 70
-    after = row(*before, *[Kind.NOT_FOUND] * 10, step=1)[1]
-    assert after == [*[Verdict.AGAIN] * 70, Verdict.FINAL]
+    kinds = [Kind.NOT_FOUND, *[other] * 60, *[Kind.NOT_FOUND] * 31]
+    assert row(*kinds, step=1)[1] == [*[Verdict.AGAIN] * 91, Verdict.FINAL]
 
 
 @pytest.mark.parametrize("between", [1, 2, 19])
@@ -185,7 +181,11 @@ def test_the_backoff_is_never_over_30_seconds_nor_under_0(
         now += later
 
 
-@given(st.floats(0, 1e7), st.floats(0, 20), st.lists(st.sampled_from(sorted(PASSING))))
+@given(
+    st.floats(0, 1e7),
+    st.floats(0, 29.999),
+    st.lists(st.sampled_from([Kind.UNEXPECTED, Kind.NOT_FOUND]), max_size=9),
+)
 def test_fault_13_the_end_of_the_grace_is_hit_exactly(
     since: float, later: float, others: list[Kind]
 ) -> None:

@@ -43,9 +43,6 @@ _TOLERATED_SECONDS: Final = 30.0
 """How long an id may be unknown: right after the submit it is for a moment, and a lagging node
 may forget it."""
 
-_CONFIRMED_SECONDS: Final = 10.0
-"""How long of that it must be unknown after a fault that passes: an outage confirms nothing."""
-
 _BASE: Final = 0.5
 _BASE_AFTER_THROTTLE: Final = 1.0
 _CAP: Final = 30.0
@@ -59,9 +56,8 @@ class Streak(msgspec.Struct, frozen=True, gc=False):
     nonsense: int = 0
     """How much the last ones count for, if they were replies and not the API's."""
     since: float = math.inf
-    """From when on the id counts as unknown, seconds of the monotonic clock: from when it was
-    first, or, after a fault that passes, so late that 10 of the 30 seconds are to come. Infinite
-    if it never was."""
+    """When the id was first unknown, seconds of the monotonic clock. A fault that passes makes it
+    begin anew, for an outage confirms nothing; infinite if it was not since then."""
 
 
 NO_FAULTS: Final = Streak()
@@ -83,13 +79,9 @@ def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
     """
     base = _BASE_AFTER_THROTTLE if kind in NO_CAPACITY else _BASE
     wait = float(rand * min(_CAP, base * 2.0 ** min(streak.faults, 16)))
-    if not _passes(kind) and now < (end := streak.since + _TOLERATED_SECONDS):
+    if now < (end := streak.since + _TOLERATED_SECONDS):
         wait = min(wait, end - now)
     return wait
-
-
-def _passes(kind: Kind) -> bool:
-    return kind is not Kind.NOT_FOUND and kind not in _NONSENSE
 
 
 def _grown(streak: Streak, kind: Kind, now: float) -> Streak:
@@ -97,8 +89,8 @@ def _grown(streak: Streak, kind: Kind, now: float) -> Streak:
     since = streak.since
     if kind is Kind.NOT_FOUND:
         since = min(since, now)
-    elif _passes(kind):
-        since = max(since, now - _TOLERATED_SECONDS + _CONFIRMED_SECONDS)
+    elif kind not in _NONSENSE:
+        since = math.inf
     nonsense = streak.nonsense + _NONSENSE[kind] if kind in _NONSENSE else 0
     return Streak(faults, nonsense, since)
 
