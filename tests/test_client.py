@@ -28,8 +28,10 @@ from veo3_async import (
     Veo3Client,
     Veo3Error,
     VideoTask,
+    _calls,
 )
 from veo3_async._transport import Transport
+from veo3_async._wire import Reply, decode
 from veo3_async.testing import Body, FakeVeo3, Fault, Film, HangUp, Life, Redirect, Slow, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -440,3 +442,23 @@ async def test_clients_do_not_share_anything(server: FakeVeo3, make_client: Make
         await bad.wait(request_id)
     await closed.aclose()
     assert [c.phase async for c in watch][-1] is Phase.COMPLETED
+
+
+async def test_a_bug_met_in_a_reply_leaves_no_permit_behind(
+    server: FakeVeo3, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a reply does to us is raised, and the probe that it answered is over."""
+    request_id = server.add()
+    server.fault(Status(503, retry_after=1), times=1)
+
+    def broken(reply: Reply, **options: Any) -> object:
+        if reply.status == 200:
+            raise LookupError
+        return decode(reply, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(_calls, "decode", broken)
+        with pytest.raises(LookupError):
+            await veo.fetch(request_id)
+    async with asyncio.timeout(60):
+        assert (await veo.fetch(request_id)).id == request_id

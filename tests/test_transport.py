@@ -374,7 +374,7 @@ async def test_a_borrowed_session_that_is_closed_ends_what_waits_for_a_connectio
     assert second.kind is Kind.SESSION
 
 
-@pytest.mark.filterwarnings("ignore:.*(BasicAuth|'auth' parameter) is deprecated:DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:.*[Aa]uth.* is deprecated:DeprecationWarning")
 @pytest.mark.parametrize("source", ["auth", "netrc"])
 async def test_credentials_of_a_borrowed_session_are_an_error_that_says_so(
     server: FakeVeo3, source: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

@@ -122,10 +122,15 @@ class Calls:
             taken = await dispatcher.turn()
             is_sent = True
             answer = await dispatcher.send(call, taken)
-            outcome = judge(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
-            dispatcher.learn(taken, outcome)
-            dispatcher.pump()
-            return outcome
+            outcome: _T | Problem | None = answer if isinstance(answer, Problem) else None
+            try:
+                if isinstance(answer, Reply):
+                    outcome = judge(answer, wall_now=time.time())
+                assert outcome is not None  # noqa: S101 - an answer is the one or the other
+                return outcome
+            finally:
+                dispatcher.learn(taken, outcome)  # else the throttle would wait for its permit
+                dispatcher.pump()
         if is_sent and call.method == "POST":
             message = (
                 "the client was closed while a submission was under way: the task may exist and "
