@@ -211,6 +211,12 @@ def test_fault_10_past_the_grace_an_outage_is_waited_out() -> None:
     assert backoff(streak, Kind.SERVER, START + 600, 0.5) == 15
 
 
+def test_fault_11_past_the_grace_nonsense_is_waited_out() -> None:
+    """An id that was unknown 31 s ago, behind a page since, is not asked for without a pause."""
+    streak, _ = row(Kind.NOT_FOUND, Kind.UNEXPECTED, step=31)
+    assert backoff(streak, Kind.UNEXPECTED, START + 31, 0.5) == 1
+
+
 def test_trap_6_right_after_the_submit_an_id_may_be_unknown() -> None:
     """Unknown for a moment and then known: the id was never lost."""
     streak, verdicts = row(*[Kind.NOT_FOUND] * 3, step=5)
