@@ -122,11 +122,11 @@ class Calls:
             taken = await dispatcher.turn()
             is_sent = True
             answer = await dispatcher.send(call, taken)
-            outcome: _T | Problem | None = answer if isinstance(answer, Problem) else None
+            outcome: _T | Problem | None = None
             try:
-                if isinstance(answer, Reply):
-                    outcome = judge(answer, wall_now=time.time())
-                assert outcome is not None  # noqa: S101 - an answer is the one or the other
+                outcome = (
+                    judge(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
+                )
                 return outcome
             finally:
                 dispatcher.learn(taken, outcome)  # else the throttle would wait for its permit

@@ -103,7 +103,6 @@ class Veo3Client:
         self._model: Final = check_model(model)
         self._pacing: Final[Pacing] = LearnedPacing() if pacing is None else pacing
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
-        max_connections = count("max_connections", max_connections)
         self._given_journal: Final = journal
         self._journal: Journal | None = None
         self._on_poll: Final = on_poll
@@ -122,7 +121,7 @@ class Veo3Client:
             key,
             self._base_url,
             session=session,
-            max_connections=max_connections,
+            max_connections=count("max_connections", max_connections),
             request_timeout=seconds("request_timeout", request_timeout),
             proxy=proxy,
         )

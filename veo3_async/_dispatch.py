@@ -191,7 +191,7 @@ class Dispatcher(Generic[_E]):
                 self.throttle.throttled(taken, now, reason=kind.value, retry_after=hint, rand=rand)
             case Problem(kind=Kind.LOCAL):
                 self.throttle.pause(taken, now, reason=Kind.LOCAL.value, rand=rand)
-            case Problem(kind=Kind.SERVER) | Problem(http_status=None):
+            case Problem(is_served=False):
                 self.throttle.failed(taken, now, rand=rand)
             case _:
                 self.throttle.succeeded(taken, now)

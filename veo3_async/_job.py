@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from types import TracebackType
 from typing import Final
 
 from veo3_async._agenda import Entry
+from veo3_async._errors import UnexpectedReply
 from veo3_async._faults import NO_FAULTS, Streak
-from veo3_async._lifecycle import State
+from veo3_async._lifecycle import State, remembered
 from veo3_async._models import Phase, Transition
 from veo3_async._pacing import Pacing, Progress
 from veo3_async._watch import Mailbox
 from veo3_async._wire import Problem, Reply, server_time
 
-__all__ = ["Job", "ask_pacing", "phase_age", "witness"]
+__all__ = ["SHARED", "Job", "SharedError", "ask_pacing", "bug_error", "phase_age", "witness"]
 
 _HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
 
@@ -58,6 +60,50 @@ class Job(Entry, kw_only=True):
         if state.entered_at is None or self.entered_at is None:
             return max(0.0, now - self.began)
         return max(0.0, (state.entered_at - self.entered_at) / 1000)  # whenever we looked
+
+
+class SharedError(Exception):
+    """Raised where what serves all ids does not work; its cause says why.
+
+    Any other error is the matter of one id.
+    """
+
+
+class _Shared:
+    """Calls under it are calls of what serves all ids."""
+
+    def __enter__(self) -> None:
+        """Begin."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """End; whatever went wrong is everybody's."""
+        if isinstance(error, Exception):
+            raise SharedError from error
+
+
+SHARED: Final = _Shared()
+
+
+def bug_error(
+    bug: Exception, state: State, request_id: str, *, attempts: int, elapsed: float
+) -> UnexpectedReply:
+    """Return the error of an id of which something came that we could not deal with.
+
+    :param attempts: Polls of it so far.
+    :param elapsed: Seconds since it is watched.
+    """
+    return UnexpectedReply(
+        f"what came could not be dealt with, which is a bug of ours: {bug!r}",
+        request_id=request_id,
+        attempts=attempts,
+        elapsed=elapsed,
+        task=remembered(state, request_id),
+    )
 
 
 def ask_pacing(pacing: Pacing, progress: Progress, rand: float) -> float:

@@ -22,9 +22,9 @@ import msgspec
 from msgspec.structs import replace
 
 from veo3_async._dispatch import Dispatcher
-from veo3_async._errors import JournalError, StillPending, UnexpectedReply, Veo3Error
+from veo3_async._errors import JournalError, StillPending, Veo3Error
 from veo3_async._faults import NO_FAULTS, Verdict, after_fault, backoff
-from veo3_async._job import Job, ask_pacing, witness
+from veo3_async._job import SHARED, Job, SharedError, ask_pacing, bug_error, witness
 from veo3_async._learned import LearnedPacing
 from veo3_async._lifecycle import FINAL, State, grace_left, kept_once, remembered
 from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
@@ -61,14 +61,6 @@ class _News(msgspec.Struct):
     """What it is told; None where nothing changed."""
 
 
-class _SharedError(Exception):
-    """Raised when what serves all ids does not work; any other error is the matter of one id."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(error)
-        self.error = error
-
-
 class _SharedPacing:
     """A pacing whose errors say whose matter they are."""
 
@@ -76,22 +68,16 @@ class _SharedPacing:
         self._pacing = pacing
 
     def delay(self, progress: Progress, rand: float) -> float:
-        try:
+        with SHARED:
             return ask_pacing(self._pacing, progress, rand)
-        except Exception as error:
-            raise _SharedError(error) from error
 
     def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
-        try:
+        with SHARED:
             self._pacing.phase_ended(last, lasted, successor)
-        except Exception as error:
-            raise _SharedError(error) from error
 
     def eta(self, progress: Progress) -> Eta | None:
-        try:
+        with SHARED:
             return self._pacing.eta(progress)
-        except Exception as error:
-            raise _SharedError(error) from error
 
 
 class Poller:
@@ -333,9 +319,9 @@ class Poller:
                         delay = await self._after_problem(job, outcome, now)
                     case VideoTask():
                         delay = await self._after_task(job, outcome, answer, now)
-        except _SharedError as broken:
+        except SharedError as broken:
             _log.exception("polling has stopped, and begins anew with the next watch")
-            self.fail(broken.error)
+            self.fail(broken.__cause__ or broken)
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             _log.exception("what came for one id could not be dealt with; others go on")
             self._give_up(job, bug)
@@ -382,12 +368,12 @@ class Poller:
     def _give_up(self, job: Job, bug: Exception) -> None:
         """End an id at which a bug was met; in a journal its task goes on."""
         for mailbox in job.watchers:
-            error = UnexpectedReply(
-                f"what came could not be dealt with, which is a bug of ours: {bug!r}",
-                request_id=job.request_id,
+            error = bug_error(
+                bug,
+                mailbox.states[job.request_id],
+                job.request_id,
                 attempts=job.attempts,
                 elapsed=self._loop.time() - job.added,
-                task=remembered(mailbox.states[job.request_id], job.request_id),
             )
             self._finish(mailbox, job.request_id, error)
 

@@ -13,6 +13,7 @@ from typing import Final
 __all__ = [
     "FLIGHT_SECONDS",
     "MIN_RATE",
+    "PROOF_SECONDS",
     "Ceiling",
     "Cubic",
     "Noise",
@@ -23,6 +24,9 @@ __all__ = [
 
 MIN_RATE: Final = 0.5
 """Requests a second: nothing falls below it. AWS's adaptive mode has the same floor."""
+
+PROOF_SECONDS: Final = 10.0
+"""Over so long what was served counts as proved."""
 
 FLIGHT_SECONDS: Final = 1.0
 """Limits are counted by the second, so refusals within one of a cut are those of one flight."""
@@ -46,7 +50,6 @@ _HOLD: Final = 10.0  # seconds that it takes at least
 _MAX_HOLD: Final = 120.0
 _ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
 
-_PROOF_SECONDS: Final = 10.0  # over which what was served counts as proved
 _PROOF_HALF_LIFE: Final = 300.0  # seconds
 _BELOW_ANY_LIMIT: Final = 2 / 3  # of what was proved
 _DOUBT: Final = 0.85  # what a refusal below the limit leaves of the proof
@@ -225,7 +228,7 @@ class Noise:
         """Count a request that was served."""
         self._refused -= self._refused * _MEMORY
         self._served += 1
-        if (elapsed := now - self._began) >= _PROOF_SECONDS:
+        if (elapsed := now - self._began) >= PROOF_SECONDS:
             faded = self.proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
             self.proved = max(self._served / elapsed, faded)
             self._served, self._began = 0, now

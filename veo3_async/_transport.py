@@ -138,12 +138,12 @@ class Transport:
             if body is not None and not body.begun and problem.kind in _MAY_HAVE_ARRIVED:
                 return Problem(kind=Kind.CONNECT, message=f"{problem.message}; nothing was sent")
             return problem
-        except BaseException as ended:  # noqa: BLE001 - cancelled, or Ctrl-C; it goes on
-            if isinstance(ended, asyncio.CancelledError) and not is_cancelled():
+        except BaseException as stop:  # noqa: BLE001 - cancelled, or Ctrl-C; it goes on
+            if isinstance(stop, asyncio.CancelledError) and not is_cancelled():
                 return _SESSION_CLOSED  # aiohttp cancels what waits for a connection
             # Its traceback would show aiohttp's frames, whose locals hold the key.
-            ended.__context__ = None
-            raise ended.with_traceback(None)  # noqa: B904 - nothing to be a cause
+            stop.__context__ = None
+            raise stop.with_traceback(None)  # noqa: B904 - nothing to be a cause
 
     async def aclose(self) -> None:
         """Close own sessions and their connections; a cancellation comes out after that."""
@@ -227,10 +227,9 @@ class Transport:
 
 
 def _at_most(session: aiohttp.ClientSession | None, max_connections: int) -> int:
-    connector = None if session is None else session.connector
-    return (
-        min(max_connections, connector.limit or max_connections) if connector else max_connections
-    )
+    if session is None or session.connector is None or not session.connector.limit:
+        return max_connections
+    return min(max_connections, session.connector.limit)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -200,6 +200,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     body: str | None = None
     """The first 2 kB of a reply that made no sense."""
 
+    @property
+    def is_served(self) -> bool:
+        """Whether the server dealt with the request, whatever it said."""
+        return self.http_status is not None and self.kind is not Kind.SERVER
+
     def error(
         self,
         request_id: str | None = None,

@@ -181,8 +181,10 @@ async def _saved(
 
 def _saved_before(path: pathlib.Path, request_id: str) -> pathlib.Path | None:
     """Return the video that is in a folder already: named after its id it is that, and whole."""
+    if not path.is_dir():
+        return None
     there = final_path(path, file_name(request_id, ""))
-    return there if path.is_dir() and there.exists() else None
+    return there if there.exists() else None
 
 
 def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:

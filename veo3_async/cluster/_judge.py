@@ -9,9 +9,9 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._errors import UnexpectedReply, Veo3Error
+from veo3_async._errors import Veo3Error
 from veo3_async._faults import NO_FAULTS, Streak, Verdict, after_fault
-from veo3_async._job import ask_pacing, phase_age, witness
+from veo3_async._job import ask_pacing, bug_error, phase_age, witness
 from veo3_async._lifecycle import end, grace_left, observe, remembered
 from veo3_async._models import Phase, VideoTask
 from veo3_async._pacing import Pacing, Progress
@@ -98,13 +98,7 @@ def after_bug(
     :param attempts: Polls of it so far.
     :param elapsed: Seconds since it is watched.
     """
-    error = UnexpectedReply(
-        f"what came could not be dealt with, which is a bug of ours: {bug!r}",
-        request_id=known.request_id,
-        attempts=attempts,
-        elapsed=elapsed,
-        task=remembered(known.state, known.request_id),
-    )
+    error = bug_error(bug, known.state, known.request_id, attempts=attempts, elapsed=elapsed)
     return _ended(known, error, now)
 
 

@@ -16,7 +16,7 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
-from veo3_async._wire import NO_CAPACITY, Kind, Problem
+from veo3_async._wire import NO_CAPACITY, Problem
 from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names
 from veo3_async.cluster._pull import Message, Pull
@@ -106,7 +106,7 @@ class Permits:
         :param sent: When the poll was sent, seconds since the epoch.
         """
         refused = isinstance(outcome, Problem) and outcome.kind in NO_CAPACITY
-        if refused or _is_served(outcome):
+        if refused or isinstance(outcome, VideoTask) or outcome.is_served:
             self._evidence.answered(
                 self._loop.time(),
                 allowed=rate_at(self._shared, sent, self._max_rate),
@@ -163,10 +163,3 @@ class Permits:
             return False
         self._left -= 1
         return True
-
-
-def _is_served(outcome: VideoTask | Problem) -> bool:
-    """Whether the service answered, whatever it said."""
-    if isinstance(outcome, VideoTask):
-        return True
-    return outcome.http_status is not None and outcome.kind is not Kind.SERVER

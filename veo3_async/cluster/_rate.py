@@ -14,7 +14,14 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._throttle import FLIGHT_SECONDS, MIN_RATE, Noise, cubic_rate, paused_for
+from veo3_async._throttle import (
+    FLIGHT_SECONDS,
+    MIN_RATE,
+    PROOF_SECONDS,
+    Noise,
+    cubic_rate,
+    paused_for,
+)
 
 __all__ = [
     "FULL",
@@ -27,7 +34,6 @@ __all__ = [
     "round_of",
 ]
 
-_PROOF_SECONDS: Final = 10.0  # over which what was served counts as proved
 _MAX_PERMITS: Final = 256
 _LATE: Final = 0.1  # of a round: what is made good in the next one
 _DRIFT: Final = 0.25  # of a round, by which a permit may come later to get to its place
@@ -120,7 +126,7 @@ class Evidence:
         else:
             self._noise.refused()
         elapsed = now - self._began
-        if elapsed >= _PROOF_SECONDS:
+        if elapsed >= PROOF_SECONDS:
             proved = self._served / max(self._due, elapsed / workers)
             self._noise.proved = max(self._noise.proved, proved)
             self._began, self._served, self._due = now, 0, 0.0

@@ -8,7 +8,7 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio
@@ -16,6 +16,7 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._faults import Verdict, backoff
+from veo3_async._job import SHARED, SharedError
 from veo3_async._learned import LearnedPacing
 from veo3_async._models import VideoTask
 from veo3_async._wire import Problem, Reply, check_request_id
@@ -65,18 +66,6 @@ class _Known(msgspec.Struct, frozen=True):
 _Ruling: TypeAlias = tuple[Record, bytes | None, float | None]
 """What is known after a poll; the JSON of that, None where it is no news; the seconds until the
 next poll, None after the end."""
-
-
-class _SharedError(Exception):
-    """Its cause is no matter of one id: the pacing is everybody's."""
-
-
-@contextlib.contextmanager
-def _shared() -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise _SharedError from error
 
 
 class Worker:
@@ -155,7 +144,7 @@ class Worker:
         try:
             await duty()
         except Exception as error:  # noqa: BLE001 - `run` raises it
-            cause = error.__cause__ if isinstance(error, _SharedError) else error
+            cause = error.__cause__ if isinstance(error, SharedError) else error
             self._failure = self._failure or cause
             scope.cancel()
 
@@ -212,7 +201,7 @@ class Worker:
                 _log.warning("an id is handed back, and tried again: %s", error)
             self._troubled = True
             await message.hand_back(_AFTER_TROUBLE)
-        except (Veo3Error, _SharedError):
+        except (Veo3Error, SharedError):
             await message.hand_back()
             raise
         except Exception:  # noqa: BLE001 - one id is not the end of the work
@@ -246,7 +235,7 @@ class Worker:
                 if delay is not None:
                     self._memory.keep(message.subject, message.attempts, after)
                 if payload is not None and isinstance(outcome, VideoTask):
-                    with _shared():
+                    with SHARED:
                         learn(self._pacing, known.record, after)
                 return delay
             known = await self._read(message, known.record.request_id, fresh=True)
@@ -265,7 +254,7 @@ class Worker:
         """Return what a poll means; what cannot be dealt with means the end of the id."""
         try:
             return _spelled(known, *self._judge(message, known.record, outcome, reply))
-        except (Veo3Error, _SharedError):
+        except (Veo3Error, SharedError):
             raise
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             _log.exception("what came for one id could not be dealt with; others go on")
@@ -297,7 +286,7 @@ class Worker:
         after = after_task(known, outcome, reply, now, attempts=message.attempts, elapsed=elapsed)
         if after.final:
             return after, None
-        with _shared():
+        with SHARED:
             if after.serial != known.serial:
                 after = with_eta(after, self._pacing, now)
             return after, next_poll(after, self._pacing, now, random.random())
