@@ -16,11 +16,11 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from veo3_async._hazard import EDGES, WIDTHS
-from veo3_async._lifecycle import FINAL
+from veo3_async._lifecycle.phases import FINAL
 from veo3_async._models import Phase
-from veo3_async._pacing import Eta, Pacing, Progress
-from veo3_async._plan import MIDWAY, Knobs, Plan
+from veo3_async._pacing.hazard import EDGES, WIDTHS
+from veo3_async._pacing.policies import Eta, Pacing, Progress
+from veo3_async._pacing.schedule import MIDWAY, Knobs, Plan
 
 ARRIVALS: Final = 10.0  # seconds between two tasks: some thirty run at once
 

@@ -16,7 +16,7 @@ import time
 
 import aiohttp
 
-from veo3_async._download import Downloader
+from veo3_async._download.downloader import Downloader
 
 from ._report import OURS, Table, publish
 

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
-from veo3_async._journal import Journal
+from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
 from . import poll_cost

@@ -18,11 +18,11 @@ from typing import Any, TypeVar
 import msgspec
 
 from veo3_async import FixedPacing, Progress, Veo3Client
-from veo3_async._poller import Poller
-from veo3_async._settings import ApiKey
-from veo3_async._transport import Transport
-from veo3_async._watch import Mailbox, Watch
-from veo3_async._wire import Call, Problem, Reply
+from veo3_async._arguments import ApiKey
+from veo3_async._polling.poller import Poller
+from veo3_async._polling.watch import Mailbox, Watch
+from veo3_async._protocol.replies import Call, Problem, Reply
+from veo3_async._transport.transport import Transport
 
 from ._loopback import Service, serving, still_running
 from ._report import COLOURS, Table, picture, publish

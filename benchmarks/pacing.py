@@ -15,9 +15,9 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
-from veo3_async._learned import LearnedPacing
-from veo3_async._pacing import BackoffPacing, FixedPacing, Pacing
-from veo3_async._plan import MIDWAY
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing
+from veo3_async._pacing.schedule import MIDWAY
 
 from ._report import COLOURS, Table, picture, publish
 from ._worlds import (

@@ -24,15 +24,15 @@ from typing import Any, Final
 
 import msgspec
 
-from veo3_async._agenda import Agenda
-from veo3_async._faults import NO_FAULTS, after_fault, backoff
-from veo3_async._job import Job, ask_pacing
-from veo3_async._learned import LearnedPacing
-from veo3_async._lifecycle import NEW, State, grace_left, observe
+from veo3_async._lifecycle.phases import NEW, State, grace_left, observe
+from veo3_async._lifecycle.retries import NO_FAULTS, after_fault, backoff
 from veo3_async._models import VideoTask
-from veo3_async._pacing import FixedPacing, Pacing
-from veo3_async._throttle import Throttle
-from veo3_async._wire import Kind, Reply
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.policies import FixedPacing, Pacing
+from veo3_async._polling.agenda import Agenda
+from veo3_async._polling.job import Job, ask_pacing
+from veo3_async._protocol.replies import Kind, Reply
+from veo3_async._throttle.throttle import Throttle
 from veo3_async.testing._lives import Life, fields_at
 
 from ._report import COLOURS, Table, picture, publish

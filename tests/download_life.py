@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import sys
 
-from veo3_async._download import Downloader
+from veo3_async._download.downloader import Downloader
 
 
 async def main(url: str, path: str, *words: str) -> None:

@@ -19,9 +19,9 @@ import signal
 import sqlite3
 import time
 
-from veo3_async import _ledger
 from veo3_async._errors import JournalError
-from veo3_async._journal import Journal
+from veo3_async._journal import database
+from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
 _PROMPT = "a lighthouse in a storm, " * 40
@@ -94,14 +94,14 @@ async def live(path: str, name: str, rounds: int) -> None:
 
 
 def checkpoint_every(pages: int) -> None:
-    connect = _ledger._connect
+    connect = database._connect
 
     def connect_eagerly(path: str) -> sqlite3.Connection:
         connection = connect(path)
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         return connection
 
-    _ledger._connect = connect_eagerly
+    database._connect = connect_eagerly
 
 
 def be_killed(path: str, name: str, rounds: int) -> None:

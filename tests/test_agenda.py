@@ -13,7 +13,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, invariant, rule
 
-from veo3_async._agenda import Agenda, Entry
+from veo3_async._polling.agenda import Agenda, Entry
 
 
 class Load:

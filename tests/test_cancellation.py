@@ -24,7 +24,7 @@ import pytest
 from conftest import MakeClient
 
 from veo3_async import ClientClosed, FixedPacing, Phase, StillPending, Veo3Client, Watch
-from veo3_async._transport import Transport
+from veo3_async._transport.transport import Transport
 from veo3_async.testing import FakeVeo3, Life, Silence, Slow, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]

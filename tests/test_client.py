@@ -30,8 +30,8 @@ from veo3_async import (
     VideoTask,
     _calls,
 )
-from veo3_async._transport import Transport
-from veo3_async._wire import Reply, decode
+from veo3_async._protocol.replies import Reply, decode
+from veo3_async._transport.transport import Transport
 from veo3_async.testing import Body, FakeVeo3, Fault, Film, HangUp, Life, Redirect, Slow, Status
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]

@@ -25,14 +25,14 @@ from veo3_async._errors import (
     TaskNotFound,
     UnexpectedReply,
 )
-from veo3_async._lifecycle import NEW, end
-from veo3_async._pacing import Progress
-from veo3_async._wire import Reply
+from veo3_async._lifecycle.phases import NEW, end
+from veo3_async._pacing.policies import Progress
+from veo3_async._protocol.replies import Reply
 from veo3_async.cluster import Changes, Cluster, ClusterError, _permits, _worker
-from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._judge import after_task
 from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._names import Names, token_of
+from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._rate import Evidence
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.testing import FakeVeo3, Life, Status

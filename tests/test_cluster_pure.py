@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async._errors import CompletedWithoutVideo, TaskNotFound, Veo3Error
-from veo3_async._faults import NO_FAULTS, Streak, Verdict, backoff
-from veo3_async._lifecycle import NEW, State
+from veo3_async._lifecycle.phases import NEW, State
+from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, backoff
 from veo3_async._models import Phase, Transition, VideoTask
-from veo3_async._pacing import FixedPacing, Progress
-from veo3_async._wire import Kind, Problem, Reply, check_request_id
+from veo3_async._pacing.policies import FixedPacing, Progress
+from veo3_async._protocol.replies import Kind, Problem, Reply, check_request_id
 from veo3_async.cluster import _errors
 from veo3_async.cluster._judge import (
     after_problem,

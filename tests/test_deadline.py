@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from veo3_async._deadline import Deadlines
+from veo3_async._transport.deadlines import Deadlines
 
 pytestmark = pytest.mark.anyio
 

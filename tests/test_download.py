@@ -25,8 +25,8 @@ import anyio
 import pytest
 
 from veo3_async import ClientClosed, DownloadError, VideoTask, _download
-from veo3_async._download import Downloader
-from veo3_async._fetch import Fetch
+from veo3_async._download.downloader import Downloader
+from veo3_async._download.transfer import Fetch
 
 pytestmark = pytest.mark.anyio
 

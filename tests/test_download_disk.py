@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from veo3_async import DownloadError, VideoTask
-from veo3_async._download import Downloader
+from veo3_async._download.downloader import Downloader
 from veo3_async.testing import Cut, FakeVeo3, Film, Status
 
 pytestmark = pytest.mark.anyio

@@ -19,7 +19,7 @@ import msgspec
 import pytest
 
 from veo3_async import DownloadError, Phase, Veo3Client
-from veo3_async._download import Downloader
+from veo3_async._download.downloader import Downloader
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 

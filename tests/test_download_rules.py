@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from veo3_async._film import Proof, is_text, prove
-from veo3_async._hops import ForbiddenError, checked, next_hop, shown
-from veo3_async._part import file_name
-from veo3_async._range import (
+from veo3_async._download.mp4 import Proof, is_text, prove
+from veo3_async._download.part_file import file_name
+from veo3_async._download.redirects import ForbiddenError, checked, next_hop, shown
+from veo3_async._download.resumption import (
     Again,
     Expired,
     Finish,
@@ -29,7 +29,7 @@ from veo3_async._range import (
     range_headers,
     resumable,
 )
-from veo3_async._wire import Reply
+from veo3_async._protocol.replies import Reply
 
 URL = "https://file.302.ai/a/film.mp4"
 KEPT = Kept(url=URL, done=100, total=1000, validator='"1"')

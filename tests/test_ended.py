@@ -7,7 +7,7 @@ import asyncio
 import anyio
 import pytest
 
-from veo3_async._ended import ended
+from veo3_async._cancellation import ended
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
 

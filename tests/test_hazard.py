@@ -10,7 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._hazard import BINS, DOCUMENTED_SECONDS, EDGES, WIDTHS, Evidence, Integral, Kept
+from veo3_async._pacing.hazard import (
+    BINS,
+    DOCUMENTED_SECONDS,
+    EDGES,
+    WIDTHS,
+    Evidence,
+    Integral,
+    Kept,
+)
 
 PRIOR = 1 / DOCUMENTED_SECONDS
 AGES = st.floats(allow_nan=True, allow_infinity=True)

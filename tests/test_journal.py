@@ -18,10 +18,10 @@ from typing import Any
 import anyio
 import pytest
 
-from veo3_async import _records
 from veo3_async._errors import JournalError, StillPending, TaskFailed
-from veo3_async._journal import Journal
-from veo3_async._ledger import Ledger, Work
+from veo3_async._journal import tasks
+from veo3_async._journal.database import Ledger, Work
+from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
 NOON = 1_750_000_000.0
@@ -285,7 +285,7 @@ def test_keep_finished_is_a_time(wrong: float) -> None:
 @pytest.mark.anyio
 async def test_a_person_can_ask_what_was_spent_this_week(path: Path) -> None:
     """The query of the docstring runs in any SQLite shell, also while the journal is in use."""
-    [*_, query] = textwrap.dedent((_records.__doc__ or "").split("::\n", 1)[1]).split("\n\n")
+    [*_, query] = textwrap.dedent((tasks.__doc__ or "").split("::\n", 1)[1]).split("\n\n")
     journal = Journal(path)
     now = time.time()
     for number, at in enumerate((now, now - DAY, now - 8 * DAY)):

@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from veo3_async import _ledger, _records
 from veo3_async._errors import InvalidRequest, JournalError
-from veo3_async._journal import Journal
+from veo3_async._journal import tasks
+from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
 NOON = 1_750_000_000.0
@@ -120,7 +120,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no database": (lambda path: path.write_text("prompts\n" * 999), "it is no SQLite database"),
     "empty": (lambda path: os.truncate(path, 0), "it is empty"),
     "newer version": (
-        lambda path: shell(path, f"PRAGMA user_version = {len(_records.MIGRATIONS) + 1}"),
+        lambda path: shell(path, f"PRAGMA user_version = {len(tasks.MIGRATIONS) + 1}"),
         "a newer version of veo3_async wrote it; upgrade this one",
     ),
     "another program's": (
@@ -210,7 +210,7 @@ async def test_fault_38_a_read_only_disk(memory_disk: Path) -> None:
 async def test_fault_38_locked_by_another_process(path: Path) -> None:
     """Two processes never share a journal; when the first is killed, the next may have it."""
     program = (
-        "import asyncio, sys; from veo3_async._journal import Journal\n"
+        "import asyncio, sys; from veo3_async._journal.journal import Journal\n"
         "async def main():\n"
         "    journal = Journal(sys.argv[1]); await journal.open()\n"
         "    print('open', flush=True); await asyncio.sleep(60)\n"
@@ -240,7 +240,7 @@ async def test_fault_38_a_disk_that_cannot_keep_a_wal(
         address = f"{Path(name).as_uri()}?vfs=unix-none"
         return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
 
-    monkeypatch.setattr(_ledger, "_connect", connect)
+    monkeypatch.setattr(database, "_connect", connect)
     journal = Journal(path)
 
     with pytest.raises(JournalError, match="cannot keep a WAL; name a path on a local disk"):
@@ -253,7 +253,7 @@ async def test_fault_38_another_program_is_reading_what_a_crash_left(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A -wal that cannot be moved into the database yet is no ground to write on."""
-    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
     await made(path)
     journal = Journal(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -281,8 +281,8 @@ async def test_a_half_made_journal_is_made_anew(path: Path) -> None:
 async def test_an_older_version_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the version before gets the new column, once, and keeps its rows."""
     await made(path)
-    newer = (*_records.MIGRATIONS, ("ALTER TABLE tasks ADD COLUMN price REAL",))
-    monkeypatch.setattr(_records, "MIGRATIONS", newer)
+    newer = (*tasks.MIGRATIONS, ("ALTER TABLE tasks ADD COLUMN price REAL",))
+    monkeypatch.setattr(tasks, "MIGRATIONS", newer)
     await made(path)
 
     journal = Journal(path)
@@ -371,7 +371,7 @@ async def test_fault_38_another_program_is_writing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shell that keeps a transaction open is told after a while, and waited for anew."""
-    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
     journal = Journal(path)
     await journal.open()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -389,7 +389,7 @@ async def test_closing_tries_once_more_what_nobody_waits_for(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was delivered while the file could not be written is noted when it can be."""
-    monkeypatch.setattr(_ledger, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
     journal = Journal(path)
     await journal.accept(["veo3-pro:1"], at=NOON)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:

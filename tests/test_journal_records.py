@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async import _errors, _records
+from veo3_async import _errors
 from veo3_async._errors import TaskFailed, Veo3Error
+from veo3_async._journal import tasks
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -56,29 +57,29 @@ ENDS = st.builds(
     observed_at=MOMENTS.map(lambda at: round(at, 3)),
     final=st.just(value=True),
     error=st.none() | ERRORS,
-).filter(_records.is_end)
+).filter(tasks.is_end)
 
 
 @contextlib.contextmanager
 def database() -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for migration in _records.MIGRATIONS:
+        for migration in tasks.MIGRATIONS:
             for statement in migration:
                 connection.execute(statement)
         yield connection
 
 
-def stored(statement: str, row: _records.Parameters) -> _records.Pending:
+def stored(statement: str, row: tasks.Parameters) -> tasks.Pending:
     """Return what comes back of a row that was written."""
     with database() as connection:
         connection.execute(statement, row)
-        return _records.pending(connection.execute(_records.PENDING).fetchone())
+        return tasks.pending(connection.execute(tasks.PENDING).fetchone())
 
 
 @given(ENDS)
 def test_an_end_is_restored(end: Transition) -> None:
     """Every end comes back equal, its error with the same class and evidence and the task."""
-    final = stored(_records.RECORD, _records.record(end)).final
+    final = stored(tasks.RECORD, tasks.record(end)).final
 
     assert final is not None
     assert msgspec.structs.replace(final, error=None) == msgspec.structs.replace(end, error=None)
@@ -116,14 +117,14 @@ def test_fault_37_only_the_services_word_ends_what_was_paid_for(
         error=getattr(_errors, name)("so it was", err_code=err_code),
     )
 
-    assert _records.is_end(change) is is_end
-    assert (stored(_records.RECORD, _records.record(change)).final is not None) is is_end
+    assert tasks.is_end(change) is is_end
+    assert (stored(tasks.RECORD, tasks.record(change)).final is not None) is is_end
 
 
 @given(st.text(), st.none() | st.text(), MOMENTS)
 def test_any_prompt_is_kept(prompt: str, image: str | None, at: float) -> None:
     """A prompt comes back as it was; only what has no UTF-8 is spelled out."""
-    task = stored(_records.INTEND, _records.intend(prompt, "veo3-pro", image, at))
+    task = stored(tasks.INTEND, tasks.intend(prompt, "veo3-pro", image, at))
 
     assert task.prompt is not None
     assert task.prompt == prompt.encode(errors="backslashreplace").decode()
@@ -136,18 +137,18 @@ def test_times_are_sqlites_own(one: float, other: float) -> None:
     """SQLite reads our times as they are meant, and their order is that of the moments."""
     with database() as connection:
         query = "SELECT (julianday(?) - 2440587.5) * 86400"
-        [read] = connection.execute(query, (_records.stamp(one),)).fetchone()
+        [read] = connection.execute(query, (tasks.stamp(one),)).fetchone()
 
     assert read == pytest.approx(one, abs=0.002)
-    assert _records.moment(_records.stamp(one)) == pytest.approx(one, abs=0.001)
-    assert (_records.stamp(one) < _records.stamp(other)) <= (one < other)
+    assert tasks.moment(tasks.stamp(one)) == pytest.approx(one, abs=0.001)
+    assert (tasks.stamp(one) < tasks.stamp(other)) <= (one < other)
 
 
 def test_a_time_is_utc() -> None:
     """A time is spelled as ``datetime('now')`` spells it, with milliseconds."""
     noon = datetime.datetime(2025, 6, 15, 12, tzinfo=datetime.UTC).timestamp()
 
-    assert _records.stamp(noon + 0.0625) == "2025-06-15 12:00:00.062"
+    assert tasks.stamp(noon + 0.0625) == "2025-06-15 12:00:00.062"
 
 
 @pytest.mark.parametrize(
@@ -173,12 +174,12 @@ def test_a_row_that_makes_no_sense_is_a_value_error(column: str, value: Any) -> 
         error=TaskFailed("gave up"),
     )
     with database() as connection:
-        connection.execute(_records.RECORD, _records.record(end))
+        connection.execute(tasks.RECORD, tasks.record(end))
         connection.execute(f"UPDATE tasks SET {column} = ?", (value,))
-        row = connection.execute(_records.PENDING).fetchone()
+        row = connection.execute(tasks.PENDING).fetchone()
 
     with pytest.raises(ValueError, match=r"."):
-        _records.pending(row)
+        tasks.pending(row)
 
 
 def test_an_error_of_an_unknown_class_is_still_an_error() -> None:
@@ -189,7 +190,7 @@ def test_an_error_of_an_unknown_class_is_still_an_error() -> None:
             " VALUES ('veo3-pro:1', 'failed', '', '2025-06-15', '2025-06-15', ?)",
             ('{"message": "gave up", "type": "annotations"}',),
         )
-        task = _records.pending(connection.execute(_records.PENDING).fetchone())
+        task = tasks.pending(connection.execute(tasks.PENDING).fetchone())
 
     assert task.final is not None
     assert type(task.final.error) is Veo3Error

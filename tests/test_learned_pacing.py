@@ -15,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._learned import LearnedPacing
-from veo3_async._lifecycle import FINAL
+from veo3_async._lifecycle.phases import FINAL
 from veo3_async._models import Phase
-from veo3_async._pacing import Eta, FixedPacing, Pacing, Progress
-from veo3_async._plan import Plan, _worth
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
+from veo3_async._pacing.schedule import Plan, _worth
 
 RUNNING = [phase for phase in Phase if phase not in FINAL]
 ANY = st.floats(allow_nan=True, allow_infinity=True)

@@ -20,8 +20,7 @@ from veo3_async._errors import (
     UnexpectedReply,
     Veo3Error,
 )
-from veo3_async._faults import NO_FAULTS, Verdict, after_fault
-from veo3_async._lifecycle import (
+from veo3_async._lifecycle.phases import (
     ARROWS,
     FINAL,
     GRACE,
@@ -35,8 +34,9 @@ from veo3_async._lifecycle import (
     observe,
     remembered,
 )
+from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault
 from veo3_async._models import GenerationRequest, Phase, Transition, VideoTask
-from veo3_async._wire import Kind, Problem, Reply, decode
+from veo3_async._protocol.replies import Kind, Problem, Reply, decode
 
 REPLIES: Final = Path(__file__).parent / "replies"
 ID: Final = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from veo3_async import _models
-from veo3_async._lifecycle import FINAL
+from veo3_async._lifecycle.phases import FINAL
 from veo3_async._models import (
     GenerationRequest,
     Phase,

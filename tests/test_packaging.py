@@ -32,9 +32,9 @@ def test_every_test_says_its_claim() -> None:
 
 
 RULES = {
-    "veo3_async._lifecycle": {"complaint"},
-    "veo3_async._part": {"file_name", "final_path"},
-    "veo3_async._settings": {"DEFAULT_BASE_URL"},
+    "veo3_async._lifecycle.phases": {"complaint"},
+    "veo3_async._download.part_file": {"file_name", "final_path"},
+    "veo3_async._arguments": {"DEFAULT_BASE_URL"},
 }
 """What the command line takes from below the public names, so that it is not there twice."""
 

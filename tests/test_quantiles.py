@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._quantiles import Quantiles
+from veo3_async._polling.histogram import Quantiles
 
 
 def counted(*durations: float) -> Quantiles:

@@ -19,14 +19,14 @@ from veo3_async import (
     UnexpectedReply,
     Veo3Error,
 )
-from veo3_async._submission import (
+from veo3_async._protocol.replies import Kind, Problem, Reply
+from veo3_async._protocol.submission import (
     SubmitVerdict,
     submit_call,
     submit_error,
     submit_verdict,
     submitted_id,
 )
-from veo3_async._wire import Kind, Problem, Reply
 
 REPLIES = pathlib.Path(__file__).with_name("replies")
 ID = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"

@@ -16,10 +16,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from veo3_async._agenda import Agenda, Entry
-from veo3_async._faults import NO_FAULTS, Streak, after_fault, backoff
-from veo3_async._throttle import Ceiling, Cubic, Noise, Throttle, cubic_rate
-from veo3_async._wire import Kind
+from veo3_async._lifecycle.retries import NO_FAULTS, Streak, after_fault, backoff
+from veo3_async._polling.agenda import Agenda, Entry
+from veo3_async._protocol.replies import Kind
+from veo3_async._throttle.throttle import Ceiling, Cubic, Noise, Throttle, cubic_rate
 
 VECTORS: Final = json.loads(
     (Path(__file__).parent / "vectors" / "aws_adaptive_retry.json").read_bytes()

@@ -15,9 +15,9 @@ import pytest
 from broken_servers import black_hole, http, request_head, serving, unused_port
 from conftest import MakeClient
 
-from veo3_async._settings import ApiKey
-from veo3_async._transport import Transport
-from veo3_async._wire import Call, Kind, Problem, Reply
+from veo3_async._arguments import ApiKey
+from veo3_async._protocol.replies import Call, Kind, Problem, Reply
+from veo3_async._transport.transport import Transport
 from veo3_async.testing import (
     Body,
     Cut,

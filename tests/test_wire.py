@@ -31,7 +31,7 @@ from veo3_async._errors import (
     Veo3Error,
 )
 from veo3_async._models import GenerationRequest, SourceImage, VideoTask
-from veo3_async._wire import (
+from veo3_async._protocol.replies import (
     MAX_BODY_BYTES,
     MAX_ID_BYTES,
     Kind,

@@ -28,7 +28,7 @@ from veo3_async._errors import (
     UnexpectedReply,
     Veo3Error,
 )
-from veo3_async._learned import LearnedPacing
+from veo3_async._journal.tasks import Pending
 from veo3_async._models import (
     GenerationRequest,
     Phase,
@@ -38,12 +38,12 @@ from veo3_async._models import (
     Transition,
     VideoTask,
 )
-from veo3_async._pacing import BackoffPacing, Eta, FixedPacing, Pacing, Progress
-from veo3_async._records import Pending
-from veo3_async._watch import Watch
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.policies import BackoffPacing, Eta, FixedPacing, Pacing, Progress
+from veo3_async._polling.watch import Watch
 
 if TYPE_CHECKING:
-    from veo3_async._journal import Journal
+    from veo3_async._journal.journal import Journal
 
     __version__: str
 
@@ -89,7 +89,7 @@ if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
 
             return importlib.metadata.version("veo3_async")
         if name == "Journal":
-            from veo3_async._journal import Journal  # noqa: PLC0415 - loads sqlite3
+            from veo3_async._journal.journal import Journal  # noqa: PLC0415 - loads sqlite3
 
             return Journal
         message = f"module {__name__!r} has no attribute {name!r}"

@@ -17,27 +17,27 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
-from veo3_async._calls import Calls
-from veo3_async._ended import ended
+from veo3_async._arguments import ApiKey, check_proxy, count, find_base_url, positive
+from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
-from veo3_async._learned import LearnedPacing
-from veo3_async._lifecycle import Until
+from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, VideoTask
-from veo3_async._pacing import Pacing, seconds
-from veo3_async._poller import Poller
-from veo3_async._settings import ApiKey, check_proxy, count, find_base_url, positive
-from veo3_async._submission import submit_call
-from veo3_async._watch import Mailbox, Watch
-from veo3_async._wire import Problem, Reply, check_model, check_request_id
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.policies import Pacing, seconds
+from veo3_async._polling.calls import Calls
+from veo3_async._polling.poller import Poller
+from veo3_async._polling.watch import Mailbox, Watch
+from veo3_async._protocol.replies import Problem, Reply, check_model, check_request_id
+from veo3_async._protocol.submission import submit_call
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from veo3_async._dispatch import Dispatcher
-    from veo3_async._download import Downloader
-    from veo3_async._journal import Journal
-    from veo3_async._records import Pending
-    from veo3_async._transport import Transport
+    from veo3_async._download.downloader import Downloader
+    from veo3_async._journal.journal import Journal
+    from veo3_async._journal.tasks import Pending
+    from veo3_async._polling.dispatcher import Dispatcher
+    from veo3_async._transport.transport import Transport
 
 __all__ = ["Veo3Client"]
 
@@ -114,8 +114,8 @@ class Veo3Client:
             raise TypeError(message)
 
         # aiohttp takes 0.2 s: not before there is a client, and not in the middle of its work
-        from veo3_async._download import Downloader  # noqa: PLC0415
-        from veo3_async._transport import Transport  # noqa: PLC0415
+        from veo3_async._download.downloader import Downloader  # noqa: PLC0415
+        from veo3_async._transport.transport import Transport  # noqa: PLC0415
 
         self._transport: Final[Transport] = Transport(
             key,
@@ -450,7 +450,7 @@ class Veo3Client:
         given = self._given_journal
         if given is None:
             return None
-        from veo3_async._journal import Journal  # noqa: PLC0415 - sqlite3 is not always there
+        from veo3_async._journal.journal import Journal  # noqa: PLC0415 - sqlite3 is not always there
 
         return given if isinstance(given, Journal) else Journal(given)
 
@@ -465,7 +465,7 @@ class Veo3Client:
     def _keep_knowledge(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
         if self._journal is None or not isinstance(self._pacing, LearnedPacing):
             return None
-        from veo3_async._knowledge import keep_knowledge  # noqa: PLC0415 - loads sqlite3
+        from veo3_async._journal.learned import keep_knowledge  # noqa: PLC0415 - loads sqlite3
 
         return functools.partial(keep_knowledge, self._pacing, self._journal)
 

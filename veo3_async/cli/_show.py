@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from veo3_async import Pending, VideoTask
-from veo3_async._lifecycle import complaint
+from veo3_async._lifecycle.phases import complaint
 from veo3_async.cli._output import plain
 from veo3_async.cli._table import clock
 

@@ -15,9 +15,9 @@ import anyio
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._models import Phase, Transition
-from veo3_async.cluster._engine import Engine
 from veo3_async.cluster._names import Names, Settings, listener, request_id_of
-from veo3_async.cluster._pull import Message, Pull
+from veo3_async.cluster._nats.jetstream import Engine
+from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._record import Record, decode
 
 __all__ = ["Changes"]

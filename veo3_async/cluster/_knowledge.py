@@ -10,9 +10,9 @@ import anyio
 import msgspec
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
-from veo3_async._learned import LearnedPacing
-from veo3_async.cluster._engine import Engine
+from veo3_async._pacing.learned import LearnedPacing
 from veo3_async.cluster._names import Names
+from veo3_async.cluster._nats.jetstream import Engine
 
 __all__ = ["Knowledge"]
 

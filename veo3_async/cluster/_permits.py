@@ -16,10 +16,10 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
-from veo3_async._wire import NO_CAPACITY, Problem
-from veo3_async.cluster._engine import Engine
+from veo3_async._protocol.replies import NO_CAPACITY, Problem
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names
-from veo3_async.cluster._pull import Message, Pull
+from veo3_async.cluster._nats.jetstream import Engine
+from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._rate import (
     FULL,
     Evidence,

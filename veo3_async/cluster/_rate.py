@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._throttle import (
+from veo3_async._throttle.throttle import (
     FLIGHT_SECONDS,
     MIN_RATE,
     PROOF_SECONDS,

@@ -15,12 +15,11 @@ import anyio
 import msgspec
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
-from veo3_async._faults import Verdict, backoff
-from veo3_async._job import SHARED, SharedError
-from veo3_async._learned import LearnedPacing
+from veo3_async._lifecycle.retries import Verdict, backoff
 from veo3_async._models import VideoTask
-from veo3_async._wire import Problem, Reply, check_request_id
-from veo3_async.cluster._engine import Engine
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._polling.job import SHARED, SharedError
+from veo3_async._protocol.replies import Problem, Reply, check_request_id
 from veo3_async.cluster._judge import (
     after_bug,
     after_problem,
@@ -34,8 +33,9 @@ from veo3_async.cluster._judge import (
 from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
+from veo3_async.cluster._nats.jetstream import Engine
+from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._permits import Permits
-from veo3_async.cluster._pull import Message, Pull
 from veo3_async.cluster._record import Record, decode, encode
 
 if TYPE_CHECKING:

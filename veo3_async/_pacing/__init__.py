@@ -1,0 +1,1 @@
+"""When to ask again for one id: policies, and what is learned of durations. Pure."""

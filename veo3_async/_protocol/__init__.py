@@ -1,0 +1,1 @@
+"""What the APIs say: requests to bytes, bytes to values or problems. Pure."""

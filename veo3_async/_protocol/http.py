@@ -1,0 +1,119 @@
+"""HTTP without I/O: requests and replies as values, dates, ``Retry-After``, decompression."""
+
+from __future__ import annotations
+
+import codecs
+import datetime
+import email.utils
+import enum
+import functools
+import re
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final, TypeVar
+import msgspec
+from veo3_async._errors import (
+    AuthenticationError,
+    ClientClosed,
+    InvalidRequest,
+    QuotaExceeded,
+    ServiceUnavailable,
+    TaskNotFound,
+    UnexpectedReply,
+    Veo3Error,
+)
+from veo3_async._models import GenerationRequest, SourceImage, VideoTask
+
+
+__all__: list[str] = []
+
+MAX_BODY_BYTES: Final = 1 << 20
+"""A task is about 2 kB; a reply over 1 MiB (decompressed) is not one."""
+
+_MAX_MEMBERS: Final = 8
+"""A gzip body may come in several members (RFC 1952, 2.2), and servers send one. Each costs a copy
+of what follows it: the 52,428 empty ones that 1 MiB holds would stop the event loop for 0.7 s."""
+
+_MAX_RETRY_AFTER: Final = 120.0
+
+class Call(msgspec.Struct, frozen=True, gc=False):
+    """A request, complete but for the host and the key."""
+
+    method: str
+    """``GET`` or ``POST``."""
+    target: str
+    """Path and query, percent-encoded: sent as it is."""
+    body: bytes | None = None
+    """JSON, or None for a GET."""
+
+
+class Reply(msgspec.Struct, frozen=True, gc=False):
+    """What came back, whole."""
+
+    status: int
+    """HTTP status."""
+    headers: Mapping[str, str]
+    """Response headers, case-insensitive."""
+    body: bytes
+    """Decompressed, at most `MAX_BODY_BYTES`."""
+
+
+def inflated(body: bytes, encoding: str) -> bytes | None:
+    """Return a body without its ``Content-Encoding``.
+
+    None where it would be larger than `MAX_BODY_BYTES`, which is found out without making it, or
+    where it is not whole, in more parts than servers send, or of an encoding other than gzip and
+    deflate.
+    """
+    encoding = encoding.strip().lower()
+    if not body or encoding in {"", "identity"}:
+        return body
+    if encoding not in {"gzip", "x-gzip", "deflate"}:
+        return None
+    wbits = zlib.MAX_WBITS | 32  # gzip or zlib, by its header
+    if encoding == "deflate" and body[0] & 0x0F != zlib.DEFLATED:
+        wbits = -zlib.MAX_WBITS  # without the header that RFC 9110 asks for, as some servers do
+    plain = b""
+    for _ in range(_MAX_MEMBERS):
+        stream = zlib.decompressobj(wbits)
+        try:
+            plain += stream.decompress(body, MAX_BODY_BYTES + 1 - len(plain))
+        except zlib.error:
+            return None
+        if not stream.eof or len(plain) > MAX_BODY_BYTES:
+            return None
+        body = stream.unused_data
+        if not body:
+            return plain
+    return None
+
+
+def _retry_after(reply: Reply, wall_now: float) -> float | None:
+    said = reply.headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
+        return min(float(said), _MAX_RETRY_AFTER)
+    if (moment := _http_date(said)) is None:
+        return None
+    # Both dates of one reply are of one clock; ours may be an hour off.
+    served = server_time(reply)
+    seconds = moment - (wall_now if served is None else served)
+    return min(seconds, _MAX_RETRY_AFTER) if seconds > 0 else None
+
+
+def server_time(reply: Reply) -> float | None:
+    """Return the ``Date`` of a reply, seconds since the epoch of the server's clock, or None."""
+    return _http_date(reply.headers.get("Date", ""))
+
+
+@functools.lru_cache(maxsize=64)  # a thousand replies of one second have the same
+def _http_date(said: str) -> float | None:
+    try:
+        moment = email.utils.parsedate_to_datetime(said)
+        if moment.tzinfo is None:  # asctime's format; all HTTP dates are of this zone
+            moment = moment.replace(tzinfo=datetime.UTC)
+        return moment.timestamp()
+    except (TypeError, ValueError, OverflowError, IndexError):
+        return None
+
+

@@ -1,0 +1,81 @@
+"""Request ids and model names: what may be sent, and which model an id names."""
+
+from __future__ import annotations
+
+import codecs
+import datetime
+import email.utils
+import enum
+import functools
+import re
+import urllib.parse
+import zlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, Final, TypeVar
+import msgspec
+from veo3_async._errors import (
+    AuthenticationError,
+    ClientClosed,
+    InvalidRequest,
+    QuotaExceeded,
+    ServiceUnavailable,
+    TaskNotFound,
+    UnexpectedReply,
+    Veo3Error,
+)
+from veo3_async._models import GenerationRequest, SourceImage, VideoTask
+
+
+__all__: list[str] = []
+
+MAX_ID_BYTES: Final = 1024
+"""A real id has 45 bytes; common servers cut a request line at 8190."""
+
+# The models that the wire page names; an id begins with the model it is polled under.
+_MODEL_OF_ID: Final = re.compile(r"(veo3(?:-pro|-fast)?(?:-frames)?):")
+
+_MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+def check_request_id(request_id: object) -> str:
+    """Return the id as it came, or refuse what can only be a mistake.
+
+    :raises TypeError: It is no ``str``.
+    :raises InvalidRequest: It is empty, padded with white space, longer than 1,024 bytes, or
+        has control characters or lone surrogates in it.
+    """
+    if not isinstance(request_id, str):
+        message = f"a request id is a str, not {type(request_id).__name__}"
+        raise TypeError(message)
+    if not request_id:
+        fault = "it is empty"
+    elif request_id != request_id.strip():
+        fault = "it has white space around it; strip it"
+    elif _CONTROL.search(request_id):
+        fault = "it has control characters or lone surrogates in it"
+    elif len(request_id.encode()) > MAX_ID_BYTES:
+        fault = f"it is longer than {MAX_ID_BYTES} bytes"
+    else:
+        return request_id
+    message = f"not a request id: {fault}: {request_id[:64]!r}"
+    raise InvalidRequest(message, request_id=request_id[:MAX_ID_BYTES])
+
+
+def check_model(model: object) -> str:
+    """Return the model's name as it came.
+
+    :raises InvalidRequest: It cannot be a part of a path.
+    """
+    if not isinstance(model, str) or not _MODEL_NAME.fullmatch(model):
+        message = f"not a model name: {model!r}; use one such as 'veo3-pro'"
+        raise InvalidRequest(message)
+    return model
+
+
+def model_of(request_id: str) -> str | None:
+    """Return the model that an id begins with, or None where it is no known one."""
+    named = _MODEL_OF_ID.match(request_id)
+    return None if named is None else named[1]
+
+

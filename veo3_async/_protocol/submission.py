@@ -1,0 +1,181 @@
+"""How a task is submitted: the request, and what its reply means. Without I/O.
+
+A submission costs money, so it is sent again only when it certainly did not arrive: no
+connection was made, or the gateway answered 429 or 503. A reply that refuses is an error that
+says why. Anything else leaves it open whether the task exists.
+"""
+
+from __future__ import annotations
+
+import enum
+import urllib.parse
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from veo3_async._errors import InvalidRequest, SubmitUncertain, Veo3Error
+from veo3_async._protocol.replies import (
+    NO_CAPACITY,
+    Call,
+    Kind,
+    Problem,
+    Reply,
+    check_model,
+    check_request_id,
+    fields_of,
+    json_of,
+    model_of,
+    problem_of,
+)
+
+__all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "submitted_id"]
+
+_FRAMES: Final = "-frames"
+_NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
+_NOT_TAKEN: Final = frozenset({429, 503})
+_TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 407, 422})
+"""Statuses of a refusal; where it is not the API's, what stands before the API has refused."""
+_SEE_OTHER: Final = 303
+"""Of all redirects the one that says that the request was carried out."""
+_REFUSED: Final = frozenset(
+    {
+        Kind.INVALID,
+        Kind.NOT_FOUND,
+        Kind.AUTHENTICATION,
+        Kind.QUOTA,
+        Kind.CERTIFICATE,
+        Kind.SESSION,
+        Kind.REDIRECT,
+        Kind.THROTTLED,
+        Kind.OVERLOADED,
+    }
+)
+
+
+class SubmitVerdict(enum.Enum):
+    """What is known of a submission that brought no id."""
+
+    NOT_ARRIVED = "not_arrived"
+    """It may be sent again."""
+    REFUSED = "refused"
+    """It was refused, and no task exists."""
+    UNCERTAIN = "uncertain"
+    """The task may exist and may have been charged."""
+
+
+def submit_call(
+    prompt: str, *, image: str | None, model: str, extra: Mapping[str, Any] | None
+) -> Call:
+    """Return the request that submits a task.
+
+    :raises InvalidRequest: The prompt is empty, the image is no http(s) URL, the model does
+        not fit, or ``extra`` cannot be sent.
+    """
+    if not isinstance(prompt, str) or not prompt.strip():
+        message = "the prompt is empty; say what the video is to show"
+        raise InvalidRequest(message)
+    fields: dict[str, Any] = {"text_prompt": prompt}
+    check_model(model)
+    if image is not None:
+        fields["input_image"] = _public_url(image)
+        model = model.removesuffix(_FRAMES) + _FRAMES
+    elif model.endswith(_FRAMES):
+        message = f"{model} makes a video from an image: pass image= too"
+        raise InvalidRequest(message)
+    if extra is not None and not isinstance(extra, Mapping):
+        message = f"extra is a mapping of field names to values, not {extra!r:.64}"
+        raise InvalidRequest(message)
+    if twice := fields.keys() & (extra or {}).keys():
+        message = f"extra repeats {', '.join(sorted(twice))}, which have arguments of their own"
+        raise InvalidRequest(message)
+    try:
+        body = msgspec.json.encode(fields | dict(extra or {}))
+    except (TypeError, ValueError, UnicodeError, RecursionError) as error:
+        message = f"prompt or extra cannot be sent as JSON: {error}"
+        raise InvalidRequest(message) from None
+    return Call("POST", f"/302/submit/{model}", body)
+
+
+def _public_url(image: object) -> str:
+    if isinstance(image, str):
+        try:
+            parts = urllib.parse.urlsplit(image)
+        except ValueError:
+            parts = urllib.parse.SplitResult("", "", "", "", "")
+        if parts.scheme in {"http", "https"} and parts.hostname and image.isprintable():
+            return image
+    message = (
+        "the image is a public http(s) URL that the service can fetch; put a local file on a "
+        f"web server first: {str(image)[:64]!r}"
+    )
+    raise InvalidRequest(message)
+
+
+def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
+    """Find the request id in the reply to a submission, in every envelope that was seen.
+
+    One that begins with a model's name is it; the others may be of the gateway, for its own use.
+    """
+    content = json_of(reply.body)
+    ids = list(_ids(fields_of(reply, content) or {}))
+    if ids:
+        return next(filter(model_of, ids), ids[0])
+    return problem_of(reply, content, wall_now=wall_now)
+
+
+def _ids(fields: Mapping[str, object]) -> Iterator[str]:
+    data = fields.get("data")
+    nested = data if isinstance(data, dict) else {}
+    for name in ("task_id", "request_id", "id"):
+        for holder in (fields, nested):
+            if found := _id(holder.get(name)):
+                yield found
+    if found := _id(data):
+        yield found
+
+
+def _id(value: object) -> str | None:
+    if isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)  # it was paid for, however it is spelled
+    try:
+        return check_request_id(value)
+    except (TypeError, InvalidRequest):
+        return None
+
+
+def submit_verdict(problem: Problem) -> SubmitVerdict:
+    """Say whether a submission may be sent again."""
+    refused = problem.kind in NO_CAPACITY and problem.http_status in _NOT_TAKEN
+    if problem.kind in _NOT_SENT or refused:
+        return SubmitVerdict.NOT_ARRIVED
+    if problem.http_status == _SEE_OTHER:
+        return SubmitVerdict.UNCERTAIN
+    turned_away = problem.kind is Kind.UNEXPECTED and problem.http_status in _TURNED_AWAY
+    if problem.kind in _REFUSED or turned_away:
+        return SubmitVerdict.REFUSED
+    return SubmitVerdict.UNCERTAIN
+
+
+def submit_error(problem: Problem, *, attempts: int, elapsed: float) -> Veo3Error:
+    """Return the error of a submission that brought no id."""
+    error = problem.error(attempts=attempts, elapsed=elapsed)
+    if problem.kind is Kind.NOT_FOUND:
+        error = InvalidRequest(
+            "the service has no such model to submit to; check model= and base_url",
+            http_status=error.http_status,
+            err_code=error.err_code,
+            attempts=attempts,
+            elapsed=elapsed,
+        )
+    if submit_verdict(problem) is not SubmitVerdict.UNCERTAIN:
+        return error
+    return SubmitUncertain(
+        "the submission may have arrived: the task may exist and may have been charged; look at "
+        f"the account before sending it again ({problem.message})",
+        http_status=error.http_status,
+        err_code=error.err_code,
+        attempts=attempts,
+        elapsed=elapsed,
+        body=error.body,
+    )

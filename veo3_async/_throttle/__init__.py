@@ -1,0 +1,1 @@
+"""How fast to ask: the request rate of one key. Pure."""

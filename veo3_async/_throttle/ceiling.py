@@ -1,0 +1,91 @@
+"""A rate kept a little below a steady limit."""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+
+__all__: list[str] = []
+
+# The rest was chosen by simulation, against the servers of the tests: limits of four kinds, with
+# and without refusals of another kind.
+_STEP: Final = 0.05  # of the rate, that a cut takes at least
+
+_MAX_STEP: Final = 0.25  # the same after several in a row, each twice the one before
+
+_GROWTH: Final = 0.01  # of the height, by which the first look for a limit rises
+
+_GROWTH_SECONDS: Final = 3.0  # in which that doubles
+
+_HOLD_REQUESTS: Final = 400  # until the next look, for a look costs a refusal
+
+_HOLD: Final = 10.0  # seconds that it takes at least
+
+_MAX_HOLD: Final = 120.0
+
+_ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
+
+class Ceiling:
+    """A rate kept a little below a steady limit.
+
+    CUBIC alone runs into such a limit every few seconds. So once most requests are served and
+    one is refused, stay under that rate; look again after 400 requests (10 s to 2 minutes), by
+    small steps that double every 3 s.
+    """
+
+    __slots__ = ("_base", "_last_cut", "_served", "_step", "_until", "height")
+
+    def __init__(self) -> None:
+        self.height = math.inf
+        """Requests a second; infinite while no limit is known."""
+        self._base = math.inf
+        self._step = _STEP
+        self._until = -math.inf
+        self._last_cut = -math.inf
+        self._served = 1.0  # share since the last cut, smoothed over about a second
+
+    def succeeded(self, now: float, rate: float) -> None:
+        """Count a request that was served, and rise when the time has come.
+
+        :param rate: Requests a second that are allowed.
+        """
+        self._count(rate, served=True)
+        if now >= self._until and self._base < math.inf:
+            steps = 2.0 ** min((now - self._until) / _GROWTH_SECONDS, 64.0)
+            self.height = self._base * (1 + _GROWTH * steps)
+
+    def refused(self, rate: float) -> None:
+        """Count a request that was not served."""
+        self._count(rate, served=False)
+
+    def cut(self, now: float, rate: float) -> None:
+        """Come down to a little below a rate at which some were refused."""
+        served, self._served = self._served, 1.0
+        if served < 1 / 2:
+            return  # an outage, or a limit that is far exceeded: CUBIC finds the way
+        before, self._last_cut = self._last_cut, now
+        if now >= self._until:  # it looked for the limit, or met the first one
+            self._step = _STEP
+            below = rate * min(1 - _STEP, served)
+            # What is refused above a height that was kept for a while does not disprove that.
+            kept = self._base if rate / 2 < self._base < rate else 0.0
+            self.height = max(kept, below)
+        elif now - before <= _ROW_SECONDS:  # still on the way down
+            self._step = min(_MAX_STEP, self._step * 2)
+            self.height = rate * min(1 - self._step, served)
+        else:
+            return
+        self._base = self.height
+        self._until = now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / self.height))
+
+    def restore(self, now: float, rate: float) -> None:
+        """Come back to a rate that was proved, for it was no limit that refused."""
+        if self.height < rate:
+            self.height = self._base = rate
+            self._until = now
+
+    def _count(self, rate: float, *, served: bool) -> None:
+        self._served += (served - self._served) / (1 + rate)
+
+

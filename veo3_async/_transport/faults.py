@@ -1,0 +1,71 @@
+"""What an exception of aiohttp means."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import socket
+import ssl
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final, NoReturn
+import aiohttp
+from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
+from veo3_async._arguments import ApiKey
+from veo3_async._cancellation import ended
+from veo3_async._protocol.replies import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
+from veo3_async._transport.deadlines import Deadlines, Limited, is_cancelled
+
+if TYPE_CHECKING:
+    from aiohttp.abc import AbstractStreamWriter
+    from aiohttp.connector import Connection
+
+
+__all__: list[str] = []
+
+_EXHAUSTED: Final = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
+)
+
+class _HungUpError(Exception):
+    """Raised in place of what aiohttp would answer with a second request."""
+
+
+def network_problem(error: Exception) -> Problem:
+    """Say what an exception of aiohttp means. The order matters: they are kin."""
+    match error:
+        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
+            return Problem(
+                kind=Kind.CERTIFICATE,
+                message="the server's certificate is not valid for the API's host; check the "
+                "clock, base_url and what sits between",
+            )
+        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
+            return Problem(kind=Kind.DNS, message="the host name of the API was not resolved")
+        case OSError(errno=code) if code in _EXHAUSTED:
+            return Problem(
+                kind=Kind.LOCAL,
+                message=f"this machine cannot open a connection: {errno.errorcode[code]}",
+            )
+        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
+            return Problem(kind=Kind.CONNECT, message="no connection to the API was made")
+        case aiohttp.ClientHttpProxyError():
+            return Problem(
+                kind=Kind.CONNECT,
+                message="the proxy refused the connection",
+                http_status=error.status,
+            )
+        case TimeoutError():
+            return Problem(kind=Kind.TIMEOUT, message="the service took too long to answer")
+        case aiohttp.InvalidURL():
+            return Problem(kind=Kind.INVALID, message="base_url is not a URL that can be used")
+        case aiohttp.ClientResponseError():
+            return Problem(kind=Kind.UNEXPECTED, message="the reply is not HTTP that can be read")
+        case _HungUpError() | aiohttp.ClientError() | OSError():
+            return Problem(kind=Kind.RESET, message="the connection ended before the reply did")
+    return Problem(
+        kind=Kind.UNEXPECTED, message=f"the request broke off with {type(error).__name__}"
+    )
+
+

@@ -1,0 +1,200 @@
+"""Messages of a consumer: who is idle asks for one, and gets one."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+from typing import Final, TypeAlias
+
+import anyio
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+
+from veo3_async._errors import Veo3Error
+from veo3_async.cluster._nats.connection import CLOSE_SECONDS, Link
+from veo3_async.cluster._nats.errors import ERRORS
+
+__all__ = ["Message", "Pull"]
+
+_PULL_SECONDS: Final = 5.0
+_OVERDUE_SECONDS: Final = _PULL_SECONDS + 1.0
+_TROUBLE_SECONDS: Final = 0.25
+
+_NOTHING_CAME: Final = "408"
+_STATUS: Final = "Status"
+_UNFILLED: Final = "Nats-Pending-Messages"
+
+_LEAST_DELAY: Final = 0.001  # 0 would be no delay to nats-py, and that is the same
+
+
+class Message:
+    """One delivery of a message; it ends in `done`, `read` or `again`."""
+
+    __slots__ = ("_link", "_msg", "attempts", "data", "sequence", "stored_at", "subject")
+
+    def __init__(self, msg: Msg, link: Link) -> None:
+        metadata = msg.metadata
+        self._msg = msg
+        self._link = link
+        self.subject: Final[str] = msg.subject
+        self.data: Final[bytes] = msg.data
+        self.sequence: Final[int] = metadata.sequence.stream
+        """In its stream."""
+        self.attempts: Final[int] = metadata.num_delivered
+        """Deliveries so far, from 1."""
+        self.stored_at: Final[float] = metadata.timestamp.timestamp()
+        """Seconds since the epoch of the server's clock."""
+
+    async def busy(self) -> None:
+        """Say that it is still being worked on."""
+        await self._link.ask(self.subject, self._msg.in_progress())
+
+    async def done(self) -> None:
+        """End it, and return when the server has heard of that."""
+        await self._link.ask(self.subject, self._msg.ack_sync(timeout=CLOSE_SECONDS))
+
+    async def read(self) -> None:
+        """End it, without waiting for the server."""
+        await self._link.ask(self.subject, self._msg.ack())
+
+    async def again(self, delay: float = 0.0) -> None:
+        """Hand it back, to be delivered after so many seconds."""
+        await self._link.ask(self.subject, self._msg.nak(delay=max(delay, _LEAST_DELAY)))
+
+    async def hand_back(self, delay: float = 0.0) -> None:
+        """Hand it back, whatever happens meanwhile; else it comes again when its time is over."""
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True), contextlib.suppress(Veo3Error):
+            await self.again(delay)
+
+
+_Waiter: TypeAlias = asyncio.Future[Message | None]
+
+
+class Pull:
+    """Messages of one consumer, one for each who asks.
+
+    Those who begin to wait in the same turn of the loop are one request for as many messages,
+    so there is never a message that nobody waits for.
+    """
+
+    def __init__(self, link: Link, stream: str, consumer: str) -> None:
+        self._link = link
+        self._client = link.client
+        self._loop = asyncio.get_running_loop()
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
+        self._inbox = self._client.new_inbox()
+        self._unasked: list[_Waiter] = []
+        self._waiters: collections.deque[tuple[float, _Waiter]] = collections.deque()
+        self._requests: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._subscription: Subscription | None = None
+
+    async def open(self) -> None:
+        """Subscribe; to be called once."""
+        self._subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
+
+    async def next(self) -> Message | None:
+        """Return the next message, or None where there was none for about 5 s.
+
+        :raises ClusterError: There is no permission to ask.
+        """
+        waiter: _Waiter = self._loop.create_future()
+        if not self._unasked:
+            self._loop.call_soon(self._ask)
+        self._unasked.append(waiter)
+        try:
+            message = await waiter
+        except BaseException:
+            # Delivered at the very moment of a cancellation: nobody else may have it meanwhile.
+            if waiter.done() and not waiter.cancelled() and (late := waiter.result()):
+                await late.hand_back()
+            raise
+        if message is None:
+            self._link.check(self._subject)
+        return message
+
+    def wake(self) -> None:
+        """Let everybody ask anew: what they asked for is lost."""
+        waiters = [*self._unasked, *(waiter for _, waiter in self._waiters)]
+        self._unasked.clear()
+        self._waiters.clear()
+        _resolve(waiters)
+
+    async def aclose(self) -> None:
+        """Ask for nothing more, and hand back what was on its way. May be repeated."""
+        subscription, self._subscription = self._subscription, None
+        if self._timer is not None:
+            self._timer.cancel()
+        self.wake()
+        if subscription is None:
+            return
+        with (
+            anyio.move_on_after(CLOSE_SECONDS, shield=True),
+            contextlib.suppress(*ERRORS),
+        ):
+            await subscription.drain()  # type: ignore[no-untyped-call]
+
+    def _ask(self) -> None:
+        waiters = [waiter for waiter in self._unasked if not waiter.done()]
+        self._unasked.clear()
+        if self._subscription is None:
+            _resolve(waiters)
+        if self._subscription is None or not waiters:
+            return
+        now = self._loop.time()
+        self._waiters.extend((now, waiter) for waiter in waiters)
+        if self._timer is None:
+            self._timer = self._loop.call_later(_OVERDUE_SECONDS, self._give_up)
+        if self._client.is_connected:  # else all are woken when it is again
+            request = self._loop.create_task(self._request(len(waiters)))
+            self._requests.add(request)
+            request.add_done_callback(self._requests.discard)
+
+    async def _request(self, batch: int) -> None:
+        payload = b'{"batch": %d, "expires": %d}' % (batch, int(_PULL_SECONDS * 1e9))
+        publishing = self._client.publish(self._subject, payload, reply=self._inbox)
+        with contextlib.suppress(Veo3Error):  # nothing comes, and `next` looks why
+            await self._link.ask(self._subject, publishing)
+
+    def _give_up(self) -> None:
+        """Wake who waits too long: the server cannot, where the connection was lost."""
+        overdue = self._loop.time() - _OVERDUE_SECONDS
+        while self._waiters and self._waiters[0][0] <= overdue:
+            _resolve([self._waiters.popleft()[1]])
+        self._timer = None
+        if self._waiters:
+            self._timer = self._loop.call_at(self._waiters[0][0] + _OVERDUE_SECONDS, self._give_up)
+
+    async def _arrived(self, msg: Msg) -> None:
+        if not msg.reply:
+            self._heard(msg.headers or {})
+            return
+        message = Message(msg, self._link)
+        for waiter in self._oldest(1):
+            waiter.set_result(message)
+            return
+        await message.hand_back()
+
+    def _heard(self, headers: dict[str, str]) -> None:
+        """Wake those who get a status in place of a message."""
+        unfilled = headers.get(_UNFILLED, "")
+        waiters = self._oldest(int(unfilled) if unfilled.isdecimal() else len(self._waiters))
+        if headers.get(_STATUS) == _NOTHING_CAME:
+            _resolve(waiters)
+        else:
+            self._loop.call_later(_TROUBLE_SECONDS, _resolve, waiters)
+
+    def _oldest(self, number: int) -> list[_Waiter]:
+        found: list[_Waiter] = []
+        while self._waiters and len(found) < number:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                found.append(waiter)
+        return found
+
+
+def _resolve(waiters: list[_Waiter]) -> None:
+    for waiter in waiters:
+        if not waiter.done():
+            waiter.set_result(None)
