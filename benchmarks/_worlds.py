@@ -16,8 +16,7 @@ import statistics
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from veo3_async._lifecycle.phases import FINAL
-from veo3_async._models import Phase
+from veo3_async._models import FINAL, Phase
 from veo3_async._pacing.hazard import EDGES, WIDTHS
 from veo3_async._pacing.policies import Eta, Pacing, Progress
 from veo3_async._pacing.schedule import MIDWAY, Knobs, Plan

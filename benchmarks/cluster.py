@@ -18,7 +18,8 @@ from collections.abc import Iterator
 import anyio
 
 from veo3_async import FixedPacing, Veo3Client, VideoTask
-from veo3_async._protocol.replies import Problem, Reply
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply
 from veo3_async.cluster import Cluster
 
 from ._report import Table, publish

@@ -18,10 +18,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from veo3_async import FixedPacing, Progress, Veo3Client
-from veo3_async._arguments import ApiKey
+from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.poller import Poller
-from veo3_async._polling.watch import Mailbox, Watch
-from veo3_async._protocol.replies import Call, Problem, Reply
+from veo3_async._polling.watch import Watch
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Call, Reply
+from veo3_async._transport.endpoint import ApiKey
 from veo3_async._transport.transport import Transport
 
 from ._loopback import Service, serving, still_running

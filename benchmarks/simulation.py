@@ -31,7 +31,8 @@ from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import FixedPacing, Pacing
 from veo3_async._polling.agenda import Agenda
 from veo3_async._polling.job import Job, ask_pacing
-from veo3_async._protocol.replies import Kind, Reply
+from veo3_async._protocol.errors import Kind
+from veo3_async._protocol.http import Reply
 from veo3_async._throttle.throttle import Throttle
 from veo3_async.testing._lives import Life, fields_at
 

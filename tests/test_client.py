@@ -28,9 +28,10 @@ from veo3_async import (
     Veo3Client,
     Veo3Error,
     VideoTask,
-    _calls,
 )
-from veo3_async._protocol.replies import Reply, decode
+from veo3_async._polling import calls
+from veo3_async._protocol.families.record import decode
+from veo3_async._protocol.http import Reply
 from veo3_async._transport.transport import Transport
 from veo3_async.testing import Body, FakeVeo3, Fault, Film, HangUp, Life, Redirect, Slow, Status
 
@@ -457,7 +458,7 @@ async def test_a_bug_met_in_a_reply_leaves_no_permit_behind(
         return decode(reply, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(_calls, "decode", broken)
+        patch.setattr(calls, "decode", broken)
         with pytest.raises(LookupError):
             await veo.fetch(request_id)
     async with asyncio.timeout(60):

@@ -13,8 +13,8 @@ import msgspec
 import pytest
 
 from veo3_async import _models
-from veo3_async._lifecycle.phases import FINAL
 from veo3_async._models import (
+    FINAL,
     GenerationRequest,
     Phase,
     PollReport,

@@ -15,7 +15,8 @@ from sybil.parsers.markdown import PythonCodeBlockParser
 
 import veo3_async
 from veo3_async import LearnedPacing
-from veo3_async._lifecycle.phases import ARROWS, FINAL
+from veo3_async._lifecycle.phases import ARROWS
+from veo3_async._models import FINAL
 from veo3_async.testing import FakeVeo3
 
 README = pathlib.Path(__file__).parents[1] / "README.md"

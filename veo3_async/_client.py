@@ -17,18 +17,22 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
 
-from veo3_async._arguments import ApiKey, check_proxy, count, find_base_url, positive
+from veo3_async._arguments import count, positive, seconds
 from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
 from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
-from veo3_async._pacing.policies import Pacing, seconds
+from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.calls import Calls
+from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.poller import Poller
-from veo3_async._polling.watch import Mailbox, Watch
-from veo3_async._protocol.replies import Problem, Reply, check_model, check_request_id
+from veo3_async._polling.watch import Watch
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply
+from veo3_async._protocol.ids import check_model, check_request_id
 from veo3_async._protocol.submission import submit_call
+from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url
 
 if TYPE_CHECKING:
     import aiohttp

@@ -9,13 +9,14 @@ one has a default, and whatever the page does not know is kept in ``extra``.
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from veo3_async._errors import Veo3Error
 
 __all__ = [
+    "FINAL",
     "GenerationRequest",
     "Phase",
     "PollReport",
@@ -210,3 +211,6 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that a task takes on average, as a `LearnedPacing` knows now; else None."""
     expected_lag: float | None = None
     """Seconds from the end of a task to the poll that sees it, on average, likewise."""
+
+
+FINAL: Final = frozenset({Phase.COMPLETED, Phase.COMPLETED_PLAIN, Phase.FAILED, Phase.LOST})

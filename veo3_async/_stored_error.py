@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import datetime
-from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from typing import Final
+
 import msgspec
+
 from veo3_async import _errors
 from veo3_async._errors import (
-    CompletedWithoutVideo,
-    InvalidRequest,
-    TaskFailed,
-    TaskNotFound,
     Veo3Error,
 )
-from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._models import VideoTask
 
+__all__ = ["Fault", "error_of", "fault_of"]
 
-__all__: list[str] = []
 
 class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
     """An error as JSON.
@@ -36,7 +32,7 @@ class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
 def fault_of(error: Veo3Error) -> Fault:
     """Return what is kept of an error."""
     return Fault(
-        message=_text(error.message),
+        message=storable(error.message),
         type=type(error).__name__,
         http_status=error.http_status,
         err_code=error.err_code,
@@ -45,12 +41,13 @@ def fault_of(error: Veo3Error) -> Fault:
     )
 
 
-def _text(text: str) -> str:
+def storable(text: str) -> str:
     # A lone surrogate has no UTF-8, and must not cost the row.
     return text.encode(errors="backslashreplace").decode()
 
 
 _ERRORS: Final[dict[str, type[Veo3Error]]] = {n: getattr(_errors, n) for n in _errors.__all__}
+
 
 def error_of(fault: Fault, request_id: str, task: VideoTask) -> Veo3Error:
     """Return the error of a task of which `fault_of` kept what matters."""
@@ -63,5 +60,3 @@ def error_of(fault: Fault, request_id: str, task: VideoTask) -> Veo3Error:
         elapsed=fault.elapsed,
         task=task,
     )
-
-

@@ -3,23 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
-import logging
-import math
-import os
-import pathlib
 import time
-from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
+
 import aiohttp
-import anyio
-import anyio.to_thread
 from yarl import URL
-from veo3_async._cancellation import ended
+
 from veo3_async._download.mp4 import HEAD_BYTES, is_text
-from veo3_async._download.part_file import PartFile, file_name, final_path
-from veo3_async._download.redirects import ForbiddenError, next_hop, shown
+from veo3_async._download.redirects import ForbiddenError, next_hop
 from veo3_async._download.resumption import (
     Again,
     Kept,
@@ -30,15 +22,12 @@ from veo3_async._download.resumption import (
     judge,
     range_headers,
 )
-from veo3_async._download.transfer import Fetch, Refresh, Source
-from veo3_async._errors import ClientClosed, DownloadError
-from veo3_async._lifecycle.phases import complaint
-from veo3_async._models import VideoTask
-from veo3_async._protocol.replies import Kind, Reply
-from veo3_async._transport.transport import network_problem
+from veo3_async._download.transfer import Fetch
+from veo3_async._protocol.errors import Kind
+from veo3_async._protocol.http import Reply
+from veo3_async._transport.faults import network_problem
 
-
-__all__: list[str] = []
+__all__ = []
 
 _MAX_BYTES: Final = 2 * 1024**3
 """Of a film: a server that sends without end is not to fill the disk."""
@@ -71,6 +60,7 @@ _HEADERS: Final = {
     "Accept": "video/mp4, video/*;q=0.9, */*;q=0.5",
     "Accept-Encoding": "identity",  # a range of compressed bytes could not be told from the film's
 }
+
 
 class _Line:
     """The session, made by the first request.
@@ -168,5 +158,3 @@ def _fault(error: Exception) -> Again | Refuse:
     kind = network_problem(error).kind
     reason = _REASONS.get(kind, "the connection was lost")
     return Refuse(reason=reason) if kind is Kind.CERTIFICATE else Again(reason=reason, kind=kind)
-
-

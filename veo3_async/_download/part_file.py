@@ -19,10 +19,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import os
 import pathlib
-import re
 import stat
 import threading
 import time
@@ -34,7 +32,7 @@ import msgspec
 from veo3_async._download.mp4 import Proof, prove
 from veo3_async._download.resumption import Kept, Write
 
-__all__ = ["PartFile", "file_name", "final_path"]
+__all__ = ["PartFile"]
 
 _EXISTING: Final = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _NEW: Final = _EXISTING | os.O_CREAT | os.O_EXCL
@@ -48,49 +46,6 @@ _CHECKPOINT_SECONDS: Final = 2.0
 each 8 MiB doubles the CPU time of a fast download."""
 
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-
-_USUAL_ID: Final = re.compile(r"([a-z0-9-]{1,40}):([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
-
-
-def file_name(request_id: str | None, url: str) -> str:
-    """Return the name of a film in a folder: made of the request id, never of what a server says.
-
-    ``veo3-pro:6893…`` gives ``veo3-pro-6893….mp4``. An id of another shape gives its harmless
-    characters and a hash of it, so that no two ids share a name; a bare URL gives a hash.
-    """
-    if not request_id:
-        return f"video-{_digest(url, 16)}.mp4"
-    if usual := _USUAL_ID.fullmatch(request_id):
-        return f"{usual[1]}-{usual[2]}.mp4"
-    harmless = re.sub(r"[^A-Za-z0-9-]+", "_", request_id)[:80]
-    return f"video-{harmless}-{_digest(request_id, 8)}.mp4"
-
-
-def final_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
-    """Return where a film goes, absolute, links in its folder resolved.
-
-    :param path: A file, or a folder; what ends with a slash is a folder.
-    :param name: The file's name in a folder.
-    :raises OSError: No file can be there.
-    """
-    text = os.fspath(path)
-    if not _can_be_a_path(text):
-        raise OSError(errno.EINVAL, "no file can be named so; name another path")
-    if os.path.isdir(text) or text.endswith(os.sep):  # noqa: PTH112 - a Path drops the slash
-        text = os.path.join(text, name)  # noqa: PTH118
-    folder, last = os.path.split(text)
-    return pathlib.Path(os.path.realpath(folder or os.curdir), last)
-
-
-def _can_be_a_path(text: str) -> bool:
-    try:
-        return bool(text) and b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-
-
-def _digest(text: str, digits: int) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:digits]
 
 
 class PartFile:

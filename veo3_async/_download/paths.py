@@ -2,26 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import pathlib
 import re
-import stat
-import threading
-import time
-from collections.abc import Sequence
 from typing import Final
-import msgspec
-from veo3_async._download.mp4 import Proof, prove
-from veo3_async._download.resumption import Kept, Write
 
-
-__all__: list[str] = []
+__all__ = ["file_name", "final_path"]
 
 _USUAL_ID: Final = re.compile(r"([a-z0-9-]{1,40}):([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
+
 
 def file_name(request_id: str | None, url: str) -> str:
     """Return the name of a film in a folder: made of the request id, never of what a server says.
@@ -62,5 +53,3 @@ def _can_be_a_path(text: str) -> bool:
 
 def _digest(text: str, digits: int) -> str:
     return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:digits]
-
-

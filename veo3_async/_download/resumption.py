@@ -14,7 +14,8 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from veo3_async._protocol.replies import Kind, Reply, problem_of
+from veo3_async._protocol.errors import Kind, problem_of
+from veo3_async._protocol.http import Reply
 
 __all__ = [
     "Again",

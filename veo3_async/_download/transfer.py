@@ -36,7 +36,7 @@ from veo3_async._download.resumption import (
 from veo3_async._errors import DownloadError
 from veo3_async._lifecycle.retries import Streak, backoff
 from veo3_async._models import VideoTask
-from veo3_async._protocol.replies import Kind
+from veo3_async._protocol.errors import Kind
 
 __all__ = ["Fetch", "Line", "Refresh", "Source"]
 

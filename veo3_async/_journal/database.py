@@ -36,7 +36,7 @@ if sys.platform == "win32":  # pragma: no cover
 else:
     import fcntl
 
-__all__ = ["Ledger", "Work"]
+__all__ = ["Database", "Work"]
 
 Work: TypeAlias = Callable[[sqlite3.Cursor], Any]
 """A part of a transaction; what it returns goes to the one who waits for it."""
@@ -74,7 +74,7 @@ _OF_A_ROW: Final = (
 _Identity: TypeAlias = tuple[int, int] | None
 
 
-class Ledger:
+class Database:
     """A SQLite file, opened by its first transaction.
 
     :param path: Where it is, or is to be; beside it lie ``-wal``, ``-shm`` and ``.lock``.

@@ -19,13 +19,13 @@ from typing import Any, Final, Generic, TypeVar
 
 from anyio import CapacityLimiter, to_thread
 
+from veo3_async._arguments import seconds
 from veo3_async._cancellation import ended
 from veo3_async._errors import JournalError
 from veo3_async._journal import tasks
-from veo3_async._journal.database import Ledger
+from veo3_async._journal.database import Database
 from veo3_async._journal.tasks import Pending
 from veo3_async._models import Transition
-from veo3_async._pacing.policies import seconds
 
 __all__ = ["Journal"]
 
@@ -58,7 +58,7 @@ class Journal:
         *,
         keep_finished: float | datetime.timedelta = datetime.timedelta(days=30),
     ) -> None:
-        self._ledger: Final = Ledger(
+        self._database: Final = Database(
             path, application_id=tasks.APPLICATION_ID, migrations=tasks.MIGRATIONS
         )
         self._keep_finished: Final = seconds("keep_finished", keep_finished)
@@ -72,7 +72,7 @@ class Journal:
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "in use" if self._in_use else "untouched"
-        return f"<Journal {self.database.path!r} {state}>"
+        return f"<Journal {self._database.path!r} {state}>"
 
     async def open(self) -> None:
         """Open the file now, instead of with the first use, so that trouble shows early."""
@@ -200,7 +200,7 @@ class Journal:
 
     async def _do(self, work: Callable[[sqlite3.Cursor], _T], request_id: str | None = None) -> _T:
         if self._closed:
-            message = f"the journal {self.database.path} is closed"
+            message = f"the journal {self._database.path} is closed"
             raise JournalError(message, request_id=request_id)
         waiter: asyncio.Future[_T] = asyncio.get_running_loop().create_future()
         self._enqueue(_Job(work, waiter, request_id))
@@ -228,7 +228,9 @@ class Journal:
         batch = self._late + self._queue
         self._late, self._queue = [job for job in batch if job.waiter is None], []
         try:
-            outcomes = await self._in_thread(lambda: self.database.transact([j.work for j in batch]))
+            outcomes = await self._in_thread(
+                lambda: self._database.transact([j.work for j in batch])
+            )
         except Exception as error:  # noqa: BLE001 - goes to whoever waits
             _fail(batch, error)
         except asyncio.CancelledError:  # the loop is ending; the thread goes on
@@ -242,7 +244,7 @@ class Journal:
     async def _close(self) -> None:
         if self._late:
             await self._commit_queue()  # the last try
-        await self._in_thread(self.database.close)
+        await self._in_thread(self._database.close)
         self._in_use = False
 
     async def _in_thread(self, work: Callable[[], _T]) -> _T:

@@ -18,7 +18,6 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from veo3_async import _errors
 from veo3_async._errors import (
     CompletedWithoutVideo,
     InvalidRequest,
@@ -27,17 +26,9 @@ from veo3_async._errors import (
     Veo3Error,
 )
 from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._stored_error import Fault, error_of, fault_of, storable
 
-__all__ = [
-    "APPLICATION_ID",
-    "MIGRATIONS",
-    "Fault",
-    "Parameters",
-    "Pending",
-    "Row",
-    "error_of",
-    "fault_of",
-]
+__all__ = ["APPLICATION_ID", "MIGRATIONS", "Parameters", "Pending", "Row"]
 
 APPLICATION_ID: Final = 0x5645_4F33
 """``VEO3`` in ASCII; tells our files from those of other programs (``PRAGMA application_id``)."""
@@ -155,27 +146,13 @@ SAVE: Final = """
 """
 
 
-class Fault(msgspec.Struct, frozen=True, omit_defaults=True):
-    """An error as JSON.
-
-    Without the body of a reply: what a stranger sent has no place in what is kept.
-    """
-
-    message: str
-    type: str = ""
-    http_status: int | None = None
-    err_code: int | None = None
-    attempts: int = 0
-    elapsed: float | None = None
-
-
 def intend(prompt: str, model: str, image: str | None, at: float) -> Parameters:
     """Return the parameters of `INTEND`."""
     return {
         "at": stamp(at),
-        "model": _text(model),
-        "prompt": _text(prompt),
-        "image": None if image is None else _text(image),
+        "model": storable(model),
+        "prompt": storable(prompt),
+        "image": None if image is None else storable(image),
     }
 
 
@@ -186,7 +163,7 @@ def submitted(key: int, request_id: str, at: float) -> Parameters:
 
 def refused(key: int, reason: str, at: float) -> Parameters:
     """Return the parameters of `REFUSED`."""
-    return {"key": key, "at": stamp(at), "error": _json(Fault(_text(reason)))}
+    return {"key": key, "at": stamp(at), "error": _json(Fault(storable(reason)))}
 
 
 def accept(request_ids: Iterable[str], at: float) -> Iterator[Parameters]:
@@ -240,25 +217,8 @@ def stamp(at: float) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "milliseconds")[:23]
 
 
-def fault_of(error: Veo3Error) -> Fault:
-    """Return what is kept of an error."""
-    return Fault(
-        message=_text(error.message),
-        type=type(error).__name__,
-        http_status=error.http_status,
-        err_code=error.err_code,
-        attempts=error.attempts,
-        elapsed=error.elapsed,
-    )
-
-
 def _json(value: msgspec.Struct) -> str:
     return msgspec.json.encode(value).decode()
-
-
-def _text(text: str) -> str:
-    # A lone surrogate has no UTF-8, and must not cost the row.
-    return text.encode(errors="backslashreplace").decode()
 
 
 # --- reading ------------------------------------------------------------------------------
@@ -270,8 +230,6 @@ PENDING: Final = """
 """
 
 LOAD: Final = "SELECT content FROM notes WHERE name = :name"
-
-_ERRORS: Final[dict[str, type[Veo3Error]]] = {n: getattr(_errors, n) for n in _errors.__all__}
 
 
 def pending(row: Row) -> Pending:
@@ -337,16 +295,3 @@ def _final(stored: _Stored) -> Transition | None:
 
 def _error(text: str, request_id: str, task: VideoTask) -> Veo3Error:
     return error_of(msgspec.json.decode(text, type=Fault), request_id, task)
-
-
-def error_of(fault: Fault, request_id: str, task: VideoTask) -> Veo3Error:
-    """Return the error of a task of which `fault_of` kept what matters."""
-    return _ERRORS.get(fault.type, Veo3Error)(
-        fault.message,
-        request_id=request_id,
-        http_status=fault.http_status,
-        err_code=fault.err_code,
-        attempts=fault.attempts,
-        elapsed=fault.elapsed,
-        task=task,
-    )

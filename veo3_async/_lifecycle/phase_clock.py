@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import math
-from types import TracebackType
 from typing import Final
-from veo3_async._errors import UnexpectedReply
-from veo3_async._lifecycle.phases import State, remembered
-from veo3_async._lifecycle.retries import NO_FAULTS, Streak
-from veo3_async._models import Phase, Transition
-from veo3_async._pacing.policies import Pacing, Progress
-from veo3_async._polling.agenda import Entry
-from veo3_async._polling.watch import Mailbox
-from veo3_async._protocol.replies import Problem, Reply, server_time
 
+from veo3_async._lifecycle.phases import State
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply, server_time
 
-__all__: list[str] = []
+__all__ = ["phase_age"]
 
 _HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
+
 
 def phase_age(state: State, answer: Reply | Problem) -> float:
     """Return for how many seconds a phase that we see first has lasted, by the server's clock."""
@@ -25,5 +19,3 @@ def phase_age(state: State, answer: Reply | Problem) -> float:
         return 0.0
     served = server_time(answer)
     return 0.0 if served is None else max(0.0, served + _HALF_A_SECOND - state.entered_at / 1000)
-
-

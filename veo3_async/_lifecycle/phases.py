@@ -28,11 +28,10 @@ from typing import Final, Literal, TypeAlias
 import msgspec
 
 from veo3_async._errors import CompletedWithoutVideo, InvalidRequest, TaskFailed, Veo3Error
-from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._models import FINAL, Phase, Transition, VideoTask
 
 __all__ = [
     "ARROWS",
-    "FINAL",
     "GRACE",
     "NEW",
     "PHASE_OF_STATUS",
@@ -81,7 +80,6 @@ ARROWS: Final[dict[Phase | None, tuple[Phase, ...]]] = {
 """How a task goes on; None is the beginning. A stream may skip phases that fell between two
 polls; every running phase may also turn UNKNOWN and come back, FAILED, or LOST."""
 
-FINAL: Final = frozenset({Phase.COMPLETED, Phase.COMPLETED_PLAIN, Phase.FAILED, Phase.LOST})
 
 GRACE: Final = 60.0
 """Seconds that an end may precede its URL; the wire page saw a poll or two of 10 s."""

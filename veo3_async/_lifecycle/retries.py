@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._protocol.replies import NO_CAPACITY, Kind
+from veo3_async._protocol.errors import NO_CAPACITY, Kind
 
 __all__ = ["NO_FAULTS", "Streak", "Verdict", "after_fault", "backoff"]
 

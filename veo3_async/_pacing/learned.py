@@ -14,10 +14,10 @@ from typing import Any, Final, Literal, Self, TypedDict, Unpack
 
 import msgspec
 
-from veo3_async._lifecycle.phases import FINAL
-from veo3_async._models import Phase
+from veo3_async._arguments import seconds, share
+from veo3_async._models import FINAL, Phase
 from veo3_async._pacing.hazard import DOCUMENTED_SECONDS, LEAST, MOST, Evidence, Kept, rounded
-from veo3_async._pacing.policies import Eta, Progress, seconds, share
+from veo3_async._pacing.policies import Eta, Progress
 from veo3_async._pacing.schedule import LOOKS, Knobs, Plan
 
 __all__ = ["LearnedPacing"]

@@ -12,17 +12,10 @@ from typing import Final, Protocol, runtime_checkable
 
 import msgspec
 
+from veo3_async._arguments import seconds, share
 from veo3_async._models import Phase
 
-__all__ = [
-    "BackoffPacing",
-    "Eta",
-    "FixedPacing",
-    "Pacing",
-    "Progress",
-    "seconds",
-    "share",
-]
+__all__ = ["BackoffPacing", "Eta", "FixedPacing", "Pacing", "Progress"]
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -157,36 +150,6 @@ class BackoffPacing:
 
     def eta(self, progress: Progress) -> None:
         """Know nothing."""
-
-
-def seconds(name: str, value: float | datetime.timedelta) -> float:
-    """Return a duration in seconds.
-
-    :param name: What the caller calls it, for the message.
-    :raises TypeError: It is neither a number nor a ``timedelta``.
-    :raises ValueError: It is not finite, or not above 0.
-    """
-    if isinstance(value, datetime.timedelta):
-        value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        message = f"{name} is a number of seconds or a timedelta, not {value!r}"
-        raise TypeError(message)
-    if not (math.isfinite(value) and value > 0):
-        message = f"{name} is a finite number of seconds above 0, not {value!r}"
-        raise ValueError(message)
-    return float(value)
-
-
-def share(name: str, value: float) -> float:
-    """Return a share of 1.
-
-    :param name: What the caller calls it, for the message.
-    :raises ValueError: It is not between 0 and 1.
-    """
-    if not 0 <= value <= 1:
-        message = f"{name} is between 0 and 1, not {value!r}"
-        raise ValueError(message)
-    return value
 
 
 def _jittered(interval: float, jitter: float, rand: float) -> float:

@@ -19,7 +19,9 @@ from veo3_async._errors import ClientClosed, SubmitUncertain
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._models import VideoTask
 from veo3_async._polling.dispatcher import Dispatcher
-from veo3_async._protocol.replies import Call, Kind, Problem, Reply, decode, poll_path
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families.record import decode, poll_path
+from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.submission import (
     SubmitVerdict,
     submit_error,

@@ -19,7 +19,8 @@ import msgspec
 from veo3_async._errors import ClientClosed
 from veo3_async._polling.agenda import Agenda, Entry
 from veo3_async._polling.histogram import Quantiles
-from veo3_async._protocol.replies import NO_CAPACITY, Call, Kind, Problem, Reply
+from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem
+from veo3_async._protocol.http import Call, Reply
 from veo3_async._throttle.throttle import Throttle
 from veo3_async._transport.deadlines import is_cancelled
 

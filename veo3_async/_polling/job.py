@@ -7,17 +7,17 @@ from types import TracebackType
 from typing import Final
 
 from veo3_async._errors import UnexpectedReply
+from veo3_async._lifecycle.phase_clock import phase_age
 from veo3_async._lifecycle.phases import State, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak
 from veo3_async._models import Phase, Transition
 from veo3_async._pacing.policies import Pacing, Progress
 from veo3_async._polling.agenda import Entry
-from veo3_async._polling.watch import Mailbox
-from veo3_async._protocol.replies import Problem, Reply, server_time
+from veo3_async._polling.mailbox import Mailbox
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply
 
-__all__ = ["SHARED", "Job", "SharedError", "ask_pacing", "bug_error", "phase_age", "witness"]
-
-_HALF_A_SECOND: Final = 0.5  # a ``Date`` is cut to whole seconds
+__all__ = ["SHARED", "Job", "SharedError", "ask_pacing", "bug_error", "witness"]
 
 
 class Job(Entry, kw_only=True):
@@ -127,11 +127,3 @@ def witness(
     error.http_status = answer.status if isinstance(answer, Reply) else answer.http_status
     error.attempts = attempts
     error.elapsed = elapsed
-
-
-def phase_age(state: State, answer: Reply | Problem) -> float:
-    """Return for how many seconds a phase that we see first has lasted, by the server's clock."""
-    if state.entered_at is None or not isinstance(answer, Reply):
-        return 0.0
-    served = server_time(answer)
-    return 0.0 if served is None else max(0.0, served + _HALF_A_SECOND - state.entered_at / 1000)

@@ -6,19 +6,18 @@ import asyncio
 import collections
 import copy
 from collections.abc import Iterable
-from types import TracebackType
-from typing import Any, Final, NoReturn, Protocol, Self
+from typing import Final
+
 import msgspec
+
 from veo3_async._errors import ClientClosed, Veo3Error
 from veo3_async._lifecycle.phases import NEW, State, Until, end, observe
 from veo3_async._models import Transition, VideoTask
-from veo3_async._pacing.policies import Eta
-from veo3_async._protocol.replies import check_request_id
 
-
-__all__: list[str] = []
+__all__ = ["Mailbox"]
 
 _UNREAD_PER_ID: Final = 16
+
 
 class Mailbox:
     """Unread transitions, by id, and what is remembered of the ids that are not final yet."""
@@ -185,5 +184,3 @@ def _without_detours(letters: list[Transition]) -> list[Transition]:
         else:
             kept[place:] = [msgspec.structs.replace(letter, previous=kept[place].previous)]
     return kept
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from veo3_async._protocol.replies import Kind
+from veo3_async._protocol.errors import Kind
 
 __all__ = ["Outage"]
 

@@ -22,16 +22,18 @@ import msgspec
 from msgspec.structs import replace
 
 from veo3_async._errors import JournalError, StillPending, Veo3Error
-from veo3_async._lifecycle.phases import FINAL, State, grace_left, kept_once, remembered
+from veo3_async._lifecycle.phases import State, grace_left, kept_once, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault, backoff
-from veo3_async._models import Phase, PollReport, Stats, Transition, VideoTask
+from veo3_async._models import FINAL, Phase, PollReport, Stats, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Eta, Pacing, Progress
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import SHARED, Job, SharedError, ask_pacing, bug_error, witness
+from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.outage import Outage
-from veo3_async._polling.watch import Mailbox
-from veo3_async._protocol.replies import Call, Problem, Reply, decode, poll_path
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.families.record import decode, poll_path
+from veo3_async._protocol.http import Call, Reply
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal

@@ -1,18 +1,14 @@
-"""What a reply means that does not hold what was asked for: kinds of problems, the API's error codes."""
+"""Why a reply does not hold what was asked for: kinds of problems and the API's error codes."""
 
 from __future__ import annotations
 
 import codecs
-import datetime
-import email.utils
 import enum
-import functools
-import re
-import urllib.parse
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Iterable
+from typing import Any, Final
+
 import msgspec
+
 from veo3_async._errors import (
     AuthenticationError,
     ClientClosed,
@@ -23,12 +19,13 @@ from veo3_async._errors import (
     UnexpectedReply,
     Veo3Error,
 )
-from veo3_async._models import GenerationRequest, SourceImage, VideoTask
+from veo3_async._models import VideoTask
+from veo3_async._protocol.http import Reply, retry_after_of
 
-
-__all__: list[str] = []
+__all__ = ["NO_CAPACITY", "Kind", "Problem", "fields_of", "json_of", "problem_of"]
 
 _EVIDENCE_CHARS: Final = 2048
+
 
 class Kind(enum.StrEnum):
     """Why a request brought no state; the key of ``Stats.failures``."""
@@ -129,6 +126,7 @@ _ADVICE: Final[dict[Kind, str]] = {
     Kind.REDIRECT: "the API redirects, which is not followed; check base_url",
 }
 
+
 class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request brought no state; `error` turns it into an exception."""
 
@@ -177,6 +175,7 @@ _SUCCESS: Final = range(200, 300)
 
 _REDIRECTS: Final = range(300, 400)
 
+
 def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
     """Say what is wrong with a reply that does not hold what was asked for.
 
@@ -192,7 +191,7 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
         message=f"{advice}: {said}" if said else advice,
         http_status=reply.status,
         err_code=err_code,
-        retry_after=_retry_after(reply, wall_now) if kind in NO_CAPACITY else None,
+        retry_after=retry_after_of(reply, wall_now) if kind in NO_CAPACITY else None,
         body=_evidence(reply)
         if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
         else None,
@@ -256,5 +255,3 @@ def _kind(status: int, err_code: int | None, *, refused: bool) -> Kind:
     if status in _REDIRECTS:
         return Kind.REDIRECT
     return _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
-
-

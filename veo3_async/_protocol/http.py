@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
 import datetime
 import email.utils
-import enum
 import functools
 import re
-import urllib.parse
 import zlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Mapping
+from typing import Final
+
 import msgspec
-from veo3_async._errors import (
-    AuthenticationError,
-    ClientClosed,
-    InvalidRequest,
-    QuotaExceeded,
-    ServiceUnavailable,
-    TaskNotFound,
-    UnexpectedReply,
-    Veo3Error,
-)
-from veo3_async._models import GenerationRequest, SourceImage, VideoTask
 
-
-__all__: list[str] = []
+__all__ = ["MAX_BODY_BYTES", "Call", "Reply", "inflated", "server_time"]
 
 MAX_BODY_BYTES: Final = 1 << 20
 """A task is about 2 kB; a reply over 1 MiB (decompressed) is not one."""
@@ -36,6 +22,7 @@ _MAX_MEMBERS: Final = 8
 of what follows it: the 52,428 empty ones that 1 MiB holds would stop the event loop for 0.7 s."""
 
 _MAX_RETRY_AFTER: Final = 120.0
+
 
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A request, complete but for the host and the key."""
@@ -89,7 +76,7 @@ def inflated(body: bytes, encoding: str) -> bytes | None:
     return None
 
 
-def _retry_after(reply: Reply, wall_now: float) -> float | None:
+def retry_after_of(reply: Reply, wall_now: float) -> float | None:
     said = reply.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
         return min(float(said), _MAX_RETRY_AFTER)
@@ -115,5 +102,3 @@ def _http_date(said: str) -> float | None:
         return moment.timestamp()
     except (TypeError, ValueError, OverflowError, IndexError):
         return None
-
-

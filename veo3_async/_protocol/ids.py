@@ -2,31 +2,14 @@
 
 from __future__ import annotations
 
-import codecs
-import datetime
-import email.utils
-import enum
-import functools
 import re
-import urllib.parse
-import zlib
-from collections.abc import Callable, Iterable, Mapping
-from typing import Annotated, Any, Final, TypeVar
-import msgspec
+from typing import Final
+
 from veo3_async._errors import (
-    AuthenticationError,
-    ClientClosed,
     InvalidRequest,
-    QuotaExceeded,
-    ServiceUnavailable,
-    TaskNotFound,
-    UnexpectedReply,
-    Veo3Error,
 )
-from veo3_async._models import GenerationRequest, SourceImage, VideoTask
 
-
-__all__: list[str] = []
+__all__ = ["MAX_ID_BYTES", "check_model", "check_request_id", "model_of"]
 
 MAX_ID_BYTES: Final = 1024
 """A real id has 45 bytes; common servers cut a request line at 8190."""
@@ -37,6 +20,7 @@ _MODEL_OF_ID: Final = re.compile(r"(veo3(?:-pro|-fast)?(?:-frames)?):")
 _MODEL_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
 
 def check_request_id(request_id: object) -> str:
     """Return the id as it came, or refuse what can only be a mistake.
@@ -77,5 +61,3 @@ def model_of(request_id: str) -> str | None:
     """Return the model that an id begins with, or None where it is no known one."""
     named = _MODEL_OF_ID.match(request_id)
     return None if named is None else named[1]
-
-

@@ -15,19 +15,9 @@ from typing import Any, Final
 import msgspec
 
 from veo3_async._errors import InvalidRequest, SubmitUncertain, Veo3Error
-from veo3_async._protocol.replies import (
-    NO_CAPACITY,
-    Call,
-    Kind,
-    Problem,
-    Reply,
-    check_model,
-    check_request_id,
-    fields_of,
-    json_of,
-    model_of,
-    problem_of,
-)
+from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem, fields_of, json_of, problem_of
+from veo3_async._protocol.http import Call, Reply
+from veo3_async._protocol.ids import check_model, check_request_id, model_of
 
 __all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "submitted_id"]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-
-__all__: list[str] = []
+__all__ = ["Ceiling"]
 
 # The rest was chosen by simulation, against the servers of the tests: limits of four kinds, with
 # and without refusals of another kind.
@@ -25,6 +24,7 @@ _HOLD: Final = 10.0  # seconds that it takes at least
 _MAX_HOLD: Final = 120.0
 
 _ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
+
 
 class Ceiling:
     """A rate kept a little below a steady limit.
@@ -87,5 +87,3 @@ class Ceiling:
 
     def _count(self, rate: float, *, served: bool) -> None:
         self._served += (served - self._served) / (1 + rate)
-
-

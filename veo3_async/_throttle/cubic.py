@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-
-__all__: list[str] = []
+__all__ = ["MIN_RATE", "Cubic", "cubic_rate"]
 
 MIN_RATE: Final = 0.5
 """Requests a second: nothing falls below it. AWS's adaptive mode has the same floor."""
@@ -17,6 +16,7 @@ _BETA: Final = 0.7  # what a cut leaves of the rate
 _SCALE: Final = 0.4  # requests a second, per cubic second of growth
 
 _SMOOTHING: Final = 0.8  # weight of the latest half second in what is being sent
+
 
 class Cubic:
     """The sending rate as AWS's adaptive retry mode finds it (after RFC 8312, CUBIC).
@@ -84,5 +84,3 @@ def cubic_rate(last_max: float, since: float) -> float:
     """
     flat = math.cbrt(last_max * (1 - _BETA) / _SCALE)
     return float(_SCALE * (since - flat) ** 3 + last_max)
-
-

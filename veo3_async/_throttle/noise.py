@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-
-__all__: list[str] = []
+__all__ = ["PROOF_SECONDS", "Noise"]
 
 PROOF_SECONDS: Final = 10.0
 """Over so long what was served counts as proved."""
@@ -28,6 +27,7 @@ _MOST_NOISE: Final = 0.4  # more of it is an outage
 _NOISE_FACTOR: Final = 2.0
 
 _NOISE_MARGIN: Final = 0.05  # chance: five standard deviations of 2 %, smoothed as it is
+
 
 class Noise:
     """Refusals that come at any rate: of single ids, of a channel of the service, by chance.
@@ -79,5 +79,3 @@ class Noise:
         self._share = 0.0  # more is refused than below the limit: that is lower than it was
         self.proved = self._served / max(now - self._began, 1.0)
         return False
-
-

@@ -10,127 +10,24 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = [
-    "FLIGHT_SECONDS",
-    "MIN_RATE",
-    "PROOF_SECONDS",
-    "Ceiling",
-    "Cubic",
-    "Noise",
-    "Throttle",
-    "cubic_rate",
-    "paused_for",
-]
+from veo3_async._throttle.ceiling import Ceiling
+from veo3_async._throttle.cubic import MIN_RATE, Cubic
+from veo3_async._throttle.noise import Noise
 
-MIN_RATE: Final = 0.5
-"""Requests a second: nothing falls below it. AWS's adaptive mode has the same floor."""
+__all__ = ["FLIGHT_SECONDS", "Throttle", "paused_for"]
 
-PROOF_SECONDS: Final = 10.0
-"""Over so long what was served counts as proved."""
 
 FLIGHT_SECONDS: Final = 1.0
 """Limits are counted by the second, so refusals within one of a cut are those of one flight."""
 
-# CUBIC, as AWS's adaptive retry mode has it.
-_BETA: Final = 0.7  # what a cut leaves of the rate
-_SCALE: Final = 0.4  # requests a second, per cubic second of growth
-_SMOOTHING: Final = 0.8  # weight of the latest half second in what is being sent
 
 _BURST_SECONDS: Final = 0.1
 _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
 
-# The rest was chosen by simulation, against the servers of the tests: limits of four kinds, with
-# and without refusals of another kind.
-_STEP: Final = 0.05  # of the rate, that a cut takes at least
-_MAX_STEP: Final = 0.25  # the same after several in a row, each twice the one before
-_GROWTH: Final = 0.01  # of the height, by which the first look for a limit rises
-_GROWTH_SECONDS: Final = 3.0  # in which that doubles
-_HOLD_REQUESTS: Final = 400  # until the next look, for a look costs a refusal
-_HOLD: Final = 10.0  # seconds that it takes at least
-_MAX_HOLD: Final = 120.0
-_ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
-
-_PROOF_HALF_LIFE: Final = 300.0  # seconds
-_BELOW_ANY_LIMIT: Final = 2 / 3  # of what was proved
-_DOUBT: Final = 0.85  # what a refusal below the limit leaves of the proof
-_MEMORY: Final = 1 / 100  # of a request, in the share that is refused
-_NOISE_HALF_LIFE: Final = 60.0  # seconds
-_LEAST_NOISE: Final = 0.001  # less of it is forgotten
-_MOST_NOISE: Final = 0.4  # more of it is an outage
-_NOISE_FACTOR: Final = 2.0
-_NOISE_MARGIN: Final = 0.05  # chance: five standard deviations of 2 %, smoothed as it is
 
 _PAUSE_JITTER: Final = 0.1  # of the pause
 _FAILED_PROBE_PAUSE: Final = 1.0  # seconds, and twice that after each further one
 _MAX_FAILED_PROBE_PAUSE: Final = 30.0
-
-
-class Cubic:
-    """The sending rate as AWS's adaptive retry mode finds it (after RFC 8312, CUBIC).
-
-    Rates are requests a second. Held against the numbers AWS publishes for its SDKs.
-    """
-
-    __slots__ = (
-        "_bucket",
-        "_count",
-        "_enabled",
-        "_last_max",
-        "_last_throttle",
-        "measured",
-        "rate",
-    )
-
-    def __init__(self, now: float) -> None:
-        self.rate = MIN_RATE
-        """What may be sent, once something was throttled."""
-        self.measured = 0.0
-        """What is being sent, smoothed over half seconds."""
-        self._bucket = math.floor(now * 2) / 2
-        self._count = 0
-        self._last_max = 0.0
-        self._last_throttle = now
-        self._enabled = False
-
-    def sent(self, now: float) -> None:
-        """Count a request."""
-        self._count += 1
-        if now >= self._bucket + 1 / 2:
-            bucket = math.floor(now * 2) / 2
-            current = self._count / (bucket - self._bucket)
-            self.measured = current * _SMOOTHING + self.measured * (1 - _SMOOTHING)
-            self._count = 0
-            self._bucket = bucket
-
-    def succeeded(self, now: float) -> None:
-        """Grow along the curve, at most to twice of what is being sent."""
-        self._set(cubic_rate(self._last_max, now - self._last_throttle))
-
-    def throttled(self, now: float) -> None:
-        """Cut the rate."""
-        used = min(self._being_sent, self.rate) if self._enabled else self._being_sent
-        self._enabled = True
-        self._last_max = used
-        self._last_throttle = now
-        self._set(used * _BETA)
-
-    def _set(self, calculated: float) -> None:
-        self.rate = max(min(calculated, 2 * self._being_sent), MIN_RATE)
-
-    @property
-    def _being_sent(self) -> float:
-        # AWS knows nothing before the first half second is over, and crawls for seconds after a
-        # refusal in it: what was sent so far is a fair guess.
-        return self.measured or 2.0 * self._count
-
-
-def cubic_rate(last_max: float, since: float) -> float:
-    """Return the rate on CUBIC's curve so many seconds after a cut at the rate ``last_max``.
-
-    It begins at β × ``last_max``, is flat where it comes back to ``last_max``, and then probes.
-    """
-    flat = math.cbrt(last_max * (1 - _BETA) / _SCALE)
-    return float(_SCALE * (since - flat) ** 3 + last_max)
 
 
 def paused_for(retry_after: float, rand: float) -> float:
@@ -139,121 +36,6 @@ def paused_for(retry_after: float, rand: float) -> float:
     :param rand: A random number, 0 ≤ rand < 1, which spreads those who were told the same.
     """
     return retry_after + rand * min(1.0, retry_after * _PAUSE_JITTER)
-
-
-class Ceiling:
-    """A rate kept a little below a steady limit.
-
-    CUBIC alone runs into such a limit every few seconds. So once most requests are served and
-    one is refused, stay under that rate; look again after 400 requests (10 s to 2 minutes), by
-    small steps that double every 3 s.
-    """
-
-    __slots__ = ("_base", "_last_cut", "_served", "_step", "_until", "height")
-
-    def __init__(self) -> None:
-        self.height = math.inf
-        """Requests a second; infinite while no limit is known."""
-        self._base = math.inf
-        self._step = _STEP
-        self._until = -math.inf
-        self._last_cut = -math.inf
-        self._served = 1.0  # share since the last cut, smoothed over about a second
-
-    def succeeded(self, now: float, rate: float) -> None:
-        """Count a request that was served, and rise when the time has come.
-
-        :param rate: Requests a second that are allowed.
-        """
-        self._count(rate, served=True)
-        if now >= self._until and self._base < math.inf:
-            steps = 2.0 ** min((now - self._until) / _GROWTH_SECONDS, 64.0)
-            self.height = self._base * (1 + _GROWTH * steps)
-
-    def refused(self, rate: float) -> None:
-        """Count a request that was not served."""
-        self._count(rate, served=False)
-
-    def cut(self, now: float, rate: float) -> None:
-        """Come down to a little below a rate at which some were refused."""
-        served, self._served = self._served, 1.0
-        if served < 1 / 2:
-            return  # an outage, or a limit that is far exceeded: CUBIC finds the way
-        before, self._last_cut = self._last_cut, now
-        if now >= self._until:  # it looked for the limit, or met the first one
-            self._step = _STEP
-            below = rate * min(1 - _STEP, served)
-            # What is refused above a height that was kept for a while does not disprove that.
-            kept = self._base if rate / 2 < self._base < rate else 0.0
-            self.height = max(kept, below)
-        elif now - before <= _ROW_SECONDS:  # still on the way down
-            self._step = min(_MAX_STEP, self._step * 2)
-            self.height = rate * min(1 - self._step, served)
-        else:
-            return
-        self._base = self.height
-        self._until = now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / self.height))
-
-    def restore(self, now: float, rate: float) -> None:
-        """Come back to a rate that was proved, for it was no limit that refused."""
-        if self.height < rate:
-            self.height = self._base = rate
-            self._until = now
-
-    def _count(self, rate: float, *, served: bool) -> None:
-        self._served += (served - self._served) / (1 + rate)
-
-
-class Noise:
-    """Refusals that come at any rate: of single ids, of a channel of the service, by chance.
-
-    What was served over 10 s is below the limit. So what is refused at less than two thirds of the
-    most that was served lately is not refused for the rate; and for some minutes no more than
-    such a share of refusals, and what chance adds to it, says anything about it. A limit that
-    fell looks the same at first, so with each refusal the proof counts less, until it is renewed.
-    """
-
-    __slots__ = ("_began", "_found_at", "_refused", "_served", "_share", "proved")
-
-    def __init__(self, now: float) -> None:
-        self.proved = 0.0
-        """Requests a second that were served."""
-        self._refused = 0.0  # share, smoothed over a hundred requests
-        self._served = 0
-        self._began = now
-        self._share = 0.0
-        self._found_at = -math.inf
-
-    def succeeded(self, now: float) -> None:
-        """Count a request that was served."""
-        self._refused -= self._refused * _MEMORY
-        self._served += 1
-        if (elapsed := now - self._began) >= PROOF_SECONDS:
-            faded = self.proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
-            self.proved = max(self._served / elapsed, faded)
-            self._served, self._began = 0, now
-
-    def refused(self) -> None:
-        """Count a request that was not served."""
-        self._refused += (1 - self._refused) * _MEMORY
-
-    def explains(self, now: float, rate: float) -> bool:
-        """Return whether a refusal says nothing about the rate, and learn from that.
-
-        :param rate: Requests a second that were allowed.
-        """
-        if rate < _BELOW_ANY_LIMIT * self.proved and self._refused < _MOST_NOISE:
-            self._share, self._found_at = self._refused, now
-            self.proved *= _DOUBT
-            return True
-        share = self._share * 2.0 ** ((self._found_at - now) / _NOISE_HALF_LIFE)
-        if share < _LEAST_NOISE:
-            return False
-        if self._refused <= min(_NOISE_FACTOR * share + _NOISE_MARGIN, _MOST_NOISE):
-            return True
-        self._share = 0.0  # more is refused than below the limit: that is lower than it was
-        self.proved = self._served / max(now - self._began, 1.0)
-        return False
 
 
 class Throttle:

@@ -7,15 +7,10 @@ import os
 import re
 import urllib.parse
 from typing import Final, NoReturn
+
 from veo3_async._errors import AuthenticationError
-import datetime
-import math
-from typing import Final, Protocol, runtime_checkable
-import msgspec
-from veo3_async._models import Phase
 
-
-__all__: list[str] = []
+__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "find_base_url"]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
@@ -29,6 +24,7 @@ _PRIVATE_DOMAINS: Final = (".home.arpa", ".internal", ".local", ".localhost")
 """Names that never leave a site or a machine: RFC 8375, ICANN 2024, RFC 6762, RFC 6761."""
 
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]+")
+
 
 class ApiKey:
     """A key that shows itself to nobody: not to ``repr``, ``str``, ``pickle`` or a traceback."""
@@ -134,5 +130,3 @@ def check_proxy(given: str | None) -> str | None:
         message = "proxy is the URL of an HTTP proxy, such as 'http://proxy.example:3128'"
         raise ValueError(message)
     return given
-
-

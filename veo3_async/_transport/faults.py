@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
-import functools
 import socket
 import ssl
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import Final
+
 import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
-from veo3_async._arguments import ApiKey
-from veo3_async._cancellation import ended
-from veo3_async._protocol.replies import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
-from veo3_async._transport.deadlines import Deadlines, Limited, is_cancelled
 
-if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.connector import Connection
+from veo3_async._protocol.errors import Kind, Problem
 
-
-__all__: list[str] = []
+__all__ = ["network_problem"]
 
 _EXHAUSTED: Final = frozenset(
     {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
 )
+
 
 class _HungUpError(Exception):
     """Raised in place of what aiohttp would answer with a second request."""
@@ -67,5 +57,3 @@ def network_problem(error: Exception) -> Problem:
     return Problem(
         kind=Kind.UNEXPECTED, message=f"the request broke off with {type(error).__name__}"
     )
-
-

@@ -2,27 +2,18 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import functools
-import socket
-import ssl
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, Final
+
 import aiohttp
-from multidict import CIMultiDict, CIMultiDictProxy
-from yarl import URL
-from veo3_async._arguments import ApiKey
-from veo3_async._cancellation import ended
-from veo3_async._protocol.replies import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
-from veo3_async._transport.deadlines import Deadlines, Limited, is_cancelled
+
+from veo3_async._transport.faults import _HungUpError
 
 if TYPE_CHECKING:
-    from aiohttp.abc import AbstractStreamWriter
     from aiohttp.connector import Connection
 
 
-__all__: list[str] = []
+__all__ = []
+
 
 class _OnlyResponse(aiohttp.ClientResponse):
     """What comes on a connection of our own; a hang-up ends it."""
@@ -47,4 +38,3 @@ async def _once(
 
 
 _ONCE: Final = (_once,)
-

@@ -9,10 +9,7 @@ counts what the server receives.
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
-import socket
-import ssl
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
@@ -20,16 +17,18 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from veo3_async._arguments import ApiKey
 from veo3_async._cancellation import ended
-from veo3_async._protocol.replies import MAX_BODY_BYTES, Call, Kind, Problem, Reply, inflated
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.http import MAX_BODY_BYTES, Call, Reply, inflated
 from veo3_async._transport.deadlines import Deadlines, Limited, is_cancelled
+from veo3_async._transport.endpoint import ApiKey
+from veo3_async._transport.faults import network_problem
+from veo3_async._transport.single_send import _ONCE, _OnlyResponse
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
-    from aiohttp.connector import Connection
 
-__all__ = ["Transport", "network_problem"]
+__all__ = ["Transport"]
 
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 20.0
@@ -50,14 +49,6 @@ _OTHER_CREDENTIALS: Final = Problem(
 )
 
 _MAY_HAVE_ARRIVED: Final = frozenset({Kind.TIMEOUT, Kind.RESET, Kind.UNEXPECTED})
-
-_EXHAUSTED: Final = frozenset(
-    {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL}
-)
-
-
-class _HungUpError(Exception):
-    """Raised in place of what aiohttp would answer with a second request."""
 
 
 class _Body(aiohttp.BytesPayload):
@@ -249,65 +240,3 @@ async def _read(response: aiohttp.ClientResponse, limited: Limited) -> bytes | N
         limited.heard()
         body += await content.readany()
     return body if len(body) <= MAX_BODY_BYTES else None
-
-
-class _OnlyResponse(aiohttp.ClientResponse):
-    """What comes on a connection of our own; a hang-up ends it."""
-
-    async def start(self, connection: Connection) -> aiohttp.ClientResponse:
-        try:
-            return await super().start(connection)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-            raise _HungUpError from error
-
-
-# The same for a session that is lent, with responses of its own; it costs a twentieth more.
-async def _once(
-    request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
-) -> aiohttp.ClientResponse:
-    try:
-        return await handler(request)
-    except aiohttp.ClientConnectorError:
-        raise  # no request was sent, and aiohttp sends none after it
-    except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError) as error:
-        raise _HungUpError from error
-
-
-_ONCE: Final = (_once,)
-
-
-def network_problem(error: Exception) -> Problem:
-    """Say what an exception of aiohttp means. The order matters: they are kin."""
-    match error:
-        case aiohttp.ClientConnectorCertificateError() | ssl.SSLCertVerificationError():
-            return Problem(
-                kind=Kind.CERTIFICATE,
-                message="the server's certificate is not valid for the API's host; check the "
-                "clock, base_url and what sits between",
-            )
-        case aiohttp.ClientConnectorDNSError() | socket.gaierror():
-            return Problem(kind=Kind.DNS, message="the host name of the API was not resolved")
-        case OSError(errno=code) if code in _EXHAUSTED:
-            return Problem(
-                kind=Kind.LOCAL,
-                message=f"this machine cannot open a connection: {errno.errorcode[code]}",
-            )
-        case aiohttp.ClientConnectorError() | aiohttp.ConnectionTimeoutError():
-            return Problem(kind=Kind.CONNECT, message="no connection to the API was made")
-        case aiohttp.ClientHttpProxyError():
-            return Problem(
-                kind=Kind.CONNECT,
-                message="the proxy refused the connection",
-                http_status=error.status,
-            )
-        case TimeoutError():
-            return Problem(kind=Kind.TIMEOUT, message="the service took too long to answer")
-        case aiohttp.InvalidURL():
-            return Problem(kind=Kind.INVALID, message="base_url is not a URL that can be used")
-        case aiohttp.ClientResponseError():
-            return Problem(kind=Kind.UNEXPECTED, message="the reply is not HTTP that can be read")
-        case _HungUpError() | aiohttp.ClientError() | OSError():
-            return Problem(kind=Kind.RESET, message="the connection ended before the reply did")
-    return Problem(
-        kind=Kind.UNEXPECTED, message=f"the request broke off with {type(error).__name__}"
-    )

@@ -11,7 +11,7 @@ import msgspec
 import typer
 
 from veo3_async import FixedPacing, PollReport, Veo3Client
-from veo3_async._arguments import DEFAULT_BASE_URL
+from veo3_async._transport.endpoint import DEFAULT_BASE_URL
 
 __all__ = ["Access", "keyless_client", "program"]
 

@@ -16,7 +16,7 @@ import anyio.to_thread
 import msgspec
 
 from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
-from veo3_async._download.part_file import file_name, final_path
+from veo3_async._download.paths import file_name, final_path
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say

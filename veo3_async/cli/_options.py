@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 
-from veo3_async._arguments import DEFAULT_BASE_URL
+from veo3_async._transport.endpoint import DEFAULT_BASE_URL
 
 __all__ = [
     "BaseUrl",

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import anyio
 import msgspec
 
-from veo3_async._arguments import positive
+from veo3_async._arguments import positive, seconds
 from veo3_async._errors import ServiceUnavailable, Veo3Error
-from veo3_async._pacing.policies import seconds
 from veo3_async.cluster._changes import Changes
 from veo3_async.cluster._names import Names, checked, permits, pollers
 from veo3_async.cluster._nats.jetstream import Engine

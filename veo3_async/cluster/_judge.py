@@ -10,12 +10,14 @@ from typing import Final
 import msgspec
 
 from veo3_async._errors import Veo3Error
+from veo3_async._lifecycle.phase_clock import phase_age
 from veo3_async._lifecycle.phases import end, grace_left, observe, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, after_fault
 from veo3_async._models import Phase, VideoTask
 from veo3_async._pacing.policies import Pacing, Progress
-from veo3_async._polling.job import ask_pacing, bug_error, phase_age, witness
-from veo3_async._protocol.replies import Problem, Reply
+from veo3_async._polling.job import ask_pacing, bug_error, witness
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply
 from veo3_async.cluster._record import Record
 
 __all__ = [

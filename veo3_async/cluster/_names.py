@@ -22,7 +22,7 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from veo3_async._protocol.replies import check_request_id
+from veo3_async._protocol.ids import check_request_id
 
 __all__ = [
     "LIFE_SIGN_SECONDS",

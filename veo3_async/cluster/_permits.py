@@ -16,7 +16,7 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
-from veo3_async._protocol.replies import NO_CAPACITY, Problem
+from veo3_async._protocol.errors import NO_CAPACITY, Problem
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull

@@ -14,14 +14,9 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._throttle.throttle import (
-    FLIGHT_SECONDS,
-    MIN_RATE,
-    PROOF_SECONDS,
-    Noise,
-    cubic_rate,
-    paused_for,
-)
+from veo3_async._throttle.cubic import MIN_RATE, cubic_rate
+from veo3_async._throttle.noise import PROOF_SECONDS, Noise
+from veo3_async._throttle.throttle import FLIGHT_SECONDS, paused_for
 
 __all__ = [
     "FULL",

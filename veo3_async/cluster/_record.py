@@ -13,10 +13,10 @@ from typing import Final
 
 import msgspec
 
-from veo3_async._journal.tasks import Fault, error_of, fault_of
 from veo3_async._lifecycle.phases import NEW, State, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak
 from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._stored_error import Fault, error_of, fault_of
 
 __all__ = ["Record", "decode", "encode"]
 

@@ -19,7 +19,9 @@ from veo3_async._lifecycle.retries import Verdict, backoff
 from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._polling.job import SHARED, SharedError
-from veo3_async._protocol.replies import Problem, Reply, check_request_id
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply
+from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster._judge import (
     after_bug,
     after_problem,

@@ -22,7 +22,6 @@ from veo3_async._errors import (
 )
 from veo3_async._lifecycle.phases import (
     ARROWS,
-    FINAL,
     GRACE,
     NEW,
     PHASE_OF_STATUS,
@@ -35,10 +34,12 @@ from veo3_async._lifecycle.phases import (
     remembered,
 )
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault
-from veo3_async._models import GenerationRequest, Phase, Transition, VideoTask
-from veo3_async._protocol.replies import Kind, Problem, Reply, decode
+from veo3_async._models import FINAL, GenerationRequest, Phase, Transition, VideoTask
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families.record import decode
+from veo3_async._protocol.http import Reply
 
-REPLIES: Final = Path(__file__).parent / "replies"
+REPLIES: Final = Path(__file__).parents[1] / "replies"
 ID: Final = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
 PLAIN: Final = "https://file.302.ai/plain.mp4"
 UPSAMPLED: Final = "https://file.302.ai/upsampled.mp4"

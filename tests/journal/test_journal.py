@@ -20,7 +20,7 @@ import pytest
 
 from veo3_async._errors import JournalError, StillPending, TaskFailed
 from veo3_async._journal import tasks
-from veo3_async._journal.database import Ledger, Work
+from veo3_async._journal.database import Database, Work
 from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
@@ -73,13 +73,13 @@ def writing_takes_long(path: Path) -> Iterator[None]:
 def transactions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Return a list that grows by the size of each transaction."""
     sizes: list[int] = []
-    transact = Ledger.transact
+    transact = Database.transact
 
-    def counted(self: Ledger, works: list[Work]) -> list[Any]:
+    def counted(self: Database, works: list[Work]) -> list[Any]:
         sizes.append(len(works))
         return transact(self, works)
 
-    monkeypatch.setattr(Ledger, "transact", counted)
+    monkeypatch.setattr(Database, "transact", counted)
     return sizes
 
 
@@ -399,12 +399,12 @@ async def test_what_comes_in_while_a_commit_runs_is_one_transaction(
         await journal.accept([request_id], at=NOON)
 
     await journal.open()
-    async with anyio.create_task_group() as tasks:
+    async with anyio.create_task_group() as group:
         with writing_takes_long(path):
-            tasks.start_soon(accept, "veo3-pro:first")
+            group.start_soon(accept, "veo3-pro:first")
             await begun(transactions, 2)
             for number in range(100):
-                tasks.start_soon(accept, f"veo3-pro:{number}")
+                group.start_soon(accept, f"veo3-pro:{number}")
             await asyncio.sleep(0)
 
     assert transactions == [1, 1, 100]
@@ -591,8 +591,8 @@ async def test_a_row_that_a_person_s_rule_forbids_fails_alone(
     await journal.open()
     with contextlib.closing(sqlite3.connect(path)) as shell:
         shell.execute("CREATE UNIQUE INDEX mine ON tasks (status)")
-    closed: list[Ledger] = []
-    monkeypatch.setattr(Ledger, "_shut", closed.append)
+    closed: list[Database] = []
+    monkeypatch.setattr(Database, "_shut", closed.append)
 
     await journal.record(change("veo3-pro:1", Phase.GENERATING, status="x"))
     with pytest.raises(sqlite3.IntegrityError):
@@ -624,7 +624,7 @@ async def test_a_delivery_that_cannot_be_a_row_is_dropped(
 
 def test_fault_23_the_thread_of_a_cancelled_task_is_waited_for(path: Path) -> None:
     """Who closes the file waits until nobody else is in it."""
-    ledger = Ledger(path, application_id=1, migrations=[])
+    ledger = Database(path, application_id=1, migrations=[])
     inside, go_on = threading.Event(), threading.Event()
 
     def work(_: sqlite3.Cursor) -> None:

@@ -15,8 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._lifecycle.phases import FINAL
-from veo3_async._models import Phase
+from veo3_async._models import FINAL, Phase
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
 from veo3_async._pacing.schedule import Plan, _worth

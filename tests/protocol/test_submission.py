@@ -19,7 +19,8 @@ from veo3_async import (
     UnexpectedReply,
     Veo3Error,
 )
-from veo3_async._protocol.replies import Kind, Problem, Reply
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.http import Reply
 from veo3_async._protocol.submission import (
     SubmitVerdict,
     submit_call,
@@ -28,7 +29,7 @@ from veo3_async._protocol.submission import (
     submitted_id,
 )
 
-REPLIES = pathlib.Path(__file__).with_name("replies")
+REPLIES = pathlib.Path(__file__).parents[1] / "replies"
 ID = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
 LAMP = "https://example.com/lamp.jpg"
 

@@ -20,9 +20,8 @@ from veo3_async import (
     StillPending,
     UnexpectedReply,
     Veo3Client,
-    _poller,
-    _watch,
 )
+from veo3_async._polling import mailbox, poller
 from veo3_async.testing import FakeVeo3, Life, Slow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -175,7 +174,7 @@ def buggy(function: Callable[..., Any], *, of: str) -> Callable[..., Any]:
     return call
 
 
-@pytest.mark.parametrize(("module", "name"), [(_poller, "decode"), (_watch, "observe")], ids=str)
+@pytest.mark.parametrize(("module", "name"), [(poller, "decode"), (mailbox, "observe")], ids=str)
 async def test_a_bug_that_one_id_meets_ends_that_id_only(
     server: FakeVeo3,
     make_client: MakeClient,

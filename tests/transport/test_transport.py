@@ -15,8 +15,9 @@ import pytest
 from broken_servers import black_hole, http, request_head, serving, unused_port
 from conftest import MakeClient
 
-from veo3_async._arguments import ApiKey
-from veo3_async._protocol.replies import Call, Kind, Problem, Reply
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.http import Call, Reply
+from veo3_async._transport.endpoint import ApiKey
 from veo3_async._transport.transport import Transport
 from veo3_async.testing import (
     Body,

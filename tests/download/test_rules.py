@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from multidict import CIMultiDict
 
 from veo3_async._download.mp4 import Proof, is_text, prove
-from veo3_async._download.part_file import file_name
+from veo3_async._download.paths import file_name
 from veo3_async._download.redirects import ForbiddenError, checked, next_hop, shown
 from veo3_async._download.resumption import (
     Again,
@@ -29,7 +29,7 @@ from veo3_async._download.resumption import (
     range_headers,
     resumable,
 )
-from veo3_async._protocol.replies import Reply
+from veo3_async._protocol.http import Reply
 
 URL = "https://file.302.ai/a/film.mp4"
 KEPT = Kept(url=URL, done=100, total=1000, validator='"1"')

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from veo3_async._polling.outage import Outage
-from veo3_async._protocol.replies import Kind
+from veo3_async._protocol.errors import Kind
 
 
 def test_an_outage_is_told_once_and_its_end_once() -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, after_fault, backoff
-from veo3_async._protocol.replies import Kind
+from veo3_async._protocol.errors import Kind
 
 START: Final = 1000.0
 EVERYBODYS: Final = {Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION}

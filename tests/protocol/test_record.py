@@ -31,21 +31,12 @@ from veo3_async._errors import (
     Veo3Error,
 )
 from veo3_async._models import GenerationRequest, SourceImage, VideoTask
-from veo3_async._protocol.replies import (
-    MAX_BODY_BYTES,
-    MAX_ID_BYTES,
-    Kind,
-    Problem,
-    Reply,
-    check_model,
-    check_request_id,
-    decode,
-    inflated,
-    poll_path,
-    server_time,
-)
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families.record import decode, poll_path
+from veo3_async._protocol.http import MAX_BODY_BYTES, Reply, inflated, server_time
+from veo3_async._protocol.ids import MAX_ID_BYTES, check_model, check_request_id
 
-REPLIES: Final = Path(__file__).parent / "replies"
+REPLIES: Final = Path(__file__).parents[1] / "replies"
 REFUSALS: Final = {
     "401_missing_key": Kind.AUTHENTICATION,
     "402_balance": Kind.QUOTA,

@@ -27,7 +27,7 @@ from veo3_async._errors import (
 )
 from veo3_async._lifecycle.phases import NEW, end
 from veo3_async._pacing.policies import Progress
-from veo3_async._protocol.replies import Reply
+from veo3_async._protocol.http import Reply
 from veo3_async.cluster import Changes, Cluster, ClusterError, _permits, _worker
 from veo3_async.cluster._judge import after_task
 from veo3_async.cluster._knowledge import Knowledge

@@ -15,7 +15,7 @@ from veo3_async.testing._gateway import MODELS, Envelope, Gateway, Outcome
 from veo3_async.testing._lives import Position, advance, fields_at
 from veo3_async.testing._replies import IMAGE_URL, Request, refusal
 
-REPLIES = Path(__file__).parent / "replies"
+REPLIES = Path(__file__).parents[1] / "replies"
 CREATED = 1750854823.164
 LIGHTHOUSE = Request("veo3-pro", "a lighthouse in a storm", (IMAGE_URL,))
 MARKET = Request("veo3-pro", "这张图片有什么", (IMAGE_URL,))

@@ -14,15 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async import _arguments
-from veo3_async._arguments import (
-    DEFAULT_BASE_URL,
-    ApiKey,
-    check_proxy,
-    find_base_url,
-    positive,
-)
+from veo3_async._arguments import positive
 from veo3_async._errors import AuthenticationError
+from veo3_async._transport import endpoint
+from veo3_async._transport.endpoint import DEFAULT_BASE_URL, ApiKey, check_proxy, find_base_url
 
 CANARY: Final = "sk-canary-0123456789"
 
@@ -92,7 +87,7 @@ def refusal(make: Callable[[], object]) -> AuthenticationError:
 def everything_in(error: BaseException) -> str:
     """Return all that a crash reporter would send, but for the frame of the test itself."""
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
-    frames = [frame for frame in report.stack if frame.filename == _arguments.__file__]
+    frames = [frame for frame in report.stack if frame.filename == endpoint.__file__]
     assert frames
     shown = [str(frame.locals) for frame in frames]
     return "".join([*shown, str(error), repr(error), str(vars(error)), str(pickle.dumps(error))])

@@ -24,7 +24,8 @@ from typing import Any
 import anyio
 import pytest
 
-from veo3_async import ClientClosed, DownloadError, VideoTask, _download
+from veo3_async import ClientClosed, DownloadError, VideoTask
+from veo3_async._download import http
 from veo3_async._download.downloader import Downloader
 from veo3_async._download.transfer import Fetch
 
@@ -619,7 +620,7 @@ def _slow_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def _film_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_download, "_MAX_BYTES", len(FILM) - 1)
+    monkeypatch.setattr(http, "_MAX_BYTES", len(FILM) - 1)
 
 
 @pytest.mark.usefixtures("_slow_disk")
@@ -1017,7 +1018,7 @@ async def _cancelled_at(number: int, call: Coroutine[Any, Any, object]) -> bool:
     def factory(
         loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> asyncio.Task[Any]:
-        is_ours = coro.cr_code.co_filename.endswith("_download.py")  # type: ignore[attr-defined]
+        is_ours = coro.cr_code.co_filename.endswith("downloader.py")  # type: ignore[attr-defined]
         return asyncio.Task(Counted(coro, tell) if is_ours else coro, loop=loop, **options)
 
     loop.set_task_factory(factory)  # type: ignore[arg-type]

@@ -17,7 +17,9 @@ from veo3_async._lifecycle.phases import NEW, State
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, backoff
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.policies import FixedPacing, Progress
-from veo3_async._protocol.replies import Kind, Problem, Reply, check_request_id
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.http import Reply
+from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster import _errors
 from veo3_async.cluster._judge import (
     after_problem,

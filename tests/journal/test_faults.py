@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from veo3_async._errors import InvalidRequest, JournalError
-from veo3_async._journal import tasks
+from veo3_async._journal import database, tasks
 from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from veo3_async._arguments import seconds, share
 from veo3_async._models import Phase
 from veo3_async._pacing.learned import LearnedPacing
-from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing, Progress, seconds, share
+from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing, Progress
 
 NOW = Progress(phase=Phase.GENERATING, age=12.0)
 

@@ -13,7 +13,7 @@ from nats_process import BINARY, NatsServer
 
 from veo3_async.testing import Life
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
+README = pathlib.Path(__file__).parents[2] / "README.md"
 USUAL = "nats://127.0.0.1:4222"
 
 

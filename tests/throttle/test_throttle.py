@@ -18,8 +18,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, after_fault, backoff
 from veo3_async._polling.agenda import Agenda, Entry
-from veo3_async._protocol.replies import Kind
-from veo3_async._throttle.throttle import Ceiling, Cubic, Noise, Throttle, cubic_rate
+from veo3_async._protocol.errors import Kind
+from veo3_async._throttle.ceiling import Ceiling
+from veo3_async._throttle.cubic import Cubic, cubic_rate
+from veo3_async._throttle.noise import Noise
+from veo3_async._throttle.throttle import Throttle
 
 VECTORS: Final = json.loads(
     (Path(__file__).parent / "vectors" / "aws_adaptive_retry.json").read_bytes()
