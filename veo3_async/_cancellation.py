@@ -1,4 +1,4 @@
-"""What must come to its end, whoever does not want to wait for it."""
+"""Waiting that outlasts a cancellation, and telling a cancellation of ours from another's."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import anyio
 
-__all__ = ["ended"]
+__all__ = ["ended", "is_cancelled"]
 
 
 async def ended(task: asyncio.Future[Any]) -> None:
@@ -27,3 +27,12 @@ async def ended(task: asyncio.Future[Any]) -> None:
         task.exception()  # seen, so that the loop does not complain of it
     if cancelled is not None:
         raise cancelled
+
+
+def is_cancelled() -> bool:
+    """Whether somebody asked for the end of the present task.
+
+    A `CancelledError` alone does not say so: futures of others can be cancelled, too.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

@@ -1,55 +1,35 @@
-"""Lifetimes and the face: builds the parts and owns the one background task."""
+"""The face: arguments, docstrings, delegation. What runs is in `_runtime`."""
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import contextvars
 import datetime
 import functools
-import inspect
-import logging
 import os
 import pathlib
-import time
-import warnings
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, Self
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from veo3_async._arguments import count, positive, seconds
-from veo3_async._cancellation import ended
-from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3Error
+from veo3_async._errors import ClientClosed
 from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
-from veo3_async._polling.calls import Calls
+from veo3_async._polling.hooks import Hook
 from veo3_async._polling.mailbox import Mailbox
-from veo3_async._polling.poller import Poller
 from veo3_async._polling.watch import Watch
-from veo3_async._protocol.errors import Problem
-from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_model, check_request_id
 from veo3_async._protocol.submission import submit_call
+from veo3_async._runtime import Runtime, Settings
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url
 
 if TYPE_CHECKING:
     import aiohttp
 
-    from veo3_async._download.downloader import Downloader
     from veo3_async._journal.journal import Journal
     from veo3_async._journal.tasks import Pending
-    from veo3_async._polling.dispatcher import Dispatcher
-    from veo3_async._transport.transport import Transport
 
 __all__ = ["Veo3Client"]
-
-_log = logging.getLogger("veo3_async")
-
-
-class _Closable(Protocol):
-    async def aclose(self) -> None: ...
 
 
 class Veo3Client:
@@ -96,51 +76,45 @@ class Veo3Client:
         proxy: str | None = None,
         on_poll: Callable[[PollReport], object] | None = None,
     ) -> None:
-        self._closed = False
-        self._runner: asyncio.Task[None] | None = None
         try:
             key = ApiKey.find(api_key)
         finally:
             del api_key  # this frame is in the traceback of what follows
         self._base_url: Final = find_base_url(base_url)
-        proxy = check_proxy(proxy)
         self._model: Final = check_model(model)
-        self._pacing: Final[Pacing] = LearnedPacing() if pacing is None else pacing
-        self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
-        self._given_journal: Final = journal
-        self._journal: Journal | None = None
-        self._on_poll: Final = on_poll
-        if on_poll is not None and (inspect.iscoroutinefunction(on_poll) or not callable(on_poll)):
-            message = "on_poll is a plain function: it is called, not awaited"
-            raise TypeError(message)
-        if not isinstance(self._pacing, Pacing):
+        pacing = LearnedPacing() if pacing is None else pacing
+        if not isinstance(pacing, Pacing):
             message = f"pacing is a Pacing, such as FixedPacing(10), not {pacing!r}"
             raise TypeError(message)
+        proxy = check_proxy(proxy)
 
         # aiohttp takes 0.2 s: not before there is a client, and not in the middle of its work
         from veo3_async._download.downloader import Downloader  # noqa: PLC0415
         from veo3_async._transport.transport import Transport  # noqa: PLC0415
 
-        self._transport: Final[Transport] = Transport(
-            key,
-            self._base_url,
-            session=session,
-            max_connections=count("max_connections", max_connections),
-            request_timeout=seconds("request_timeout", request_timeout),
-            proxy=proxy,
+        self.runtime: Final = Runtime(
+            Settings(
+                transport=Transport(
+                    key,
+                    self._base_url,
+                    session=session,
+                    max_connections=count("max_connections", max_connections),
+                    request_timeout=seconds("request_timeout", request_timeout),
+                    proxy=proxy,
+                ),
+                make_downloader=functools.partial(Downloader, proxy=proxy),
+                pacing=pacing,
+                model=self._model,
+                max_rate=positive("max_polls_per_second", max_polls_per_second),
+                on_poll=None if on_poll is None else Hook("on_poll", on_poll),
+                journal=journal,
+            )
         )
-        self._make_downloader: Final = functools.partial(Downloader, proxy=proxy)
-        self._downloader: Downloader = self._make_downloader()
-        self._pid: Final = os.getpid()
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._poller: Poller | None = None
-        self._calls: Final = Calls(self._model)
 
     def __repr__(self) -> str:
-        if not hasattr(self, "_poller"):
+        if not hasattr(self, "runtime"):
             return "<Veo3Client: never made>"  # a traceback with locals shows its constructor
-        state = "closed" if self._closed else repr(self._poller) if self._poller else "idle"
-        return f"<Veo3Client: {self._base_url}, {state}>"
+        return f"<Veo3Client: {self._base_url}, {self.runtime!r}>"
 
     def __reduce__(self) -> NoReturn:
         message = "a client is not pickled or copied; make another one"
@@ -190,11 +164,11 @@ class Veo3Client:
         limit = None if timeout is None else seconds("timeout", timeout)
         for request_id in request_ids:
             check_request_id(request_id)
-        poller = self._started()
+        subscriptions = self.runtime.started().subscriptions
         mailbox = Mailbox(until, keep_open=keep_open)
-        poller.register(mailbox, limit)
-        poller.subscribe(mailbox, request_ids)
-        return Watch(mailbox, poller, owner=self), mailbox
+        subscriptions.register(mailbox, limit)
+        subscriptions.subscribe(mailbox, request_ids)
+        return Watch(mailbox, subscriptions, owner=self.runtime), mailbox
 
     async def wait(
         self,
@@ -241,7 +215,7 @@ class Veo3Client:
             loop or process.
         """
         check_request_id(request_id)
-        return await self._calls.fetch(self._turns, request_id)
+        return await self.runtime.started().calls.fetch(request_id)
 
     async def submit(
         self,
@@ -275,19 +249,8 @@ class Veo3Client:
         """
         model = self._model if model is None else model
         call = submit_call(prompt, image=image, model=model, extra=extra)
-        self._started()
-        if self._journal is None:
-            return await self._calls.submit(self._turns, call)
-        intent = await self._journal.intend(prompt, model=model, image=image, at=time.time())
-        try:
-            request_id = await self._calls.submit(self._turns, call)
-        except SubmitUncertain:
-            raise  # it stays in doubt
-        except Veo3Error as error:
-            await _note_refusal(self._journal, intent, error)
-            raise
-        await self._journal.submitted(intent, request_id, at=time.time())
-        return request_id
+        calls = self.runtime.started().calls
+        return await calls.submit(call, prompt=prompt, model=model, image=image)
 
     async def download(
         self,
@@ -317,10 +280,10 @@ class Veo3Client:
         :raises ClientClosed: The client was closed, before or meanwhile, or belongs to another
             loop or process.
         """
-        self._started()
+        downloader = self.runtime.started().downloader
         task = task_or_url if isinstance(task_or_url, VideoTask) else None
         refresh = None if task is None or not task.id else functools.partial(self.fetch, task.id)
-        return await self._downloader.download(
+        return await downloader.download(
             task_or_url,
             path,
             progress=progress,
@@ -337,8 +300,7 @@ class Veo3Client:
         :raises JournalError: There is no journal, or it cannot be read.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
-        self._started()
-        return await self._needed_journal().pending()
+        return await self.runtime.journal.pending()
 
     async def resume(
         self,
@@ -372,26 +334,13 @@ class Veo3Client:
 
     def stats(self) -> Stats:
         """Return what the client is doing; all zero before the first use."""
-        if self._poller is not None:
-            return self._poller.stats()
-        return Stats(rate=self._max_rate)
+        return self.runtime.stats()
 
     async def __aenter__(self) -> Self:
-        self._started()
-        if self._journal is not None:
-            try:
-                await self._journal.open()  # trouble shows now
-            except BaseException:
-                await self.aclose()
-                raise
+        await self.runtime.open()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
     async def aclose(self) -> None:
@@ -401,128 +350,4 @@ class Veo3Client:
 
         :raises ClientClosed: It is called from another event loop than it was used in.
         """
-        if self._loop is not None and self._loop is not asyncio.get_running_loop():
-            raise _elsewhere()
-        self._closed = True
-        self._calls.end()
-        if self._poller is not None and self._runner is not None:
-            self._poller.end(ClientClosed("the client was closed"))  # it may not have begun yet
-            self._runner.cancel()
-            await ended(self._runner)
-
-    def __del__(self) -> None:
-        runner = getattr(self, "_runner", None)
-        if runner is None or runner.done() or runner.get_loop().is_closed():
-            return
-        warnings.warn(f"{self!r} was never closed", ResourceWarning, source=self, stacklevel=2)
-        runner.get_loop().call_soon_threadsafe(runner.cancel)
-
-    def _started(self) -> Poller:
-        """Return the poller, and see to it that it runs."""
-        if self._closed:
-            message = "this client was closed; make another one"
-            raise ClientClosed(message)
-        if self._pid != os.getpid():
-            message = "this client was made before a fork; make one in each process"
-            raise ClientClosed(message)
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        if self._loop is not loop:
-            raise _elsewhere()
-        if self._poller is None or self._runner is None or self._runner.done():
-            self._journal = self._used_journal()
-            self._poller = Poller(
-                self._transport,
-                self._pacing,
-                model=self._model,
-                max_rate=self._max_rate,
-                max_in_flight=self._transport.max_connections,
-                on_poll=self._on_poll,
-                journal=self._journal,
-                keep_knowledge=self._keep_knowledge(),
-            )
-            # Not in the caller's context: its cancel scopes and variables are not ours.
-            self._runner = loop.create_task(
-                _run(self._poller, *self._parts()),
-                name="veo3_async",
-                context=contextvars.Context(),
-            )
-        return self._poller
-
-    def _used_journal(self) -> Journal | None:
-        given = self._given_journal
-        if given is None:
-            return None
-        from veo3_async._journal.journal import Journal  # noqa: PLC0415 - sqlite3 is not always there
-
-        return given if isinstance(given, Journal) else Journal(given)
-
-    def _parts(self) -> list[_Closable]:
-        """Return what ends with the polling."""
-        self._downloader = self._make_downloader()
-        parts: list[_Closable] = [self._transport, self._downloader]
-        if self._journal is not None and self._journal is not self._given_journal:
-            parts.append(self._journal)
-        return parts
-
-    def _keep_knowledge(self) -> Callable[[], Coroutine[Any, Any, None]] | None:
-        if self._journal is None or not isinstance(self._pacing, LearnedPacing):
-            return None
-        from veo3_async._journal.learned import keep_knowledge  # noqa: PLC0415 - loads sqlite3
-
-        return functools.partial(keep_knowledge, self._pacing, self._journal)
-
-    def _needed_journal(self) -> Journal:
-        if self._journal is None:
-            message = "this client has no journal; make it with journal='veo3.db'"
-            raise JournalError(message)
-        return self._journal
-
-    def _turns(self) -> Dispatcher[Any]:
-        return self._started().dispatcher
-
-    async def _poll_once(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
-        """Ask once for the state of a task, in its turn; with the reply where one came."""
-        return await self._calls.poll(self._turns, request_id)
-
-
-async def _note_refusal(journal: Journal, intent: int, error: Veo3Error) -> None:
-    """Write down that a submission made no task; what the service said must reach the caller."""
-    try:
-        await journal.refused(intent, error.message, at=time.time())
-    except JournalError as trouble:
-        error.add_note(f"in the journal it stays in doubt: {trouble}")
-        _log.error("a submission that made no task stays in doubt: %s", trouble)
-
-
-async def _run(poller: Poller, *parts: _Closable) -> None:
-    """Poll until cancelled; nobody who watches is left without a word.
-
-    A function, for a method would keep a forgotten client alive.
-    """
-    reason: BaseException = ClientClosed("the client was closed")
-    try:
-        await poller.run()
-    except Exception as error:  # noqa: BLE001 - it goes to every watcher
-        reason = error
-        while isinstance(reason, BaseExceptionGroup):
-            reason = reason.exceptions[0]
-        _log.error("polling has stopped: %r", reason)
-    finally:
-        poller.end(reason)
-        await ended(asyncio.ensure_future(_close(parts)))
-
-
-async def _close(parts: Sequence[_Closable]) -> None:
-    """Close them in their order, each whatever comes of the others."""
-    try:
-        async with contextlib.AsyncExitStack() as stack:
-            for part in reversed(parts):
-                stack.push_async_callback(part.aclose)
-    except Exception:  # noqa: BLE001 - nobody can do anything about it
-        _log.exception("the client is closed, but for a part of it")
-
-
-def _elsewhere() -> ClientClosed:
-    return ClientClosed("this client belongs to another event loop; make one in each")
+        await self.runtime.aclose()

@@ -27,7 +27,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import copy
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from veo3_async._models import VideoTask
@@ -89,6 +90,14 @@ class Veo3Error(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:
         return type(self), (self.message,), self.__dict__.copy()
+
+    def with_evidence(
+        self, *, http_status: int | None, attempts: int, elapsed: float | None
+    ) -> Self:
+        """Return the same error with what is known of the request that showed it."""
+        error = copy.copy(self)
+        error.http_status, error.attempts, error.elapsed = http_status, attempts, elapsed
+        return error
 
     def __str__(self) -> str:
         evidence = [

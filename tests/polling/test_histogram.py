@@ -1,4 +1,4 @@
-"""Quantiles of a stream, in constant memory."""
+"""Histogram of a stream, in constant memory."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._polling.histogram import Quantiles
+from veo3_async._polling.histogram import Histogram
 
 
-def counted(*durations: float) -> Quantiles:
-    quantiles = Quantiles()
+def counted(*durations: float) -> Histogram:
+    histogram = Histogram()
     for seconds in durations:
-        quantiles.add(seconds)
-    return quantiles
+        histogram.add(seconds)
+    return histogram
 
 
 @pytest.mark.parametrize("share", [0, 0.5, 1])
 def test_nothing_counted_has_no_quantile(share: float) -> None:
     """Before the first duration there is none."""
-    assert Quantiles().quantile(share) is None
+    assert Histogram().quantile(share) is None
 
 
 @pytest.mark.parametrize("seconds", [-1.0, 0.0, 0.0009, 0.001])
@@ -42,9 +42,9 @@ def test_a_quantile_is_right_to_ten_percent(durations: list[float], share: float
 
 def test_half_of_the_requests_late_is_not_hidden_by_the_other_half() -> None:
     """The median is of the lower half, the 95th percentile of the upper."""
-    quantiles = counted(*[0.0] * 50, *[10.0] * 50)
-    assert quantiles.quantile(0.5) == 0
-    assert quantiles.quantile(0.95) == pytest.approx(10, rel=0.1)
+    histogram = counted(*[0.0] * 50, *[10.0] * 50)
+    assert histogram.quantile(0.5) == 0
+    assert histogram.quantile(0.95) == pytest.approx(10, rel=0.1)
 
 
 def test_what_is_longer_than_an_hour_counts_as_an_hour() -> None:

@@ -148,16 +148,17 @@ class Journal:
 
             await self._do(work)
 
-    async def record(self, transition: Transition) -> None:
+    async def record(self, transition: Transition, *, ends_task: bool = True) -> None:
         """Write down a change of a task; its end, before it is delivered.
 
         A caller's own timeout (`StillPending`) ends no task: it stays unfinished. The row is made
         before anything is awaited.
 
+        :param ends_task: False where a final transition ends one watch, and others still wait.
         :raises JournalError: The file, or the thread that writes it, cannot be used by anybody.
         :raises Exception: Whatever else: this transition cannot be written down, others can.
         """
-        row = tasks.record(transition)
+        row = tasks.record(transition, ends_task=ends_task)
         await self._do(lambda cursor: cursor.execute(tasks.RECORD, row), transition.request_id)
 
     def delivered(self, transition: Transition, *, at: float) -> None:

@@ -172,7 +172,9 @@ def accept(request_ids: Iterable[str], at: float) -> Iterator[Parameters]:
     return ({"request_id": request_id, "at": now} for request_id in request_ids)
 
 
-def record(transition: Transition, delivered_at: float | None = None) -> Parameters:
+def record(
+    transition: Transition, delivered_at: float | None = None, *, ends_task: bool = True
+) -> Parameters:
     """Return the parameters of `RECORD`."""
     since = stamp(transition.observed_at)
     task = transition.task
@@ -181,7 +183,7 @@ def record(transition: Transition, delivered_at: float | None = None) -> Paramet
         "phase": transition.phase.value,
         "status": transition.status,
         "since": since,
-        "finished_at": since if is_end(transition) else None,
+        "finished_at": since if ends_task and is_end(transition) else None,
         "delivered_at": None if delivered_at is None else stamp(delivered_at),
         "video_url": task.video_url,
         "upsample_video_url": task.upsample_video_url,

@@ -1,8 +1,8 @@
 """What a fault means for the id it befell, and when that id is asked for again.
 
-A passing fault never ends a watch. The table says what is tolerated and for how long; what
-exceeds it is final for the id, and what is wrong with the key or the server's identity is
-everybody's.
+A transient fault never ends a watch. Only the API's own word ends an id: an error object about
+this id. What the API says of the key ends every watch. Whatever comes from anybody else is an
+outage, and `contact` decides how long a client that hears nothing but that goes on.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ __all__ = ["NO_FAULTS", "Streak", "Verdict", "after_fault", "backoff"]
 class Verdict(enum.Enum):
     """What becomes of an id after a fault."""
 
-    AGAIN = "again"
+    RETRY = "retry"
     """It goes back to the schedule."""
     FINAL = "final"
-    """The fault is the end of this watch."""
-    EVERYBODY = "everybody"
-    """No id can be polled: all watchers are told, and polling stops."""
+    """The fault is the end of this id."""
+    FATAL = "fatal"
+    """No id can be polled: all watchers get the error, and polling stops."""
 
 
-_EVERYBODYS: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.CERTIFICATE, Kind.SESSION})
+_FATAL: Final = frozenset({Kind.AUTHENTICATION, Kind.QUOTA, Kind.SESSION})
 
-_NONSENSE: Final = {Kind.UNEXPECTED: 1, Kind.REDIRECT: 4}
-"""What a reply that is not the API's counts for. An API does not redirect: a short maintenance may
-be four in a row, the fifth comes after about 8 s."""
-
-_TOLERATED_NONSENSE: Final = 19
-"""How much of it in a row an id is given: by `backoff` that is about four minutes of pages that
-say "back soon"."""
-
-_TOLERATED_SECONDS: Final = 30.0
+_UNKNOWN_SECONDS: Final = 30.0
 """How long an id may be unknown: right after the submit it is for a moment, and a lagging node
 may forget it."""
+
+_FORGOTTEN_SECONDS: Final = 600.0
+"""The same for an id of which a state was seen: it exists, so a node that has lost it is more
+likely than a mistake of the caller's."""
 
 _BASE: Final = 0.5
 _BASE_AFTER_THROTTLE: Final = 1.0
 _CAP: Final = 30.0
+
+_HINT_JITTER: Final = 0.1
+"""Of a ``Retry-After``, by which the wait is longer, at most by 1 s: spreads those who got the
+same."""
 
 
 class Streak(msgspec.Struct, frozen=True, gc=False):
@@ -53,49 +53,55 @@ class Streak(msgspec.Struct, frozen=True, gc=False):
 
     faults: int = 0
     """Of any kind."""
-    nonsense: int = 0
-    """How much the last ones count for, if they were replies and not the API's."""
-    since: float = math.inf
-    """When the id was first unknown, seconds of the monotonic clock. A fault that passes makes it
-    begin anew, for an outage confirms nothing; infinite if it was not since then."""
+    unknown_since: float = math.inf
+    """When the API first said that it does not know the id, seconds of the caller's clock. Any
+    other fault makes it begin anew, for an outage confirms nothing; infinite if it did not say
+    so since then."""
 
 
 NO_FAULTS: Final = Streak()
 
 
-def after_fault(streak: Streak, kind: Kind, now: float) -> tuple[Streak, Verdict]:
-    """Return the streak with this fault in it, and what becomes of the id."""
-    streak = _grown(streak, kind, now)
-    if kind in _EVERYBODYS:
-        return streak, Verdict.EVERYBODY
-    return streak, Verdict.FINAL if _is_too_much(streak, kind, now) else Verdict.AGAIN
+def after_fault(
+    streak: Streak, kind: Kind, now: float, *, is_known: bool = False
+) -> tuple[Streak, Verdict]:
+    """Return the streak with this fault in it, and what becomes of the id.
+
+    :param is_known: Whether a state of this id was ever seen.
+    """
+    since = min(streak.unknown_since, now) if kind is Kind.NOT_FOUND else math.inf
+    streak = Streak(streak.faults + 1, since)
+    if kind in _FATAL:
+        return streak, Verdict.FATAL
+    if kind is Kind.INVALID or now >= since + _tolerated(is_known=is_known):
+        return streak, Verdict.FINAL
+    return streak, Verdict.RETRY
 
 
-def backoff(streak: Streak, kind: Kind, now: float, rand: float) -> float:
-    """Return the seconds until the id is asked for again: full jitter, at most 30.
+def backoff(
+    streak: Streak,
+    kind: Kind,
+    now: float,
+    rand: float,
+    *,
+    retry_after: float | None = None,
+    is_known: bool = False,
+) -> float:
+    """Return the seconds until the id is asked for again: full jitter, at most 30, or as told.
 
     Full jitter is uniform between 0 and the exponential bound (AWS, "Exponential Backoff And
     Jitter"). An id whose time of grace ends is asked at that end, not long after it.
+
+    :param retry_after: Seconds that the server asks this id to wait at least, or None.
     """
     base = _BASE_AFTER_THROTTLE if kind in NO_CAPACITY else _BASE
     wait = float(rand * min(_CAP, base * 2.0 ** min(streak.faults, 16)))
-    if now < (end := streak.since + _TOLERATED_SECONDS):
+    if retry_after is not None:
+        return max(wait, retry_after + rand * min(1.0, retry_after * _HINT_JITTER))
+    if now < (end := streak.unknown_since + _tolerated(is_known=is_known)):
         wait = min(wait, end - now)
     return wait
 
 
-def _grown(streak: Streak, kind: Kind, now: float) -> Streak:
-    faults = streak.faults + 1
-    since = streak.since
-    if kind is Kind.NOT_FOUND:
-        since = min(since, now)
-    elif kind not in _NONSENSE:
-        since = math.inf
-    nonsense = streak.nonsense + _NONSENSE[kind] if kind in _NONSENSE else 0
-    return Streak(faults, nonsense, since)
-
-
-def _is_too_much(streak: Streak, kind: Kind, now: float) -> bool:
-    if kind is Kind.NOT_FOUND:
-        return now >= streak.since + _TOLERATED_SECONDS
-    return kind is Kind.INVALID or streak.nonsense > _TOLERATED_NONSENSE
+def _tolerated(*, is_known: bool) -> float:
+    return _FORGOTTEN_SECONDS if is_known else _UNKNOWN_SECONDS

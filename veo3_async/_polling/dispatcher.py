@@ -12,22 +12,22 @@ import contextvars
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
 
 import msgspec
 
+from veo3_async._cancellation import is_cancelled
 from veo3_async._errors import ClientClosed
 from veo3_async._polling.agenda import Agenda, Entry
-from veo3_async._polling.histogram import Quantiles
+from veo3_async._polling.histogram import Histogram
 from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem
 from veo3_async._protocol.http import Call, Reply
-from veo3_async._throttle.throttle import Throttle
-from veo3_async._transport.deadlines import is_cancelled
+from veo3_async._throttle.throttle import Permit, Throttle
 
 if TYPE_CHECKING:
     from veo3_async._transport.transport import Transport
 
-__all__ = ["Dispatcher"]
+__all__ = ["Dispatcher", "Turn"]
 
 _E = TypeVar("_E", bound=Entry)
 
@@ -45,9 +45,41 @@ third of a millisecond, and a burst is as large as a tenth of the rate."""
 _UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL, Kind.SESSION})
 
 
+class Turn:
+    """A permit in use: one request, whose outcome the throttle learns exactly once.
+
+    A context manager; left without `settle`, the permit is given back.
+    """
+
+    __slots__ = ("_dispatcher", "_is_settled", "_permit")
+
+    def __init__(self, dispatcher: Dispatcher[Entry], permit: Permit) -> None:
+        self._dispatcher = dispatcher
+        self._permit = permit
+        self._is_settled = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if not self._is_settled:
+            self._is_settled = True
+            self._dispatcher.give_back(self._permit)
+
+    async def send(self, call: Call) -> Reply | Problem:
+        """Send the request; only a cancellation is raised."""
+        return await self._dispatcher.send(call)
+
+    def settle(self, outcome: object) -> None:
+        """Say what the request brought: a `Problem`, or anything else for a success."""
+        if not self._is_settled:
+            self._is_settled = True
+            self._dispatcher.settle(self._permit, outcome)
+
+
 class _Claim(msgspec.Struct, Generic[_E], frozen=True, gc=False):
     entry: _E
-    taken: float
+    turn: Turn
 
 
 class _Slot(Generic[_E]):
@@ -73,33 +105,34 @@ class Dispatcher(Generic[_E]):
         self._transport = transport
         self._max_in_flight = max_in_flight
         self._agenda: Agenda[_E] = Agenda()
-        self._turns: collections.deque[asyncio.Future[float]] = collections.deque()
-        self._handle: Callable[[_E, float], Awaitable[None]] | None = None
+        self._single_calls: collections.deque[asyncio.Future[Turn]] = collections.deque()
+        self._entry_is_next = False
+        self._handle: Callable[[_E, Turn], Awaitable[None]] | None = None
         self._idle: list[_Slot[_E]] = []
         self._workers: asyncio.TaskGroup | None = None
         self._context = contextvars.Context()
         self._stopped = False
         self._timer: asyncio.TimerHandle | None = None
         self._wakes_at = math.inf
-        self._goes_on: asyncio.Handle | None = None
+        self._continuation: asyncio.Handle | None = None
         self.throttle: Final = Throttle(max_rate, self._loop.time())
         self.in_flight = 0
-        """Requests under way."""
+        """Permits in use."""
         self.sent: collections.Counter[str] = collections.Counter()
         """Physical requests that are over, by method."""
         self.failures: collections.Counter[Kind] = collections.Counter()
         """Calls that brought no state, by kind."""
-        self.lag: Final = Quantiles()
+        self.lag: Final = Histogram()
         """Between the moment an entry was due and its permit."""
 
     def __repr__(self) -> str:
         return f"<Dispatcher: {self._agenda!r}, {self.in_flight} in flight, {self.throttle!r}>"
 
-    async def run(self, handle: Callable[[_E, float], Awaitable[None]]) -> None:
-        """Hand due entries, each with its permit, to ``handle``, until cancelled.
+    async def run(self, handle: Callable[[_E, Turn], Awaitable[None]]) -> None:
+        """Hand due entries, each with its turn, to ``handle``, until cancelled.
 
-        ``handle`` must `send` once. What it raises comes out. What it plans and what the
-        throttle learns is looked at when it ends: then its worker can go on with the next entry.
+        ``handle`` must send once and settle. What it raises comes out. What it schedules is looked
+        at when it ends: then its worker can go on with the next entry.
         """
         self._handle = handle
         self._context = contextvars.copy_context()  # not that of whoever makes a worker necessary
@@ -111,13 +144,13 @@ class Dispatcher(Generic[_E]):
                 self._stop()
 
     def put(self, entry: _E, due: float) -> None:
-        """Plan an entry for a moment of the loop's clock, or plan it anew; `pump` after it."""
+        """Schedule an entry for a moment of the loop's clock, or anew; `pump` after it."""
         if due - self._loop.time() >= _HAS_TIME:
             due = math.ceil(due / _TICK) * _TICK
         self._agenda.put(entry, due)
 
     def drop(self, entry: _E) -> None:
-        """Plan it no longer; what is under way for it goes on."""
+        """Schedule it no longer; what is under way for it goes on."""
         self._agenda.drop(entry)
 
     def clear(self) -> None:
@@ -126,7 +159,7 @@ class Dispatcher(Generic[_E]):
 
     def pump(self) -> None:
         """Let go whatever may go now, and set the timer for what may go next."""
-        if self._workers is None or self._goes_on is not None:
+        if self._workers is None or self._continuation is not None:
             return
         for _ in range(_AT_ONCE):
             if self.in_flight >= self._max_in_flight:
@@ -136,89 +169,90 @@ class Dispatcher(Generic[_E]):
             if due > now:
                 self._wake_at(due + _SLACK)
                 return
-            if wait := self.throttle.take(now):
-                self._wake_at(now + wait)
+            permit = self.throttle.take(now)
+            if not isinstance(permit, Permit):
+                self._wake_at(now + permit)
                 return
             self.in_flight += 1
-            if self._turns:
-                self._turns.popleft().set_result(now)
-            else:
-                due, entry = self._agenda.take()
-                self.lag.add(now - due)
-                self._hand_over(_Claim(entry, now))
-        self._goes_on = self._loop.call_soon(self._go_on)
+            self._give(Turn(self, permit), now)  # type: ignore[arg-type] # any entries
+        self._continuation = self._loop.call_soon(self._continue)
 
-    async def turn(self) -> float:
-        """Wait for a permit for a single call, which comes before the entries that are due.
+    async def turn(self) -> Turn:
+        """Wait for a turn for a single call; these and the entries that are due alternate.
 
-        Returns what `send` and `learn` take. Cancelled, it gives back what it had.
+        Cancelled, it gives back what it had.
 
-        :raises ClientClosed: Nothing goes any more.
+        :raises ClientClosed: Nothing is sent any more.
         """
         if self._stopped:
             raise _stopped()
-        turn: asyncio.Future[float] = self._loop.create_future()
-        self._turns.append(turn)
+        waiter: asyncio.Future[Turn] = self._loop.create_future()
+        self._single_calls.append(waiter)
         self.pump()
         try:
-            return await turn
+            return await waiter
         except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled() and turn.exception() is None:
-                self._give_back(turn.result())
+            if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+                with waiter.result():
+                    pass
             raise
 
-    async def send(self, call: Call, taken: float) -> Reply | Problem:
-        """Make a call with a permit; tell `learn` what it brought."""
-        try:
-            answer = await self._transport.send(call)
-        except BaseException:
-            self._give_back(taken)
-            raise
-        self.in_flight -= 1
+    # --- what a turn calls ------------------------------------------------------------------
+
+    async def send(self, call: Call) -> Reply | Problem:
+        """Send a call, and count it if it went out."""
+        answer = await self._transport.send(call)
         if not (isinstance(answer, Problem) and answer.kind in _UNSENT):
             self.sent[call.method] += 1
         return answer
 
-    def learn(self, taken: float, outcome: object) -> None:
-        """Tell the throttle what a permit was good for; `pump` after it."""
+    def settle(self, permit: Permit, outcome: object) -> None:
+        """Let the throttle learn from an outcome; `pump` after it."""
+        self.in_flight -= 1
         now = self._loop.time()
         if not isinstance(outcome, Problem):
-            self.throttle.succeeded(taken, now)
+            self.throttle.succeeded(permit, now)
             return
         self.failures[outcome.kind] += 1
         rand = random.random()
         match outcome:
             case Problem(kind=kind, retry_after=hint) if kind in NO_CAPACITY:
-                self.throttle.throttled(taken, now, reason=kind.value, retry_after=hint, rand=rand)
+                self.throttle.throttled(permit, now, reason=kind.value, retry_after=hint, rand=rand)
             case Problem(kind=Kind.LOCAL):
-                self.throttle.pause(taken, now, reason=Kind.LOCAL.value, rand=rand)
+                self.throttle.pause(permit, now, reason=Kind.LOCAL.value, rand=rand)
             case Problem(is_served=False):
-                self.throttle.failed(taken, now, rand=rand)
+                self.throttle.failed(permit, now, rand=rand)
             case _:
-                self.throttle.succeeded(taken, now)
+                self.throttle.succeeded(permit, now)
 
-    def _stop(self) -> None:
-        """Let nothing go any more: a worker has ended, which none does by itself."""
-        self._stopped = True
-        self._workers = None
-        if self._timer is not None:
-            self._timer.cancel()
-        for turn in self._turns:
-            if not turn.done():
-                turn.set_exception(_stopped())
-
-    def _give_back(self, taken: float) -> None:
+    def give_back(self, permit: Permit) -> None:
+        """Take back a permit of which nothing was learned."""
         self.in_flight -= 1
-        self.throttle.abandoned(taken)
+        self.throttle.abandoned(permit)
         self.pump()
 
+    # --- who is next ------------------------------------------------------------------------
+
     def _next_due(self) -> float:
-        while self._turns and self._turns[0].done():  # cancelled
-            self._turns.popleft()
-        if self._turns:
+        while self._single_calls and self._single_calls[0].done():  # cancelled
+            self._single_calls.popleft()
+        if self._single_calls:
             return -math.inf
         due = self._agenda.next_due()
         return math.inf if due is None else due
+
+    def _give(self, turn: Turn, now: float) -> None:
+        """Let a single call or an entry that is due go, in turns where both wait."""
+        due = self._agenda.next_due()
+        entry_waits = due is not None and due <= now
+        if self._single_calls and not (self._entry_is_next and entry_waits):
+            self._entry_is_next = True
+            self._single_calls.popleft().set_result(turn)
+            return
+        self._entry_is_next = False
+        due, entry = self._agenda.take()
+        self.lag.add(now - due)
+        self._hand_over(_Claim(entry, turn))
 
     def _wake_at(self, when: float) -> None:
         if when == math.inf:
@@ -234,14 +268,18 @@ class Dispatcher(Generic[_E]):
         self._timer = None
         self.pump()
 
-    def _go_on(self) -> None:
-        self._goes_on = None
+    def _continue(self) -> None:
+        self._continuation = None
         self.pump()
+
+    # --- workers ----------------------------------------------------------------------------
 
     def _hand_over(self, claim: _Claim[_E]) -> None:
         if not self._idle:
             assert self._workers is not None  # noqa: S101 - `pump` looked
-            self._workers.create_task(self._work(claim), context=self._context)
+            # A copy for each: an eager task is started inside its context, and this may be called
+            # by a worker that runs in its own.
+            self._workers.create_task(self._work(claim), context=self._context.copy())
             return
         slot = self._idle.pop()
         slot.claim = claim
@@ -251,8 +289,9 @@ class Dispatcher(Generic[_E]):
     async def _work(self, claim: _Claim[_E]) -> NoReturn:
         assert self._handle is not None  # noqa: S101 - `run` set it
         try:
+            await asyncio.sleep(0)  # an eager task would run inside `pump`
             while True:
-                await self._handle(claim.entry, claim.taken)
+                await self._handle(claim.entry, claim.turn)
                 slot: _Slot[_E] = _Slot()
                 self._idle.append(slot)
                 self.pump()
@@ -264,11 +303,21 @@ class Dispatcher(Generic[_E]):
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise
-            # A task group takes that for an end in peace, and nobody would be told.
+            # A task group takes that for a normal end, and no watcher would learn of it.
             message = "a callback raised CancelledError, and nobody had cancelled the polling"
             raise RuntimeError(message) from error
         finally:
             self._stop()
+
+    def _stop(self) -> None:
+        """Let nothing go any more: a worker has ended, which none does by itself."""
+        self._stopped = True
+        self._workers = None
+        if self._timer is not None:
+            self._timer.cancel()
+        for waiter in self._single_calls:
+            if not waiter.done():
+                waiter.set_exception(_stopped())
 
 
 def _stopped() -> ClientClosed:

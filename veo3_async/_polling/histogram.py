@@ -1,4 +1,4 @@
-"""Quantiles of a stream of durations in constant memory."""
+"""Histogram of a stream of durations in constant memory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 import math
 from typing import Final
 
-__all__ = ["Quantiles"]
+__all__ = ["Histogram"]
 
 _SMALLEST: Final = 0.001
 _RATIO: Final = math.log(1.1)
@@ -15,7 +15,7 @@ _BINS: Final = 160  # up to about an hour
 _EDGES: Final = [_SMALLEST * math.exp(place * _RATIO) for place in range(_BINS - 1)]
 
 
-class Quantiles:
+class Histogram:
     """A histogram of seconds on log-spaced bins; what is below a millisecond counts as none."""
 
     __slots__ = ("_bins", "_count")

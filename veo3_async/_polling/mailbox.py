@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from veo3_async._errors import ClientClosed, Veo3Error
-from veo3_async._lifecycle.phases import NEW, State, Until, end, observe
-from veo3_async._models import Transition, VideoTask
+from veo3_async._lifecycle.phases import NEW, State, Until, end
+from veo3_async._models import Transition
 
 __all__ = ["Mailbox"]
 
@@ -63,19 +63,6 @@ class Mailbox:
         self.states.update(dict.fromkeys(new, NEW))
         return new
 
-    def observe(
-        self, request_id: str, task: VideoTask, now: float, wall_now: float
-    ) -> tuple[State, Transition | None]:
-        """Return what is to be remembered after a reply, and what is to be told of it."""
-        return observe(
-            self.states[request_id],
-            task,
-            now,
-            request_id=request_id,
-            until=self.until,
-            wall_now=wall_now,
-        )
-
     def end(self, request_id: str, error: Veo3Error, *, wall_now: float) -> Transition:
         """Return the final transition of an id that ends with an error, to be posted."""
         return end(self.states[request_id], error, request_id=request_id, wall_now=wall_now)
@@ -92,10 +79,10 @@ class Mailbox:
             return False
         if transition.final:
             del self.states[request_id]
-        letters = self._unread.setdefault(request_id, [])
-        letters.append(transition)
-        if len(letters) > _UNREAD_PER_ID:
-            letters[:] = _without_detours(letters)
+        unread = self._unread.setdefault(request_id, [])
+        unread.append(transition)
+        if len(unread) > _UNREAD_PER_ID:
+            unread[:] = _without_detours(unread)
         self._wake.set()
         return True
 
@@ -148,10 +135,10 @@ class Mailbox:
                 raise StopAsyncIteration
             self._wake.clear()
             await self._wake.wait()
-        request_id, letters = self._unread.popitem(last=False)
-        transition = letters.pop(0)
-        if letters:
-            self._unread[request_id] = letters
+        request_id, unread = self._unread.popitem(last=False)
+        transition = unread.pop(0)
+        if unread:
+            self._unread[request_id] = unread
         return transition
 
     def _stop_clock(self) -> None:
@@ -170,17 +157,19 @@ def _own(failure: BaseException) -> BaseException:
     return copy.copy(failure) if isinstance(failure, Veo3Error) else failure
 
 
-def _without_detours(letters: list[Transition]) -> list[Transition]:
+def _without_detours(unread: list[Transition]) -> list[Transition]:
     """Return the changes of one id with every way out and back left out.
 
     What is left has each phase once at most, so that a consumer that never reads costs a bounded
     amount of memory however often the service retries.
     """
     kept: list[Transition] = []
-    for letter in letters:
-        place = next((n for n, earlier in enumerate(kept) if earlier.phase is letter.phase), None)
+    for transition in unread:
+        place = next(
+            (n for n, earlier in enumerate(kept) if earlier.phase is transition.phase), None
+        )
         if place is None:
-            kept.append(letter)
+            kept.append(transition)
         else:
-            kept[place:] = [msgspec.structs.replace(letter, previous=kept[place].previous)]
+            kept[place:] = [msgspec.structs.replace(transition, previous=kept[place].previous)]
     return kept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from types import TracebackType
 from typing import Any, NoReturn, Protocol, Self
 
 from veo3_async._models import Transition
@@ -24,7 +23,7 @@ class Subscriptions(Protocol):
     def unsubscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
         """Stop it; ids that nobody watches any more are not polled any more."""
 
-    def delivered(self, transition: Transition) -> None:
+    def acknowledge(self, transition: Transition) -> None:
         """Note that a final transition was dealt with."""
 
     def abandon(self, mailbox: Mailbox) -> None:
@@ -43,10 +42,10 @@ class Watch:
 
     Made by ``Veo3Client.watch``; to be used in the event loop that it was made in. Several
     tasks may read one watch; each transition goes to one of them. With a journal, an end is owed
-    until the task that took it asks for the next one or leaves the ``async with`` in peace,
-    neither raising nor cancelled. What a task took that has ended in peace is settled when
-    another one does either. `aclose` and garbage collection settle nothing: what was taken last
-    is told again after a restart.
+    until the task that took it asks for the next one or leaves the ``async with`` normally, neither
+    raising nor cancelled. What a task took that has returned since is acknowledged when another one
+    does either. `aclose` and garbage collection acknowledge nothing: what was taken last is
+    delivered again after a restart.
     """
 
     def __init__(self, mailbox: Mailbox, subscriptions: Subscriptions, *, owner: object) -> None:
@@ -105,27 +104,22 @@ class Watch:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        if error is None:
+    async def __aexit__(self, *exc: object) -> None:
+        if exc[0] is None:
             self._acknowledge()
         await self.aclose()
 
     def _acknowledge(self) -> None:
-        # Who asks for the next one, or leaves in peace, has dealt with the last one. Who breaks
-        # off or raises may have not, and a journal tells it again after a restart.
+        # Who asks for the next one, or leaves normally, has dealt with the last one. Who breaks
+        # off or raises may have not, and a journal delivers it again after a restart.
         if not self._handed_out:
             return
         this = asyncio.current_task()
         for reader in tuple(self._handed_out):
             if reader is this or reader.done():
                 end = self._handed_out.pop(reader)
-                if reader is this or _ended_in_peace(reader):
-                    self._subscriptions.delivered(end)
+                if reader is this or _has_returned(reader):
+                    self._subscriptions.acknowledge(end)
 
     async def aclose(self) -> None:
         """End the watch; who iterates it comes to an end. Never blocks, and may be repeated."""
@@ -138,7 +132,7 @@ class Watch:
             self._subscriptions.abandon(self._mailbox)
 
 
-def _ended_in_peace(reader: asyncio.Task[Any]) -> bool:
+def _has_returned(reader: asyncio.Task[Any]) -> bool:
     # A task that raised has a stack: of where it did. To ask for the exception itself would make
     # asyncio believe that it was seen, and not log it.
     return not reader.cancelled() and not reader.get_stack(limit=1)

@@ -138,6 +138,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that the server asks everybody to wait, 0 to 120, or None."""
     body: str | None = None
     """The first 2 kB of a reply that made no sense."""
+    from_api: bool = False
+    """Whether it is the API's own word, and not that of whoever sits between."""
 
     @property
     def is_served(self) -> bool:

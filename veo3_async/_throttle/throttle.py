@@ -14,7 +14,12 @@ from veo3_async._throttle.ceiling import Ceiling
 from veo3_async._throttle.cubic import MIN_RATE, Cubic
 from veo3_async._throttle.noise import Noise
 
-__all__ = ["FLIGHT_SECONDS", "Throttle", "paused_for"]
+__all__ = [
+    "FLIGHT_SECONDS",
+    "Permit",
+    "Throttle",
+    "paused_for",
+]
 
 
 FLIGHT_SECONDS: Final = 1.0
@@ -38,11 +43,24 @@ def paused_for(retry_after: float, rand: float) -> float:
     return retry_after + rand * min(1.0, retry_after * _PAUSE_JITTER)
 
 
+class Permit:
+    """The right to send one request; equal to nothing but itself."""
+
+    __slots__ = ("given_at",)
+
+    def __init__(self, given_at: float) -> None:
+        self.given_at: Final = given_at
+        """When `Throttle.take` gave it, seconds."""
+
+    def __repr__(self) -> str:
+        return f"<Permit: {self.given_at:g}>"
+
+
 class Throttle:
     """Permits for physical requests.
 
-    Every permit that `take` gives ends in exactly one of `succeeded`, `throttled`, `failed`,
-    `pause` and `abandoned`, with the time at which it was given.
+    Every permit that `take` gives is settled by exactly one of `succeeded`, `throttled`, `failed`,
+    `pause` and `abandoned`.
 
     :param max_rate: Requests a second that are never exceeded, over 0.
     :param now: The present.
@@ -60,8 +78,8 @@ class Throttle:
         "_noise",
         "_pause_began",
         "_paused_until",
+        "_probe",
         "_probe_due",
-        "_probe_taken",
         "_reason",
         "_refilled",
         "_tokens",
@@ -82,7 +100,7 @@ class Throttle:
         self._pause_began = -math.inf
         self._paused_until = -math.inf
         self._probe_due = False
-        self._probe_taken: float | None = None
+        self._probe: Permit | None = None
         self._failed_probes = 0
 
     def __repr__(self) -> str:
@@ -111,31 +129,32 @@ class Throttle:
         self._refill(now)
         return self._limited_seconds
 
-    def take(self, now: float) -> float:
-        """Take a permit and return 0, or return the seconds after which to ask again.
+    def take(self, now: float) -> Permit | float:
+        """Return a permit, or the seconds after which to ask again, above 0.
 
         ``inf`` says that the end of another's request decides.
         """
-        if now <= self._paused_until:  # the probe is known by its time, later than all before
-            return math.nextafter(self._paused_until, math.inf) - now
-        if self._probe_taken is not None:
+        if now < self._paused_until:
+            return self._paused_until - now
+        if self._probe is not None:
             return math.inf
         self._refill(now)
         if self._tokens < _FULL:
             return (1 - self._tokens) / self.rate
         self._tokens = max(0.0, self._tokens - 1)
         self._cubic.sent(now)
+        permit = Permit(now)
         if self._probe_due:
-            self._probe_taken = now
-        return 0.0
+            self._probe = permit
+        return permit
 
-    def succeeded(self, taken: float, now: float) -> None:
+    def succeeded(self, permit: Permit, now: float) -> None:
         """Learn that the server served a request, whatever it said."""
         if self._limited:  # else nothing here changes the rate, and there is no probe
             self._refill(now)
-            self._end_probe(taken, now, passed=True)
+            self._end_probe(permit, now, passed=True)
         self._noise.succeeded(now)
-        if taken >= self._last_cut:
+        if permit.given_at >= self._last_cut:
             self._ceiling.succeeded(now, self.rate)
         if not self._limited:
             return
@@ -144,7 +163,7 @@ class Throttle:
             self._limited = False
 
     def throttled(
-        self, taken: float, now: float, *, reason: str, retry_after: float | None, rand: float
+        self, permit: Permit, now: float, *, reason: str, retry_after: float | None, rand: float
     ) -> None:
         """Learn that the server sent a request away for want of capacity.
 
@@ -153,14 +172,14 @@ class Throttle:
         :param rand: A random number, 0 ≤ rand < 1.
         """
         self._refill(now)
-        probe_failed = self._end_probe(taken, now, passed=False)
+        probe_failed = self._end_probe(permit, now, passed=False)
         allowed = self.rate
         self._noise.refused()
-        if taken >= self._last_cut:
+        if permit.given_at >= self._last_cut:
             self._ceiling.refused(allowed)
         self._limit(reason)
         # What was sent before the cut, or is counted together with that, says nothing new.
-        if taken >= self._last_cut + FLIGHT_SECONDS:
+        if permit.given_at >= self._last_cut + FLIGHT_SECONDS:
             self._cut(now, allowed)
         self._tokens = min(self._tokens, self._capacity())
         if retry_after is not None:
@@ -176,28 +195,28 @@ class Throttle:
         self._ceiling.cut(now, allowed)
         self._cubic.throttled(now)
 
-    def failed(self, taken: float, now: float, *, rand: float) -> None:
+    def failed(self, permit: Permit, now: float, *, rand: float) -> None:
         """Learn that a request ended without a word about capacity."""
         self._refill(now)
-        if self._end_probe(taken, now, passed=False):
+        if self._end_probe(permit, now, passed=False):
             self._pause_for_probe(now, rand)
 
-    def abandoned(self, taken: float) -> None:
+    def abandoned(self, permit: Permit) -> None:
         """Learn that a request was given up by our side."""
-        if self._probe_taken == taken:
-            self._probe_taken = None
+        if self._probe is permit:
+            self._probe = None
 
-    def pause(self, taken: float, now: float, *, reason: str, rand: float) -> None:
+    def pause(self, permit: Permit, now: float, *, reason: str, rand: float) -> None:
         """Send nothing for about a second, for a trouble on this machine; longer if it lasts.
 
         What was sent before the last such pause began says nothing new.
         """
         self._refill(now)
-        if taken < self._pause_began:
+        if permit.given_at < self._pause_began:
             return
         self._pause_began = now
         self._limit(reason)
-        self._probe_taken = None
+        self._probe = None
         self._pause_for_probe(now, rand)
 
     def _refill(self, now: float) -> None:
@@ -225,13 +244,13 @@ class Throttle:
         self._failed_probes += 1
         self._pause(now + min(_MAX_FAILED_PROBE_PAUSE, bound) * (1 + rand) / 2)
 
-    def _end_probe(self, taken: float, now: float, *, passed: bool) -> bool:
+    def _end_probe(self, permit: Permit, now: float, *, passed: bool) -> bool:
         """Return whether this request was the probe, and it did not pass."""
-        if self._probe_taken is None or self._probe_taken != taken:
+        if self._probe is not permit:
             return False
-        self._probe_taken = None
+        self._probe = None
         if passed:
-            self._probe_due = now <= self._paused_until  # another reply asked for a longer pause
+            self._probe_due = now < self._paused_until  # another reply asked for a longer pause
             self._failed_probes = 0
             self._tokens = 0.0
         return not passed

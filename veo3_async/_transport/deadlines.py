@@ -10,7 +10,7 @@ import asyncio
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["Deadlines", "is_cancelled"]
+__all__ = ["Deadlines", "Limited"]
 
 
 class Deadlines:
@@ -100,12 +100,3 @@ class Limited:
         # As `asyncio.timeout` has it: somebody else's cancellation goes before ours.
         if self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
-
-
-def is_cancelled() -> bool:
-    """Whether somebody asked for the end of the present task.
-
-    A `CancelledError` alone does not say so: futures of others can be cancelled, too.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

@@ -17,10 +17,10 @@ import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
-from veo3_async._cancellation import ended
+from veo3_async._cancellation import ended, is_cancelled
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import MAX_BODY_BYTES, Call, Reply, inflated
-from veo3_async._transport.deadlines import Deadlines, Limited, is_cancelled
+from veo3_async._transport.deadlines import Deadlines, Limited
 from veo3_async._transport.endpoint import ApiKey
 from veo3_async._transport.faults import network_problem
 from veo3_async._transport.single_send import _ONCE, _OnlyResponse

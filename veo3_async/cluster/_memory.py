@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from veo3_async._lifecycle.judge import Track
 from veo3_async._models import VideoTask
 from veo3_async.cluster._record import Record
 
@@ -31,25 +32,25 @@ class Memory:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._kept: collections.OrderedDict[str, tuple[int, int, Record]] = (
+        self._kept: collections.OrderedDict[str, tuple[int, int, Record, Track]] = (
             collections.OrderedDict()
         )
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, subject: str, attempts: int, record: Record) -> None:
+    def keep(self, subject: str, attempts: int, record: Record, track: Track) -> None:
         """Remember what is known of an id after a delivery.
 
         :param subject: Under which the id is watched.
         :param attempts: Number of the delivery.
         """
-        self._kept[subject] = (record.watch, attempts, _slim(record))
+        self._kept[subject] = (record.watch, attempts, _slim(record), track)
         self._kept.move_to_end(subject)
         if len(self._kept) > self._most:
             self._kept.popitem(last=False)
 
-    def recall(self, subject: str, watch: int, attempts: int) -> Record | None:
+    def recall(self, subject: str, watch: int, attempts: int) -> tuple[Record, Track] | None:
         """Return what is known of an id, or None where somebody else may know more.
 
         :param watch: Sequence of the message by which the id is watched now.
@@ -58,7 +59,7 @@ class Memory:
         kept = self._kept.get(subject)
         if kept is None or kept[:2] != (watch, attempts - 1):
             return None
-        return kept[2]
+        return kept[2], kept[3]
 
 
 def _slim(record: Record) -> Record:

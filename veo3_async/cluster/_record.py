@@ -40,7 +40,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     state: State = NEW
     """What the lifecycle remembers; ``ended_since`` is epoch seconds."""
     streak: Streak = NO_FAULTS
-    """Faults in a row; ``since`` is epoch seconds."""
+    """Faults in a row; ``unknown_since`` is epoch seconds."""
 
     @property
     def final(self) -> bool:
@@ -50,8 +50,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Streak(msgspec.Struct, frozen=True, omit_defaults=True):
     faults: int = 0
-    nonsense: int = 0
-    since: float | None = None  # JSON has no infinity
+    unknown_since: float | None = None  # JSON has no infinity
 
 
 class _Change(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -125,8 +124,7 @@ def _row(record: Record) -> _Row:
         if streak == NO_FAULTS
         else _Streak(
             streak.faults,
-            streak.nonsense,
-            streak.since if math.isfinite(streak.since) else None,
+            streak.unknown_since if math.isfinite(streak.unknown_since) else None,
         ),
     )
 
@@ -134,8 +132,8 @@ def _row(record: Record) -> _Row:
 def _streak(kept: _Streak | None) -> Streak:
     if kept is None:
         return NO_FAULTS
-    since = math.inf if kept.since is None else kept.since
-    return Streak(kept.faults, kept.nonsense, since)
+    since = math.inf if kept.unknown_since is None else kept.unknown_since
+    return Streak(kept.faults, since)
 
 
 def _change(transition: Transition) -> _Change:

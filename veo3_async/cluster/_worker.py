@@ -4,34 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio
 import msgspec
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
-from veo3_async._lifecycle.retries import Verdict, backoff
+from veo3_async._lifecycle.contact import Contact
+from veo3_async._lifecycle.judge import Context, Track
 from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
-from veo3_async._polling.job import SHARED, SharedError
+from veo3_async._pacing.policies import Pacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
-from veo3_async.cluster._judge import (
-    after_bug,
-    after_problem,
-    after_task,
-    begun,
-    is_news,
-    learn,
-    next_poll,
-    with_eta,
-)
 from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
@@ -39,6 +31,7 @@ from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._permits import Permits
 from veo3_async.cluster._record import Record, decode, encode
+from veo3_async.cluster._step import Silent, Step, begun, is_news, step, step_bug, track_of
 
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
@@ -59,15 +52,19 @@ _PARTING_SECONDS: Final = 2.0
 _Outcome = VideoTask | Problem
 
 
+class _FatalError(Exception):
+    """Raised where no id can be polled."""
+
+    def __init__(self, reason: BaseException) -> None:
+        super().__init__(str(reason))
+        self.reason = reason
+
+
 class _Known(msgspec.Struct, frozen=True):
     record: Record
+    track: Track
     seq: int | None
     """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
-
-
-_Ruling: TypeAlias = tuple[Record, bytes | None, float | None]
-"""What is known after a poll; the JSON of that, None where it is no news; the seconds until the
-next poll, None after the end."""
 
 
 class Worker:
@@ -89,8 +86,9 @@ class Worker:
     ) -> None:
         self._engine = engine
         self._names = names
-        self._client = client
-        self._pacing = client._pacing  # noqa: SLF001 - one package
+        self._runtime = client.runtime
+        self._pacing = client.runtime.pacing
+        self._contact = Contact()
         self._slots = slots
         self._ack_wait = ack_wait
         self._max_rate = max_rate
@@ -146,8 +144,7 @@ class Worker:
         try:
             await duty()
         except Exception as error:  # noqa: BLE001 - `run` raises it
-            cause = error.__cause__ if isinstance(error, SharedError) else error
-            self._failure = self._failure or cause
+            self._failure = self._failure or error
             scope.cancel()
 
     async def _part(self, knowledge: Knowledge | None) -> None:
@@ -203,11 +200,14 @@ class Worker:
                 _log.warning("an id is handed back, and tried again: %s", error)
             self._troubled = True
             await message.hand_back(_AFTER_TROUBLE)
-        except (Veo3Error, SharedError):
+        except _FatalError as fatal:
+            await message.hand_back()
+            raise fatal.reason from None
+        except Veo3Error:
             await message.hand_back()
             raise
         except Exception:  # noqa: BLE001 - one id is not the end of the work
-            _log.exception("an id is handed back for a bug of ours; others go on")
+            _log.exception("internal error, please report it: an id is handed back, others go on")
             await message.hand_back(_AFTER_TROUBLE)
         except BaseException:
             await message.hand_back()
@@ -223,81 +223,78 @@ class Worker:
         if not await permits.take():
             return _AT_ONCE
         sent = time.time()
-        outcome, reply = await self._client._poll_once(known.record.request_id)  # noqa: SLF001 - one package
+        outcome, reply = await self._runtime.poll_once(known.record.request_id)
         await permits.learn(outcome, sent)
-        return await self._settle(message, known, outcome, reply)
+        now = time.time()
+        if (error := self._contact.heard(outcome, now)) is not None:
+            raise _FatalError(error)
+        context = Context(
+            now, now, random.random(), message.attempts, max(0.0, now - message.stored_at)
+        )
+        return await self._settle(message, known, outcome, reply, context)
 
     async def _settle(
-        self, message: Message, known: _Known, outcome: _Outcome, reply: Reply | None
+        self,
+        message: Message,
+        known: _Known,
+        outcome: _Outcome,
+        reply: Reply | None,
+        context: Context,
     ) -> float | None:
-        """Write down what a poll has brought; whoever else was first is heard before."""
+        """Write down what a poll has brought; whoever else was first is heard before.
+
+        The pacing learns when that is done: a poll may have to be judged again.
+        """
+        judged = functools.partial(self._judged, outcome=outcome, reply=reply, context=context)
         while not known.record.final:
-            after, payload, delay = self._ruling(message, known, outcome, reply)
-            if payload is None or await self._write(known, after, payload):
-                if delay is not None:
-                    self._memory.keep(message.subject, message.attempts, after)
-                if payload is not None and isinstance(outcome, VideoTask):
-                    with SHARED:
-                        learn(self._pacing, known.record, after)
-                return delay
+            draft = judged(known, Silent(self._pacing))
+            if draft.fatal is not None:
+                raise _FatalError(draft.fatal)
+            if await self._write(known, draft.record):
+                after = judged(known, self._pacing)
+                if after.fatal is not None:
+                    raise _FatalError(after.fatal)
+                if after.delay is not None:
+                    self._memory.keep(message.subject, message.attempts, after.record, after.track)
+                return after.delay
             known = await self._read(message, known.record.request_id, fresh=True)
         return None
 
-    async def _write(self, known: _Known, after: Record, payload: bytes) -> bool:
-        """Return whether a record could follow that which is known."""
-        if known.seq is None:
-            return False
-        subject = self._names.change_of(after.request_id)
-        return await self._engine.publish(subject, payload, expect=known.seq) is not None
-
-    def _ruling(
-        self, message: Message, known: _Known, outcome: _Outcome, reply: Reply | None
-    ) -> _Ruling:
-        """Return what a poll means; what cannot be dealt with means the end of the id."""
+    def _judged(
+        self,
+        known: _Known,
+        pacing: Pacing,
+        *,
+        outcome: _Outcome,
+        reply: Reply | None,
+        context: Context,
+    ) -> Step:
+        """Return what a poll means; what cannot be read means the end of the id."""
         try:
-            return _spelled(known, *self._judge(message, known.record, outcome, reply))
-        except (Veo3Error, SharedError):
-            raise
+            return step(
+                known.record, known.track, outcome, reply=reply, pacing=pacing, context=context
+            )
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
-            _log.exception("what came for one id could not be dealt with; others go on")
-            now = time.time()
-            after = after_bug(
-                known.record,
-                bug,
-                now,
-                attempts=message.attempts,
-                elapsed=max(0.0, now - message.stored_at),
-            )
-            return _spelled(known, after, None)
+            _log.exception("internal error at one id, please report it; others go on")
+            return step_bug(known.record, known.track, bug, context)
 
-    def _judge(
-        self, message: Message, known: Record, outcome: _Outcome, reply: Reply | None
-    ) -> tuple[Record, float | None]:
-        now = time.time()
-        elapsed = max(0.0, now - message.stored_at)
-        if isinstance(outcome, Problem):
-            after, verdict = after_problem(
-                known, outcome, now, attempts=message.attempts, elapsed=elapsed
-            )
-            if verdict is Verdict.EVERYBODY:
-                raise outcome.error(attempts=message.attempts, elapsed=elapsed)
-            if verdict is Verdict.FINAL:
-                return after, None
-            return after, backoff(after.streak, outcome.kind, now, random.random())
-        assert reply is not None  # noqa: S101 - a task is read from one
-        after = after_task(known, outcome, reply, now, attempts=message.attempts, elapsed=elapsed)
-        if after.final:
-            return after, None
-        with SHARED:
-            if after.serial != known.serial:
-                after = with_eta(after, self._pacing, now)
-            return after, next_poll(after, self._pacing, now, random.random())
+    async def _write(self, known: _Known, after: Record) -> bool:
+        """Write a record that is news; return whether nothing stands in the way of it."""
+        if not is_news(known.record, after):
+            return True
+        if known.seq is None:
+            return False  # what is remembered lacks the texts: the record itself is read first
+        if after.serial == known.record.serial and after.change is not None:
+            after = msgspec.structs.replace(after, news=known.record.news or known.seq)
+        subject = self._names.change_of(after.request_id)
+        payload = encode(after)
+        return await self._engine.publish(subject, payload, expect=known.seq) is not None
 
     async def _known(self, message: Message) -> _Known | None:
         """Return what is known of an id, or None where the message is of none."""
-        record = self._memory.recall(message.subject, message.sequence, message.attempts)
-        if record is not None:
-            return _Known(record, None)
+        remembered = self._memory.recall(message.subject, message.sequence, message.attempts)
+        if remembered is not None:
+            return _Known(*remembered, None)
         try:
             request_id = check_request_id(request_id_of(message.subject))
         except (ValueError, Veo3Error) as error:
@@ -309,20 +306,19 @@ class Worker:
         subject = self._names.change_of(request_id)
         found = await self._engine.last(self._names.change, subject, fresh=fresh)
         if found is None:
-            return _Known(begun(None, request_id, message.sequence), 0)
+            return _known(begun(None, request_id, message.sequence), 0)
         seq, payload = found
         try:
             record = decode(payload, request_id)
         except ValueError as error:
-            _log.error("the last record of %s is passed over: %s", request_id, error)
+            _log.error(
+                "the last record of %s cannot be read, and is passed over: %s", subject, error
+            )
             # No serial is higher than a sequence, so listeners see what comes as new.
-            return _Known(Record(request_id=request_id, watch=message.sequence, serial=seq), seq)
-        return _Known(begun(record, request_id, message.sequence), seq)
+            return _known(Record(request_id=request_id, watch=message.sequence, serial=seq), seq)
+        self._contact.had_reply = self._contact.had_reply or record.change is not None
+        return _known(begun(record, request_id, message.sequence), seq)
 
 
-def _spelled(known: _Known, after: Record, delay: float | None) -> _Ruling:
-    if not is_news(known.record, after):
-        return after, None, delay
-    if after.serial == known.record.serial and after.change is not None:
-        after = msgspec.structs.replace(after, news=known.record.news or known.seq or 0)
-    return after, encode(after), delay
+def _known(record: Record, seq: int) -> _Known:
+    return _Known(record, track_of(record), seq)

@@ -1,0 +1,262 @@
+"""Who watches what: ids join and leave, watches expire, final transitions are acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import itertools
+import time
+import weakref
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from veo3_async._errors import JournalError, StillPending, Veo3Error
+from veo3_async._lifecycle.judge import Track
+from veo3_async._lifecycle.phases import NEW, State, observe, remembered
+from veo3_async._models import Transition
+from veo3_async._pacing.policies import Eta, Pacing
+from veo3_async._polling.dispatcher import Dispatcher
+from veo3_async._polling.job import Job
+from veo3_async._polling.mailbox import Mailbox
+
+if TYPE_CHECKING:
+    from veo3_async._journal.journal import Journal
+
+__all__ = ["Subscriptions"]
+
+_BATCH: Final = 1000
+"""Ids that are added or finished before the event loop gets its turn."""
+
+
+class Subscriptions:
+    """The ids that are polled, and the mailboxes of those who watch them.
+
+    :param pacing: Says what is left for an id.
+    :param journal: What ids are written to before they are polled, or None.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher[Job], pacing: Pacing, journal: Journal | None
+    ) -> None:
+        self._dispatcher = dispatcher
+        self._pacing = pacing
+        self._journal = journal
+        self._loop = asyncio.get_running_loop()
+        self._jobs: dict[str, Job] = {}
+        self._mailboxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
+        self._unaccepted: collections.deque[tuple[Mailbox, list[str]]] = collections.deque()
+        self._has_unaccepted = asyncio.Event()
+        self._failure: BaseException | None = None
+        self.transitions = 0
+        """Transitions delivered so far."""
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, request_id: object) -> bool:
+        return request_id in self._jobs
+
+    def __repr__(self) -> str:
+        return f"<Subscriptions: {len(self._jobs)} ids>"
+
+    @property
+    def oldest(self) -> float | None:
+        """When the longest-watched id was added, seconds of the loop's clock; None without ids."""
+        job = next(iter(self._jobs.values()), None)
+        return None if job is None else job.added
+
+    # --- what watches call ------------------------------------------------------------------
+
+    def register(self, mailbox: Mailbox, timeout: float | None) -> None:
+        """Take charge of a mailbox; its ids come with `subscribe`.
+
+        :param timeout: Seconds after which what is unfinished expires, or None.
+        """
+        self._mailboxes.add(mailbox)
+        if self._failure is not None:
+            mailbox.fail(self._failure)
+        elif timeout is not None:
+            mailbox.deadline = self._loop.call_later(timeout, self._expire, mailbox, timeout)
+
+    def subscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
+        """Begin to poll for a mailbox; ids that are polled already share their polls.
+
+        With a journal the ids are written down first; those that cannot be finish with the error.
+        """
+        new = mailbox.open_for(request_ids)
+        if self._journal is None:
+            self._join(mailbox, iter(new))
+        elif new:
+            self._unaccepted.append((mailbox, new))
+            self._has_unaccepted.set()
+
+    def unsubscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
+        """Drop ids of a mailbox, and end the polling for those that no other one wants."""
+        for request_id in request_ids:
+            mailbox.drop(request_id)
+            if (job := self._jobs.get(request_id)) is not None:
+                self._leave(job, mailbox)
+
+    def acknowledge(self, transition: Transition) -> None:
+        """Note that a final transition was dealt with, unless somebody still watches the task."""
+        if self._journal is not None and transition.request_id not in self._jobs:
+            self._journal.delivered(transition, at=time.time())
+
+    def abandon(self, mailbox: Mailbox) -> None:
+        """Drop all ids of a mailbox; may be called from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and polls nothing
+            self._loop.call_soon_threadsafe(self._abandon, mailbox)
+
+    def eta(self, mailbox: Mailbox, request_id: str) -> Eta | None:
+        """Return what is left for an id that the mailbox waits for, or None where unknown."""
+        job = self._jobs.get(request_id)
+        if job is None or job.track.clock.last is None or request_id not in mailbox.states:
+            return None
+        return self._pacing.eta(job.track.clock.progress(self._loop.time()))
+
+    def poke(self, request_ids: Iterable[str]) -> None:
+        """Make ids due now; those that nobody watches, or that are being asked for, are left."""
+        now = self._loop.time()
+        for request_id in request_ids:
+            if (job := self._jobs.get(request_id)) is not None and job.ticket:
+                self._dispatcher.put(job, now)
+        self._dispatcher.pump()
+
+    # --- what the poller calls --------------------------------------------------------------
+
+    async def accept(self) -> NoReturn:
+        """Write new ids into the journal, until cancelled; then they are polled."""
+        while True:
+            await self._has_unaccepted.wait()
+            self._has_unaccepted.clear()
+            while self._unaccepted:
+                mailbox, request_ids = self._unaccepted.popleft()
+                await self._accept_for(mailbox, request_ids)
+
+    def is_wanted(self, job: Job) -> bool:
+        """Whether somebody still watches a job; it may be dropped at any await."""
+        return self._jobs.get(job.request_id) is job
+
+    def deliver(self, mailbox: Mailbox, transition: Transition) -> bool:
+        """Give a mailbox a transition; with its final one an id is done.
+
+        Returns whether the mailbox still wanted it.
+        """
+        if not mailbox.post(transition):
+            return False
+        self.transitions += 1
+        if transition.final and (job := self._jobs.get(transition.request_id)) is not None:
+            self._leave(job, mailbox)
+        return True
+
+    def catch_up(self, job: Job, mailbox: Mailbox, known: State) -> None:
+        """Give a mailbox that has joined late the state that the others know."""
+        if known.phase is None:
+            return
+        state, change = observe(
+            NEW,
+            remembered(known, job.request_id),
+            self._loop.time(),
+            request_id=job.request_id,
+            until=mailbox.until,
+            wall_now=time.time(),
+        )
+        mailbox.remember(job.request_id, state)
+        if change is not None:
+            self.deliver(mailbox, change)
+
+    def fail(self, error: BaseException) -> None:
+        """End every watch with an error, and poll nothing more."""
+        self._jobs.clear()
+        self._dispatcher.clear()
+        for mailbox in tuple(self._mailboxes):
+            mailbox.fail(error)
+
+    def stop(self, reason: BaseException) -> None:
+        """End every watch with an error, those that come too late included."""
+        self._failure = reason
+        self.fail(reason)
+
+    # --- joining ----------------------------------------------------------------------------
+
+    async def _accept_for(self, mailbox: Mailbox, request_ids: list[str]) -> None:
+        assert self._journal is not None  # noqa: S101 - `subscribe` looked
+        try:
+            await self._journal.accept(request_ids, at=time.time())
+        except JournalError as error:
+            for request_id in request_ids:
+                if request_id in mailbox.states:
+                    own = JournalError(error.message, request_id=request_id)
+                    self._finish(mailbox, request_id, own)
+        else:
+            self._join(mailbox, iter(request_ids))
+
+    def _join(self, mailbox: Mailbox, request_ids: Iterator[str]) -> None:
+        now = self._loop.time()
+        watchers = (mailbox,)  # one for all of them: memory
+        batch = list(itertools.islice(request_ids, _BATCH))
+        for request_id in batch:
+            if request_id not in mailbox.states:
+                continue  # discarded while its batch waited
+            job = self._jobs.get(request_id)
+            if job is None:
+                job = Job(
+                    request_id=request_id, watchers=watchers, added=now, track=Track(request_id)
+                )
+                self._jobs[request_id] = job
+                self._dispatcher.put(job, now)
+            elif mailbox not in job.watchers:
+                self._share(job, mailbox)
+        self._dispatcher.pump()
+        if len(batch) == _BATCH:
+            self._loop.call_soon(self._join, mailbox, request_ids)
+
+    def _share(self, job: Job, mailbox: Mailbox) -> None:
+        """Let a mailbox share the polls of a job, and bring it up to date at once."""
+        known = job.watchers[0].states[job.request_id]
+        job.watchers += (mailbox,)
+        job.fingerprint = None  # what is old to the others may be new to this one
+        self.catch_up(job, mailbox, known)
+
+    def _leave(self, job: Job, mailbox: Mailbox) -> None:
+        job.watchers = tuple(w for w in job.watchers if w is not mailbox)
+        if not job.watchers and self.is_wanted(job):
+            del self._jobs[job.request_id]
+            self._dispatcher.drop(job)
+
+    # --- ends -------------------------------------------------------------------------------
+
+    def _abandon(self, mailbox: Mailbox) -> None:
+        self.unsubscribe(mailbox, tuple(mailbox.states))
+        mailbox.close()
+
+    def _expire(self, mailbox: Mailbox, timeout: float) -> None:
+        for request_id in list(itertools.islice(mailbox.states, _BATCH)):
+            job = self._jobs.get(request_id)
+            error = StillPending(
+                _unfinished(job, timeout),
+                request_id=request_id,
+                attempts=0 if job is None else job.attempts,
+                elapsed=timeout,
+                task=remembered(mailbox.states[request_id], request_id),
+            )
+            self._finish(mailbox, request_id, error)
+        if mailbox.states:
+            self._loop.call_soon(self._expire, mailbox, timeout)
+        else:
+            mailbox.finish()
+
+    def _finish(self, mailbox: Mailbox, request_id: str, error: Veo3Error) -> None:
+        """Finish an id of one mailbox, while its task goes on."""
+        self.deliver(mailbox, mailbox.end(request_id, error, wall_now=time.time()))
+
+
+def _unfinished(job: Job | None, timeout: float) -> str:
+    faults = 0 if job is None else job.track.faults.faults
+    if job is None or not faults:
+        return f"not finished after {timeout:g} s; the task goes on, watch the id again"
+    return (
+        f"not finished after {timeout:g} s, and the last {faults} polls brought no state: "
+        f"{job.trouble}; watch the id again"
+    )

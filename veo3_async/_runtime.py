@@ -1,0 +1,282 @@
+"""What runs for one client, bound to one event loop and one process: its parts and its lifetime.
+
+`Runtime.started` is asked before each use, and makes the parts anew where polling has ended. The
+cluster takes what it needs from `Runtime.pacing` and `Runtime.poll_once`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import functools
+import logging
+import os
+import warnings
+from collections.abc import Callable, Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import msgspec
+
+from veo3_async._cancellation import ended
+from veo3_async._errors import ClientClosed, JournalError
+from veo3_async._models import PollReport, Stats, VideoTask
+from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.policies import Pacing
+from veo3_async._polling.calls import Calls
+from veo3_async._polling.dispatcher import Dispatcher
+from veo3_async._polling.hooks import Hook
+from veo3_async._polling.job import Job
+from veo3_async._polling.poller import Poller
+from veo3_async._polling.subscriptions import Subscriptions
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import Reply
+
+if TYPE_CHECKING:
+    from veo3_async._download.downloader import Downloader
+    from veo3_async._journal.journal import Journal
+    from veo3_async._transport.transport import Transport
+
+__all__ = ["Parts", "Runtime", "Settings"]
+
+_log = logging.getLogger("veo3_async")
+
+
+class _Closable(Protocol):
+    async def aclose(self) -> None: ...
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a client is made with, checked."""
+
+    transport: Transport
+    make_downloader: Callable[[], Downloader]
+    pacing: Pacing
+    model: str
+    max_rate: float
+    on_poll: Hook[PollReport] | None
+    journal: str | os.PathLike[str] | Journal | None
+
+
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What works while polling goes on."""
+
+    dispatcher: Dispatcher[Job]
+    subscriptions: Subscriptions
+    poller: Poller
+    calls: Calls
+    downloader: Downloader
+    journal: Journal | None
+
+
+class Runtime:
+    """The parts of one client; it owns the one background task."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings: Final = settings
+        self._pid: Final = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._parts: Parts | None = None
+        self._runner: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def __repr__(self) -> str:
+        if self._closed:
+            return "closed"
+        if self._parts is None:
+            return "idle"
+        return f"{len(self._parts.subscriptions)} ids, {self._parts.dispatcher!r}"
+
+    @property
+    def pacing(self) -> Pacing:
+        """When an id is asked for again."""
+        return self._settings.pacing
+
+    @property
+    def journal(self) -> Journal:
+        """The journal, started.
+
+        :raises JournalError: There is none.
+        :raises ClientClosed: As `started`.
+        """
+        journal = self.started().journal
+        if journal is None:
+            message = "this client has no journal; make it with journal='veo3.db'"
+            raise JournalError(message)
+        return journal
+
+    def started(self) -> Parts:
+        """Return the parts, and see to it that they run.
+
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
+        :raises RuntimeError: No event loop is running.
+        """
+        if self._closed:
+            message = "this client was closed; make another one"
+            raise ClientClosed(message)
+        if self._pid != os.getpid():
+            message = "this client was made before a fork; make one in each process"
+            raise ClientClosed(message)
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            raise _elsewhere()
+        if self._parts is None or self._runner is None or self._runner.done():
+            self._parts = self._made()
+            # Not in the caller's context: its cancel scopes and variables are not ours.
+            self._runner = loop.create_task(
+                _run(self._parts, self._closables(self._parts)),
+                name="veo3_async",
+                context=contextvars.Context(),
+            )
+        return self._parts
+
+    async def open(self) -> None:
+        """Start, and let trouble with the journal show now.
+
+        :raises JournalError: It cannot be used; everything is closed then.
+        """
+        if (journal := self.started().journal) is None:
+            return
+        try:
+            await journal.open()
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Close everything: watches fail with `ClientClosed`. A cancellation comes out after that.
+
+        :raises ClientClosed: It is called from another event loop than it was used in.
+        """
+        if self._loop is not None and self._loop is not asyncio.get_running_loop():
+            raise _elsewhere()
+        self._closed = True
+        if self._parts is not None and self._runner is not None:
+            self._parts.calls.close()
+            self._parts.subscriptions.stop(ClientClosed("the client was closed"))
+            self._runner.cancel()  # it may not have begun yet
+            await ended(self._runner)
+
+    def __del__(self) -> None:
+        runner = getattr(self, "_runner", None)
+        if runner is None or runner.done() or runner.get_loop().is_closed():
+            return
+        message = f"a Veo3Client was never closed: {self!r}"
+        warnings.warn(message, ResourceWarning, source=self, stacklevel=2)
+        runner.get_loop().call_soon_threadsafe(runner.cancel)
+
+    def stats(self) -> Stats:
+        """Return what is going on; all zero before the first use."""
+        if self._parts is None or self._loop is None:
+            return Stats(rate=self._settings.max_rate)
+        return _stats(self._parts, self._settings.pacing, self._loop.time())
+
+    async def poll_once(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
+        """Ask once for the state of a task, in its turn; with the reply where one came."""
+        return await self.started().calls.poll(request_id)
+
+    # --- the parts --------------------------------------------------------------------------
+
+    def _made(self) -> Parts:
+        settings, journal = self._settings, self._journal()
+        dispatcher: Dispatcher[Job] = Dispatcher(
+            settings.transport,
+            max_rate=settings.max_rate,
+            max_in_flight=settings.transport.max_connections,
+        )
+        subscriptions = Subscriptions(dispatcher, settings.pacing, journal)
+        return Parts(
+            dispatcher=dispatcher,
+            subscriptions=subscriptions,
+            poller=Poller(
+                dispatcher,
+                subscriptions,
+                settings.pacing,
+                model=settings.model,
+                on_poll=settings.on_poll,
+                journal=journal,
+                beside=self._beside(journal),
+            ),
+            calls=Calls(dispatcher, settings.model, journal),
+            downloader=settings.make_downloader(),
+            journal=journal,
+        )
+
+    def _journal(self) -> Journal | None:
+        given = self._settings.journal
+        if given is None:
+            return None
+        from veo3_async._journal.journal import Journal  # noqa: PLC0415 - sqlite3 is not always there
+
+        return given if isinstance(given, Journal) else Journal(given)
+
+    def _beside(self, journal: Journal | None) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        """Return what runs beside the polling: what the pacing learns is kept in the journal."""
+        pacing = self._settings.pacing
+        if journal is None or not isinstance(pacing, LearnedPacing):
+            return []
+        from veo3_async._journal.learned import keep_knowledge  # noqa: PLC0415 - loads sqlite3
+
+        return [functools.partial(keep_knowledge, pacing, journal)]
+
+    def _closables(self, parts: Parts) -> list[_Closable]:
+        """Return what is closed with the polling; a journal that was handed in is not ours."""
+        closables: list[_Closable] = [self._settings.transport, parts.downloader]
+        if parts.journal is not None and parts.journal is not self._settings.journal:
+            closables.append(parts.journal)
+        return closables
+
+
+def _stats(parts: Parts, pacing: Pacing, now: float) -> Stats:
+    dispatcher, subscriptions = parts.dispatcher, parts.subscriptions
+    oldest = subscriptions.oldest
+    learned = pacing if isinstance(pacing, LearnedPacing) else None
+    return Stats(
+        watched=len(subscriptions),
+        in_flight=dispatcher.in_flight,
+        polls=dispatcher.sent["GET"],
+        transitions=subscriptions.transitions,
+        failures={kind.value: count for kind, count in dispatcher.failures.items()},
+        rate=dispatcher.throttle.rate,
+        throttled_seconds=dispatcher.throttle.throttled_seconds(now),
+        throttle_reason=dispatcher.throttle.reason,
+        lag_p50=dispatcher.lag.quantile(0.5),
+        lag_p95=dispatcher.lag.quantile(0.95),
+        oldest=None if oldest is None else now - oldest,
+        expected_polls=None if learned is None else learned.expected_polls,
+        expected_lag=None if learned is None else learned.expected_lag,
+    )
+
+
+async def _run(parts: Parts, closables: Sequence[_Closable]) -> None:
+    """Poll until cancelled; no watcher is left waiting.
+
+    A function, for a method would keep a forgotten client alive.
+    """
+    reason: BaseException = ClientClosed("the client was closed")
+    try:
+        await parts.poller.run()
+    except Exception as error:  # noqa: BLE001 - it goes to every watcher
+        reason = error
+        while isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+        _log.error("polling has stopped; a new watch begins anew: %r", reason)
+    finally:
+        parts.subscriptions.stop(reason)
+        await ended(asyncio.ensure_future(_close(closables)))
+
+
+async def _close(closables: Sequence[_Closable]) -> None:
+    """Close them in their order, each whatever comes of the others."""
+    try:
+        async with contextlib.AsyncExitStack() as stack:
+            for closable in reversed(closables):
+                stack.push_async_callback(closable.aclose)
+    except Exception:  # noqa: BLE001 - nobody can do anything about it
+        _log.exception("the client is closed, but for a part of it")
+
+
+def _elsewhere() -> ClientClosed:
+    return ClientClosed("this client belongs to another event loop; make one in each")
