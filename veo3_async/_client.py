@@ -300,7 +300,7 @@ class Veo3Client:
         :raises JournalError: There is no journal, or it cannot be read.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
-        return await self.runtime.journal.pending()
+        return await self.runtime.needed_journal().pending()
 
     async def resume(
         self,

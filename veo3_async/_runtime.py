@@ -92,9 +92,8 @@ class Runtime:
         """When an id is asked for again."""
         return self._settings.pacing
 
-    @property
-    def journal(self) -> Journal:
-        """The journal, started.
+    def needed_journal(self) -> Journal:
+        """Return the journal, started.
 
         :raises JournalError: There is none.
         :raises ClientClosed: As `started`.

@@ -25,16 +25,17 @@ from veo3_async._errors import (
     TaskNotFound,
     UnexpectedReply,
 )
+from veo3_async._lifecycle.judge import Context
 from veo3_async._lifecycle.phases import NEW, end
 from veo3_async._pacing.policies import Progress
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster import Changes, Cluster, ClusterError, _permits, _worker
-from veo3_async.cluster._judge import after_task
 from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._names import Names, token_of
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._rate import Evidence
 from veo3_async.cluster._record import Record, decode, encode
+from veo3_async.cluster._step import step, track_of
 from veo3_async.testing import FakeVeo3, Life, Status
 
 pytestmark = [
@@ -430,7 +431,15 @@ async def test_who_writes_late_is_heard(
         seq, payload = found
         known = decode(payload, request_id)
         task = VideoTask(status="video_upsampling", running=True)
-        late = after_task(known, task, Reply(200, {}, b""), time.time(), attempts=1, elapsed=0.0)
+        context = Context(time.time(), time.time(), 0.5, 1, 0.0)
+        late = step(
+            known,
+            track_of(known),
+            task,
+            reply=Reply(200, {}, b""),
+            pacing=FixedPacing(),
+            context=context,
+        ).record
         await cluster._engine.publish(subject, encode(late), expect=seq)
         heard = await told(cluster.transitions(request_id, since=0))
     assert [Phase.GENERATING, Phase.UPSAMPLING, Phase.COMPLETED] == [

@@ -13,23 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async._errors import CompletedWithoutVideo, TaskNotFound, Veo3Error
+from veo3_async._lifecycle.judge import Context, Track
 from veo3_async._lifecycle.phases import NEW, State
-from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, backoff
+from veo3_async._lifecycle.retries import NO_FAULTS, Streak, backoff
 from veo3_async._models import Phase, Transition, VideoTask
-from veo3_async._pacing.policies import FixedPacing, Progress
+from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing, Progress
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster import _errors
-from veo3_async.cluster._judge import (
-    after_problem,
-    after_task,
-    begun,
-    is_news,
-    learn,
-    next_poll,
-    with_eta,
-)
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import Names, request_id_of, token_of
 from veo3_async.cluster._rate import (
@@ -43,6 +35,7 @@ from veo3_async.cluster._rate import (
     round_of,
 )
 from veo3_async.cluster._record import Record, decode, encode
+from veo3_async.cluster._step import Silent, Step, begun, is_news, step, track_of
 
 ID = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
 NOW = 1_770_000_000.0
@@ -63,8 +56,7 @@ streaks = st.one_of(
     st.builds(
         Streak,
         faults=st.integers(0, 9),
-        nonsense=st.integers(0, 30),
-        since=st.one_of(st.just(math.inf), moments),
+        unknown_since=st.one_of(st.just(math.inf), moments),
     ),
 )
 states = st.builds(
@@ -116,6 +108,28 @@ def generating(**more: object) -> VideoTask:
 
 
 REPLY = Reply(200, {}, b"")
+QUIET = FixedPacing(10, jitter=0)
+
+
+def stepped(
+    known: Record,
+    answer: VideoTask | Problem,
+    now: float,
+    *,
+    track: Track | None = None,
+    pacing: Pacing = QUIET,
+    attempts: int = 3,
+    elapsed: float = 9.0,
+) -> Step:
+    """Poll once; without a track, as a worker that takes the id over."""
+    return step(
+        known,
+        track_of(known) if track is None else track,
+        answer,
+        reply=None if isinstance(answer, Problem) else REPLY,
+        pacing=pacing,
+        context=Context(now, now, 0.5, attempts, elapsed),
+    )
 
 
 @given(ids)
@@ -237,38 +251,35 @@ def test_what_was_lost_can_be_watched_again(phase: Phase, watch: int, *, anew: b
     assert 3 == known.serial
 
 
-def test_a_fault_that_counts_survives_between_polls() -> None:
-    """Twenty nonsense replies in a row, each read from JSON, end an id as LOST."""
+def test_an_unknown_id_is_remembered_between_polls() -> None:
+    """Unknown for 30 s, each poll another worker's, an id ends as LOST."""
     record = begun(None, ID, 1)
-    problem = Problem(kind=Kind.UNEXPECTED, message="nonsense")
-    for number in range(1, 21):
+    problem = Problem(kind=Kind.NOT_FOUND, message="no such task", err_code=-10010, from_api=True)
+    for second in range(31):
         before = record
-        record, verdict = after_problem(
-            before, problem, NOW + number, attempts=number, elapsed=float(number)
-        )
-        assert is_news(before, record)
-        record = decode(encode(record), ID)
-        assert verdict is (Verdict.FINAL if number == 20 else Verdict.AGAIN)
+        after = stepped(before, problem, NOW + second, attempts=second, elapsed=float(second))
+        record = decode(encode(after.record), ID)
+        assert (after.delay is None) is (second == 30)
     assert record.change is not None
     assert Phase.LOST is record.change.phase
     assert record.change.error is not None
-    assert (20, 20.0) == (record.change.error.attempts, record.change.error.elapsed)
+    assert (30, 30.0) == (record.change.error.attempts, record.change.error.elapsed)
 
 
-def test_a_fault_that_passes_is_soon_no_news() -> None:
+def test_a_transient_fault_is_soon_no_news() -> None:
     """An outage of an hour writes a few records for an id, not one for each poll."""
     record = begun(None, ID, 1)
     written = 0
     for number in range(500):
         before = record
         problem = Problem(kind=Kind.SERVER, message="outage")
-        record, _ = after_problem(before, problem, NOW + number, attempts=1, elapsed=1.0)
+        record = stepped(before, problem, NOW + number).record
         written += is_news(before, record)
     assert 6 == written
 
 
 def seen(known: Record, task: VideoTask, now: float) -> Record:
-    return after_task(known, task, REPLY, now, attempts=3, elapsed=9.0)
+    return stepped(known, task, now).record
 
 
 @given(st.sampled_from([k for k in Kind if k is not Kind.NOT_FOUND]), st.floats(0, 0.999))
@@ -283,7 +294,7 @@ def test_a_completed_task_without_a_url_is_believed_after_its_grace() -> None:
     task = generating(status="completed", running=False)
     first = decode(encode(seen(begun(None, ID, 1), task, NOW)), ID)
     assert NOW == first.state.ended_since
-    assert next_poll(first, FixedPacing(300, jitter=0), NOW + 20, 0.5) == 40.0
+    assert stepped(first, task, NOW + 20, pacing=FixedPacing(300, jitter=0)).delay == 40.0
     ended = seen(first, task, NOW + 60)
     assert ended.final
     assert ended.change is not None
@@ -295,6 +306,11 @@ class _Notes(FixedPacing):
     def __init__(self) -> None:
         super().__init__(10)
         self.ended: list[tuple[Progress, float, Phase]] = []
+        self.went_on: list[tuple[float | None, float]] = []
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        self.went_on.append((progress.previous_age, progress.age))
+        return super().delay(progress, rand)
 
     def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
         self.ended.append((last, lasted, successor))
@@ -311,32 +327,56 @@ def test_the_pacing_learns_how_long_a_phase_lasted() -> None:
         video_url="https://a/v.mp4",
         upsample_video_url="https://a/u.mp4",
     )
-    after = seen(decode(encode(before), ID), done, NOW + 200)
-    learn(pacing, before, after)
-    assert [(Progress(phase=Phase.GENERATING, age=0.0), 90.0, Phase.COMPLETED)] == pacing.ended
+    stepped(decode(encode(before), ID), done, NOW + 200, pacing=pacing)
+    assert [(Progress(phase=Phase.GENERATING, age=0.0, polls=0), 90.0, Phase.COMPLETED)] == (
+        pacing.ended
+    )
 
 
 def test_the_pacing_learns_by_our_clock_where_the_server_has_none() -> None:
     """Without times in the replies a phase has lasted from one transition to the next."""
     pacing = _Notes()
-    task = generating(status_update_time=None)
-    before = seen(begun(None, ID, 1), task, NOW)
+    before = stepped(begun(None, ID, 1), generating(status_update_time=None), NOW)
     retrying = generating(status="video_generation_failed", status_update_time=None)
-    after = seen(before, retrying, NOW + 42)
-    learn(pacing, before, after)
-    learn(pacing, after, after)
+    after = stepped(before.record, retrying, NOW + 42, track=before.track, pacing=pacing)
+    stepped(after.record, retrying, NOW + 50, track=after.track, pacing=pacing)
     assert [(Progress(phase=Phase.GENERATING, age=0.0), 42.0, Phase.RETRYING)] == pacing.ended
 
 
-def test_nothing_known_is_no_eta() -> None:
-    """A pacing that knows nothing leaves the transition as it is."""
-    record = seen(begun(None, ID, 1), generating(), NOW)
-    assert record is with_eta(record, FixedPacing(), NOW)
+def test_a_worker_that_goes_on_with_an_id_backs_off() -> None:
+    """``BackoffPacing`` grows from poll to poll of one worker, and begins anew at a takeover."""
+    pacing = BackoffPacing(1, 30, jitter=0)
+    known, delays = stepped(begun(None, ID, 1), generating(), NOW, pacing=pacing), []
+    for second in range(1, 5):
+        delays.append(known.delay)
+        known = stepped(known.record, generating(), NOW + second, track=known.track, pacing=pacing)
+    assert delays == [1.0, 1.5, 2.25, 3.375]
+    assert stepped(known.record, generating(), NOW + 9, pacing=pacing).delay == 1.0
+
+
+def test_the_pacing_learns_from_tasks_that_still_run() -> None:
+    """Each poll of one worker says how long the phase has gone on since its last one."""
+    pacing = _Notes()
+    known = stepped(begun(None, ID, 1), generating(status_update_time=None), NOW, pacing=pacing)
+    for second in (10, 25):
+        task = generating(status_update_time=None)
+        known = stepped(known.record, task, NOW + second, track=known.track, pacing=pacing)
+    assert [(None, 0.0), (0.0, 10.0), (10.0, 25.0)] == pacing.went_on
+
+
+def test_a_silent_pacing_learns_nothing() -> None:
+    """A poll that has to be judged again is learned once."""
+    pacing = _Notes()
+    before = stepped(begun(None, ID, 1), generating(), NOW)
+    retrying = generating(status="video_generation_failed")
+    stepped(before.record, retrying, NOW + 42, track=before.track, pacing=Silent(pacing))
+    assert ([], []) == (pacing.ended, pacing.went_on)
 
 
 # --- what a worker remembers --------------------------------------------------------------
 
 SUBJECT = "veo3.watch.x"
+TRACK = Track(ID)
 
 deliveries = st.lists(
     st.tuples(
@@ -361,26 +401,26 @@ def test_what_is_remembered_is_what_was_written_last(
             written = msgspec.structs.replace(written, watch=watch)
         attempts += 1
         remembered = memories[worker].recall(SUBJECT, watch, attempts)
-        assert remembered is None or remembered == written
+        assert remembered is None or remembered == (written, TRACK)
         if deed in {"writes", "loses"}:
             written = msgspec.structs.replace(written, serial=written.serial + 1)
         if deed == "dies":
             memories[worker] = Memory()
         elif deed != "loses":  # ends in trouble after it was written
-            memories[worker].keep(SUBJECT, attempts, written)
+            memories[worker].keep(SUBJECT, attempts, written, TRACK)
 
 
 def test_who_has_an_id_twice_in_a_row_remembers_it() -> None:
     """The next delivery of the same message needs no reading; another message of the id does."""
     memory = Memory()
-    memory.keep(SUBJECT, 3, Record(request_id=ID, watch=7, serial=2))
+    memory.keep(SUBJECT, 3, Record(request_id=ID, watch=7, serial=2), TRACK)
     assert memory.recall(SUBJECT, 7, 3) is None  # counted anew by a server that forgot
     assert memory.recall(SUBJECT, 7, 5) is None
     assert memory.recall(SUBJECT, 8, 4) is None
     assert memory.recall("veo3.watch.y", 7, 4) is None
     kept = memory.recall(SUBJECT, 7, 4)
     assert kept is not None
-    assert 2 == kept.serial
+    assert 2 == kept[0].serial
 
 
 @given(st.lists(st.integers(0, 9), max_size=50))
@@ -388,7 +428,7 @@ def test_memory_has_a_bound(numbers: list[int]) -> None:
     """Of more ids than it holds it knows those that were polled last."""
     memory = Memory(most=4)
     for attempts, number in enumerate(numbers, start=1):
-        memory.keep(str(number), attempts, Record(request_id=str(number), watch=number))
+        memory.keep(str(number), attempts, Record(request_id=str(number), watch=number), TRACK)
     last = dict.fromkeys(reversed(numbers))
     assert min(4, len(last)) == len(memory)
     for number in list(last)[:4]:
@@ -400,16 +440,17 @@ def test_a_poll_is_judged_alike_from_memory_and_record() -> None:
     """Without its texts a record says the same of what is new, and when to come again."""
     memory = Memory()
     full = seen(begun(None, ID, 1), generating(extra={"x": "y" * 999}), NOW)
-    memory.keep(SUBJECT, 1, full)
-    slim = memory.recall(SUBJECT, 1, 2)
-    assert slim is not None
+    memory.keep(SUBJECT, 1, full, TRACK)
+    recalled = memory.recall(SUBJECT, 1, 2)
+    assert recalled is not None
+    slim = recalled[0]
     assert slim.change is not None
     assert not slim.change.task.extra
     done = generating(status="completed", running=False, video_url="https://a/v.mp4")
     for task in (generating(), generating(status="video_upsampling"), done):
-        assert is_news(full, seen(full, task, NOW + 9)) is is_news(slim, seen(slim, task, NOW + 9))
-    pacing = FixedPacing(10)
-    assert next_poll(full, pacing, NOW + 9, 0.5) == next_poll(slim, pacing, NOW + 9, 0.5)
+        of_full, of_slim = stepped(full, task, NOW + 9), stepped(slim, task, NOW + 9)
+        assert is_news(full, of_full.record) is is_news(slim, of_slim.record)
+        assert of_full.delay == of_slim.delay
 
 
 # --- the rate -----------------------------------------------------------------------------

@@ -27,7 +27,7 @@ class Disk:
         async def slowly(journal: Journal, change: Transition) -> None:
             self.writing.set()
             await self.ready.wait()
-            await record(journal, change)
+            await record(journal, change, **options)
 
         monkeypatch.setattr(Journal, "record", slowly)
 
@@ -98,10 +98,10 @@ async def test_a_change_that_cannot_become_a_row_ends_its_id_alone(
     poisoned, other = server.add(life=Life.plain()), server.add(life=Life.plain())
     record = Journal.record
 
-    async def break_down(journal: Journal, change: Transition) -> None:
+    async def break_down(journal: Journal, change: Transition, **options: bool) -> None:
         if change.request_id == poisoned:
             raise RecursionError
-        await record(journal, change)
+        await record(journal, change, **options)
 
     monkeypatch.setattr(Journal, "record", break_down)
     async with veo.watch(poisoned, other) as changes:

@@ -354,7 +354,7 @@ def test_trap_6_right_after_the_submit_the_id_may_be_unknown() -> None:
     reply = Reply(404, {}, (REPLIES / "404_not_found.json").read_bytes())
     problem = decode(reply, request_id=ID, wall_now=0)
     assert isinstance(problem, Problem)
-    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.AGAIN
+    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.RETRY
     assert seen(PENDING) == [Q]
 
 
@@ -364,7 +364,7 @@ def test_trap_7_a_success_can_be_an_outage(body: bytes) -> None:
     problem = decode(Reply(200, {}, body), request_id=ID, wall_now=0)
     assert isinstance(problem, Problem)
     assert problem.kind in {Kind.UNEXPECTED, Kind.OVERLOADED}
-    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.AGAIN
+    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.RETRY
 
 
 # --- the rules ------------------------------------------------------------------------------

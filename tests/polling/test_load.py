@@ -21,7 +21,8 @@ from veo3_async import (
     UnexpectedReply,
     Veo3Client,
 )
-from veo3_async._polling import mailbox, poller
+from veo3_async._lifecycle import judge
+from veo3_async._polling import poller
 from veo3_async.testing import FakeVeo3, Life, Slow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -174,7 +175,7 @@ def buggy(function: Callable[..., Any], *, of: str) -> Callable[..., Any]:
     return call
 
 
-@pytest.mark.parametrize(("module", "name"), [(poller, "decode"), (mailbox, "observe")], ids=str)
+@pytest.mark.parametrize(("module", "name"), [(poller, "decode"), (judge, "observe")], ids=str)
 async def test_a_bug_that_one_id_meets_ends_that_id_only(
     server: FakeVeo3,
     make_client: MakeClient,
@@ -226,9 +227,9 @@ async def test_nothing_is_kept_of_ids_that_are_done(make_client: MakeClient) -> 
         ids = [server.add(life=Life.scripted([DONE])) for _ in range(300)]
         assert len([c async for c in veo.watch(*ids)]) == 300
         gc.collect()
-        assert veo._poller is not None
-        assert (len(veo._poller._jobs), len(veo._poller._mailboxes)) == (0, 0)
-        assert len(veo._poller.dispatcher._agenda) == 0
+        parts = veo.runtime.started()
+        assert repr(parts.subscriptions) == "<Subscriptions: 0 ids of 0 watches>"
+        assert "0 entries>, 0 in flight" in repr(parts.dispatcher)
         await veo.aclose()
 
 
@@ -249,7 +250,7 @@ def test_polling_goes_on_under_uvloop() -> None:
         ):
             now = asyncio.get_running_loop().time()
             for when in (now - 1, now + 1):
-                veo._started().dispatcher._wake_at(when)
+                veo.runtime.started().dispatcher._wake_at(when)
             ids = [server.add() for _ in range(50)]
             return sum([change.phase is Phase.COMPLETED async for change in veo.watch(*ids)])
 

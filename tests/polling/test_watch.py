@@ -459,7 +459,7 @@ async def test_fault_30_the_timeout_of_what_cannot_be_reached_says_why(
     server.fault(Status(500))
     error = (await collected(watch))[-1].error
     assert isinstance(error, StillPending)
-    assert "no poll brought a state" in error.message
+    assert "brought no state" in error.message
     assert "Internal Server Error" in error.message
 
 

@@ -58,7 +58,7 @@ class Subscriptions:
         return request_id in self._jobs
 
     def __repr__(self) -> str:
-        return f"<Subscriptions: {len(self._jobs)} ids>"
+        return f"<Subscriptions: {len(self._jobs)} ids of {len(self._mailboxes)} watches>"
 
     @property
     def oldest(self) -> float | None:
