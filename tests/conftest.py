@@ -1,7 +1,8 @@
 """What every test gets: virtual time, no blocking calls on the loop, a server and a client.
 
 ``VEO3_TEST_LOOP=eager`` runs all of them with eager tasks (Python 3.12 or later), and
-``VEO3_TEST_LOOP=uvloop`` on uvloop.
+``VEO3_TEST_LOOP=uvloop`` on uvloop. ``VEO3_TEST_SYSTEM=without-posix`` takes from the package what
+only POSIX has, and leaves out the tests that are marked ``posix``.
 """
 
 from __future__ import annotations
@@ -23,9 +24,14 @@ from virtual_time import (
     WallClock,
     threads_stop_the_clock,
 )
+from without_posix import take_posix_away
 
-from veo3_async import FixedPacing, Veo3Client
-from veo3_async.testing import FakeVeo3
+WITHOUT_POSIX = os.environ.get("VEO3_TEST_SYSTEM") == "without-posix"
+if WITHOUT_POSIX:
+    take_posix_away("veo3_async")
+
+from veo3_async import FixedPacing, Veo3Client  # noqa: E402 - without POSIX, from the beginning
+from veo3_async.testing import FakeVeo3  # noqa: E402 - the same
 
 # A shared machine is now and then slow for seconds: no example is too slow here.
 hypothesis.settings.register_profile("veo3_async", deadline=None, database=None)
@@ -35,8 +41,9 @@ MakeClient = Callable[..., Veo3Client]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make our marker known, and the loop that was asked for the one that all things run on."""
+    """Make our markers known, and the loop that was asked for the one that all things run on."""
     config.addinivalue_line("markers", "real_time: the loop's clock is the machine's own")
+    config.addinivalue_line("markers", "posix: about what only POSIX has")
     asyncio.set_event_loop_policy(POLICIES[LOOP]())
 
 
@@ -52,6 +59,8 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest, so that the end does not wait for one of them."""
+    if WITHOUT_POSIX:
+        items[:] = [item for item in items if item.get_closest_marker("posix") is None]
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
