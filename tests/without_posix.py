@@ -57,22 +57,25 @@ def _without_dir_fd(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def take_posix_away(package: str) -> None:
-    """Load all of a package with an `os` that lacks what only POSIX has."""
-    plain = _PlainOs("os")
-    sys.modules.update(dict.fromkeys(NO_MODULES))  # type: ignore[arg-type]  # None: import fails
+    """Load all of a package with what Windows has; tests and other libraries keep the rest."""
     asyncio.SelectorEventLoop.add_signal_handler = (  # type: ignore[method-assign]
         asyncio.AbstractEventLoop.add_signal_handler
     )
-    importlib.import_module("aiohttp")
-    importlib.import_module("sqlite3")
-    sys.modules["os"] = plain
+    for needed in ("aiohttp", "sqlite3"):
+        importlib.import_module(needed)
+    plain = _PlainOs("os")
+    kept = {name: sys.modules.get(name) for name in NO_MODULES} | {"os": os}
+    sys.modules.update(dict.fromkeys(NO_MODULES), os=plain)  # type: ignore[arg-type]  # None: no such
     try:
         root = importlib.import_module(package)
         for found in pkgutil.walk_packages(root.__path__, f"{package}."):
             if not found.name.endswith("__main__"):
                 importlib.import_module(found.name)
     finally:
-        sys.modules["os"] = os
-    for name, module in sys.modules.items():
-        if name.split(".")[0] == package and getattr(module, "os", None) is os:
-            module.os = plain  # type: ignore[attr-defined]  # it was loaded before
+        for name, module in kept.items():
+            sys.modules.pop(name)
+            if module is not None:
+                sys.modules[name] = module
+    for name, loaded in sys.modules.items():
+        if name.split(".")[0] == package and getattr(loaded, "os", None) is os:
+            loaded.os = plain  # type: ignore[attr-defined]  # it was loaded before
