@@ -1,8 +1,14 @@
-"""What every test gets: virtual time, no blocking calls on the loop, a server and a client."""
+"""What every test gets: virtual time, no blocking calls on the loop, a server and a client.
+
+``VEO3_TEST_LOOP=eager`` runs all of them with eager tasks (Python 3.12 or later), and
+``VEO3_TEST_LOOP=uvloop`` on uvloop. ``VEO3_TEST_SYSTEM=without-posix`` takes from the package what
+only POSIX has, and leaves out the tests that are marked ``posix``.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -11,10 +17,21 @@ from typing import Any, ClassVar
 import blockbuster
 import hypothesis
 import pytest
-from virtual_time import VirtualTimeLoop, WallClock, threads_stop_the_clock
+import uvloop
+from virtual_time import (
+    VirtualTimeSelectorLoop,
+    VirtualTimeUvloop,
+    WallClock,
+    threads_stop_the_clock,
+)
+from without_posix import take_posix_away
 
-from veo3_async import FixedPacing, Veo3Client
-from veo3_async.testing import FakeVeo3
+WITHOUT_POSIX = os.environ.get("VEO3_TEST_SYSTEM") == "without-posix"
+if WITHOUT_POSIX:
+    take_posix_away("veo3_async")
+
+from veo3_async import FixedPacing, Veo3Client  # noqa: E402 - without POSIX, from the beginning
+from veo3_async.testing import FakeVeo3  # noqa: E402 - the same
 
 # A shared machine is now and then slow for seconds: no example is too slow here.
 hypothesis.settings.register_profile("veo3_async", deadline=None, database=None)
@@ -24,8 +41,56 @@ MakeClient = Callable[..., Veo3Client]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make our marker known."""
+    """Make our markers known, and the loop that was asked for the one that all things run on."""
     config.addinivalue_line("markers", "real_time: the loop's clock is the machine's own")
+    config.addinivalue_line("markers", "posix: about what only POSIX has")
+    asyncio.set_event_loop_policy(POLICIES[LOOP]())
+
+
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Let ``-n auto`` run what is more than a few files side by side: half of it waits."""
+    if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
+        return None
+    if config.args and all(".py" in argument for argument in config.args):
+        return 0
+    return 2 * max(2, len(os.sched_getaffinity(0)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest, so that the end does not wait for one of them."""
+    if WITHOUT_POSIX:
+        items[:] = [item for item in items if item.get_closest_marker("posix") is None]
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+# --- the loops --------------------------------------------------------------------------------
+
+LOOP = os.environ.get("VEO3_TEST_LOOP", "selector")
+
+
+class EagerPolicy(asyncio.DefaultEventLoopPolicy):
+    """asyncio's own loops, whose tasks begin to run while they are made."""
+
+    def new_event_loop(self) -> asyncio.AbstractEventLoop:
+        return eager(super().new_event_loop())
+
+
+def eager(loop: asyncio.AbstractEventLoop) -> asyncio.AbstractEventLoop:
+    loop.set_task_factory(asyncio.eager_task_factory)  # type: ignore[attr-defined]  # since 3.12
+    return loop
+
+
+POLICIES: dict[str, Callable[[], asyncio.AbstractEventLoopPolicy]] = {
+    "selector": asyncio.DefaultEventLoopPolicy,
+    "eager": EagerPolicy,
+    "uvloop": uvloop.EventLoopPolicy,
+}
+VIRTUAL_TIME: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "selector": VirtualTimeSelectorLoop,
+    "eager": lambda: eager(VirtualTimeSelectorLoop()),
+    "uvloop": VirtualTimeUvloop,
+}
 
 
 @pytest.fixture
@@ -33,7 +98,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
     """Run asynchronous tests in virtual time, but for those that are marked ``real_time``."""
     if request.node.get_closest_marker("real_time") is not None:
         return "asyncio", {}
-    return "asyncio", {"loop_factory": VirtualTimeLoop}
+    return "asyncio", {"loop_factory": VIRTUAL_TIME[LOOP]}
 
 
 class _Blocked(blockbuster.BlockingError):
