@@ -24,7 +24,7 @@ class Disk:
         self.ready = asyncio.Event()
         record = Journal.record
 
-        async def slowly(journal: Journal, change: Transition) -> None:
+        async def slowly(journal: Journal, change: Transition, **options: bool) -> None:
             self.writing.set()
             await self.ready.wait()
             await record(journal, change, **options)
