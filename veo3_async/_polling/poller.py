@@ -17,7 +17,7 @@ from veo3_async._errors import JournalError, Veo3Error
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.judge import UNCHANGED, Answer, Ruling, judge, judge_bug
 from veo3_async._lifecycle.phases import kept_once
-from veo3_async._models import PollReport
+from veo3_async._models import PollReport, VideoTask
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.dispatcher import Dispatcher, Turn
 from veo3_async._polling.hooks import Hook
@@ -25,9 +25,10 @@ from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.outage import Outage
 from veo3_async._polling.subscriptions import Subscriptions
-from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.families.record import decode, poll_path
 from veo3_async._protocol.http import Call, Reply
+from veo3_async._protocol.ids import is_form_of
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
@@ -120,12 +121,25 @@ class Poller:
             answer = decode(reply, request_id=job.request_id, wall_now=time.time())
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             return bug
+        if isinstance(answer, VideoTask) and self._is_of_another(job, answer):
+            answer = _of_another(answer, reply)
         if isinstance(answer, Problem):
             self._note(job, answer, now)
         else:
             job.fingerprint = fingerprint
             self._recovered(now)
         return answer
+
+    def _is_of_another(self, job: Job, task: VideoTask) -> bool:
+        """Whether a reply names another id that is watched here.
+
+        An id of another form is the service's own business: it is the answer to this request.
+        """
+        return (
+            task.id != job.request_id
+            and task.id in self._subscriptions
+            and not is_form_of(task.id, job.request_id)
+        )
 
     def _note(self, job: Job, problem: Problem, now: float) -> None:
         """Keep a fault for who asks later why nothing came."""
@@ -213,6 +227,18 @@ class Poller:
             for mailbox in job.watchers:
                 if mailbox not in watchers:  # joined while it was written down
                     self._subscriptions.catch_up(job, mailbox, ruling.views[0].state)
+
+
+def _of_another(task: VideoTask, reply: Reply) -> Problem:
+    """Close a connection whose reply is of another task: it may answer the request before."""
+    if reply.close is not None:
+        reply.close()
+    return Problem(
+        kind=Kind.UNEXPECTED,
+        message=f"the reply is of another task, {task.id[:64]!r}; check caches and proxies",
+        http_status=reply.status,
+        from_api=True,
+    )
 
 
 def _sound(answer: Answer | Exception) -> Answer:

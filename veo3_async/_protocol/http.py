@@ -7,7 +7,7 @@ import email.utils
 import functools
 import re
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -44,6 +44,8 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
     """Response headers, case-insensitive."""
     body: bytes
     """Decompressed, at most `MAX_BODY_BYTES`."""
+    close: Callable[[], object] | None = None
+    """Closes the connection that it came on, which cannot be trusted; None where it has none."""
 
 
 def inflated(body: bytes, encoding: str) -> bytes | None:

@@ -9,7 +9,7 @@ from veo3_async._errors import (
     InvalidRequest,
 )
 
-__all__ = ["MAX_ID_BYTES", "check_model", "check_request_id", "model_of"]
+__all__ = ["MAX_ID_BYTES", "check_model", "check_request_id", "is_form_of", "model_of"]
 
 MAX_ID_BYTES: Final = 1024
 """A real id has 45 bytes; common servers cut a request line at 8190."""
@@ -61,3 +61,8 @@ def model_of(request_id: str) -> str | None:
     """Return the model that an id begins with, or None where it is no known one."""
     named = _MODEL_OF_ID.match(request_id)
     return None if named is None else named[1]
+
+
+def is_form_of(one: str, other: str) -> bool:
+    """Return whether two ids are the same but for the prefix and the case."""
+    return one.casefold().rpartition(":")[2] == other.casefold().rpartition(":")[2]

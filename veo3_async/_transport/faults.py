@@ -18,8 +18,12 @@ _EXHAUSTED: Final = frozenset(
 )
 
 
-class _HungUpError(Exception):
+class HungUpError(Exception):
     """Raised in place of what aiohttp would answer with a second request."""
+
+
+class UncleanConnectionError(Exception):
+    """Raised where a connection has bytes on it before the request: nothing was sent."""
 
 
 def network_problem(error: Exception) -> Problem:
@@ -52,7 +56,7 @@ def network_problem(error: Exception) -> Problem:
             return Problem(kind=Kind.INVALID, message="base_url is not a URL that can be used")
         case aiohttp.ClientResponseError():
             return Problem(kind=Kind.UNEXPECTED, message="the reply is not HTTP that can be read")
-        case _HungUpError() | aiohttp.ClientError() | OSError():
+        case HungUpError() | UncleanConnectionError() | aiohttp.ClientError() | OSError():
             return Problem(kind=Kind.RESET, message="the connection ended before the reply did")
     return Problem(
         kind=Kind.UNEXPECTED, message=f"the request broke off with {type(error).__name__}"

@@ -9,6 +9,7 @@ counts what the server receives.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -20,10 +21,15 @@ from yarl import URL
 from veo3_async._cancellation import ended, is_cancelled
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import MAX_BODY_BYTES, Call, Reply, inflated
+from veo3_async._transport.connections import (
+    BORROWED,
+    OnceRequest,
+    OnceResponse,
+    protocol_of,
+)
 from veo3_async._transport.deadlines import Deadlines, Limited
 from veo3_async._transport.endpoint import ApiKey
-from veo3_async._transport.faults import network_problem
-from veo3_async._transport.single_send import _ONCE, _OnlyResponse
+from veo3_async._transport.faults import UncleanConnectionError, network_problem
 
 if TYPE_CHECKING:
     from aiohttp.abc import AbstractStreamWriter
@@ -33,6 +39,10 @@ __all__ = ["Transport"]
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 20.0
 _KEEPALIVE_SECONDS: Final = 30.0
+
+_MAX_HEADER_BYTES: Final = 1 << 16
+"""aiohttp's own limit, 8190, is less than what some gateways put into one header; what it refuses
+surfaces as a status of its own invention."""
 
 _MASK: Final = "[key]"
 _SHORTEST_SECRET: Final = 8
@@ -151,18 +161,8 @@ class Transport:
     async def _exchange(self, call: Call, body: _Body | None, limited: Limited) -> Reply | Problem:
         if self._borrowed is not None and self._borrowed.closed:
             return _SESSION_CLOSED
-        response = await self._session(fresh=call.method == "POST").request(
-            call.method,
-            _url(self._base_url + call.target),
-            headers=self._headers if body is None else self._post_headers,
-            data=body,
-            allow_redirects=False,
-            raise_for_status=False,
-            auto_decompress=False,  # aiohttp has no limit to it
-            timeout=self._timeout,
-            proxy=self._proxy,
-            middlewares=None if self._borrowed is None else _ONCE,
-        )
+        response = await self._sent(call, body)
+        protocol = protocol_of(response)
         try:
             content = await _read(response, limited)
         finally:
@@ -176,7 +176,32 @@ class Transport:
                 "that was not asked for; check base_url",
                 http_status=response.status,
             )
-        return Reply(response.status, *self._without_secret(response, content))
+        headers, content = self._without_secret(response, content)
+        close = None if protocol is None else protocol.close
+        return Reply(response.status, headers, content, close)
+
+    async def _sent(self, call: Call, body: _Body | None) -> aiohttp.ClientResponse:
+        """Send a call, on the first connection that is clean: the others are closed unused."""
+        for _ in range(self.max_connections):
+            with contextlib.suppress(UncleanConnectionError):
+                return await self._request(call, body)
+        return await self._request(call, body)
+
+    async def _request(self, call: Call, body: _Body | None) -> aiohttp.ClientResponse:
+        return await self._session(fresh=call.method == "POST").request(
+            call.method,
+            _url(self._base_url + call.target),
+            headers=self._headers if body is None else self._post_headers,
+            data=body,
+            allow_redirects=False,
+            raise_for_status=False,
+            auto_decompress=False,  # aiohttp has no limit to it
+            timeout=self._timeout,
+            proxy=self._proxy,
+            middlewares=None if self._borrowed is None else BORROWED,
+            max_line_size=_MAX_HEADER_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+        )
 
     def _without_secret(
         self, response: aiohttp.ClientResponse, body: bytes
@@ -211,7 +236,8 @@ class Transport:
             self._own[fresh] = aiohttp.ClientSession(
                 connector=connector,
                 cookie_jar=aiohttp.DummyCookieJar(),
-                response_class=_OnlyResponse,
+                request_class=OnceRequest,
+                response_class=OnceResponse,
                 trust_env=False,
             )
         return self._own[fresh]
