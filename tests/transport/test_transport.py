@@ -228,7 +228,7 @@ async def test_a_name_that_is_not_known_is_dns(monkeypatch: pytest.MonkeyPatch) 
     ("answer", "kind"),
     [
         (b"SSH-2.0-OpenSSH_9.2\r\n\r\n", Kind.UNEXPECTED),
-        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 9000 + b"\r\n\r\n", Kind.UNEXPECTED),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"a" * 70_000 + b"\r\n\r\n", Kind.UNEXPECTED),
         (http(b"{}", "200 OK", "Content-Length: 7"), Kind.UNEXPECTED),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", Kind.UNEXPECTED),
     ],
