@@ -342,8 +342,8 @@ async def test_fault_23_closing_is_complete_however_often_it_is_cancelled(
         await asyncio.sleep(1)
     with pytest.raises(asyncio.CancelledError):
         await running
-    assert veo._runner is not None
-    assert veo._runner.done()
+    assert veo.runtime._runner is not None
+    assert veo.runtime._runner.done()
     assert open_connections(server) == 0
     await asyncio.gather(*others)
     async with make_client(journal=tmp_path / "veo3.db") as another:
@@ -361,8 +361,7 @@ async def test_a_stopped_polling_does_not_swallow_a_cancellation(
     await asyncio.sleep(1)
     queued = asyncio.create_task(veo.fetch(request_id))
     await settled()
-    assert veo._poller is not None
-    veo._poller.dispatcher._stop()
+    veo.runtime.started().dispatcher._stop()
     queued.cancel()
     with pytest.raises(asyncio.CancelledError):
         await queued

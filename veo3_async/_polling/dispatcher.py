@@ -62,6 +62,10 @@ class Turn:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        self.give_back()
+
+    def give_back(self) -> None:
+        """Give the permit back, unless it is settled."""
         if not self._is_settled:
             self._is_settled = True
             self._dispatcher.give_back(self._permit)
@@ -193,8 +197,7 @@ class Dispatcher(Generic[_E]):
             return await waiter
         except asyncio.CancelledError:
             if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
-                with waiter.result():
-                    pass
+                waiter.result().give_back()
             raise
 
     # --- what a turn calls ------------------------------------------------------------------
@@ -288,11 +291,13 @@ class Dispatcher(Generic[_E]):
 
     async def _work(self, claim: _Claim[_E]) -> NoReturn:
         assert self._handle is not None  # noqa: S101 - `run` set it
+        slot: _Slot[_E] = _Slot()
+        slot.claim = claim
         try:
             await asyncio.sleep(0)  # an eager task would run inside `pump`
             while True:
                 await self._handle(claim.entry, claim.turn)
-                slot: _Slot[_E] = _Slot()
+                slot = _Slot()
                 self._idle.append(slot)
                 self.pump()
                 if slot.claim is None:
@@ -308,6 +313,8 @@ class Dispatcher(Generic[_E]):
             raise RuntimeError(message) from error
         finally:
             self._stop()
+            if slot.claim is not None:
+                slot.claim.turn.give_back()
 
     def _stop(self) -> None:
         """Let nothing go any more: a worker has ended, which none does by itself."""
