@@ -125,7 +125,7 @@ def _understood(target: str) -> tuple[str, str]:
 
 
 def _bodies(*, ended: bool) -> dict[str, bytes]:
-    sample = "completed" if ended else "video_generating"
+    sample = "completed" if ended else "record_video_generating"
     ours = json.loads((REPLIES / f"{sample}.json").read_text())
     shapes: dict[str, Any] = {
         "302": ours | {"id": "THE-ID"},

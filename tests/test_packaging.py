@@ -32,7 +32,6 @@ def test_every_test_says_its_claim() -> None:
 
 
 RULES = {
-    "veo3_async._lifecycle.phases": {"complaint"},
     "veo3_async._download.paths": {"file_name", "final_path"},
     "veo3_async._transport.endpoint": {"DEFAULT_BASE_URL"},
 }

@@ -18,8 +18,8 @@ from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.watch import Watch
+from veo3_async._protocol.families import posted_to, route_of, submit_call
 from veo3_async._protocol.ids import check_model, check_request_id
-from veo3_async._protocol.submission import submit_call
 from veo3_async._runtime import Runtime, Settings
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url
 
@@ -248,9 +248,10 @@ class Veo3Client:
             id could not, and is in ``request_id``.
         """
         model = self._model if model is None else model
-        call = submit_call(prompt, image=image, model=model, extra=extra)
+        route = posted_to(route_of(model), image=image)
+        call = submit_call(route, prompt, image=image, extra=extra)
         calls = self.runtime.started().calls
-        return await calls.submit(call, prompt=prompt, model=model, image=image)
+        return await calls.submit(route, call, prompt=prompt, model=model, image=image)
 
     async def download(
         self,

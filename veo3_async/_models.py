@@ -1,9 +1,10 @@
 """The values that the API speaks of and the values that the caller gets.
 
 Field names and meaning of `VideoTask`, `SourceImage` and `GenerationRequest` follow
-302.AI's page of the veo3-pro endpoint; times are integers, milliseconds since the epoch
-of the server's clock. Before a task is finished most fields are absent or null, so every
-one has a default, and whatever the page does not know is kept in ``extra``.
+302.AI's record of a veo3-pro task; times are integers, milliseconds since the epoch of the
+server's clock. Before a task is finished most fields are absent or null, so every one has a
+default, and whatever the record does not know is kept in ``extra``. Tasks of all families of
+endpoints are told in these fields.
 """
 
 from __future__ import annotations
@@ -51,7 +52,12 @@ class Phase(enum.StrEnum):
     FAILED = "failed"
     """Final: the service gave the task up, refuses it, or completed it without a video."""
     LOST = "lost"
-    """Final for this watch only: sight of the task is lost (unknown id, nonsense, own timeout)."""
+    """Final for this watch only: sight of the task is lost (unknown id, timeout, standstill)."""
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing follows this phase."""
+        return self in FINAL
 
 
 class SourceImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -63,6 +69,8 @@ class SourceImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The service's word for how far it is (``pending``, ``downloading``, ``completed``)."""
     media_id: str = msgspec.field(default="", name="mediaId")
     """The upstream's handle, on the wire ``mediaId``; empty until the image was fetched."""
+    error: str = ""
+    """What went wrong with it in some attempt; empty where nothing did."""
     extra: dict[str, Any] = {}
     """Fields that the API's page does not name, and values of a type it does not allow."""
 
@@ -80,19 +88,36 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Whether the service rewrites the prompt; None where it did not say."""
     enable_upsample: bool | None = None
     """Whether an upsampled video follows the plain one; None where the service did not say."""
+    aspect_ratio: str = ""
+    """``16:9`` or ``9:16``; empty where the service did not say."""
+    enable_prompt_enhance: bool | None = None
+    """Another name of ``enhance_prompt``, as some gateways spell it."""
     extra: dict[str, Any] = {}
     """Fields that the API's page does not name, and values of a type it does not allow."""
 
 
 class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """The state of one video-generation task, as one reply told it."""
+    """The state of one video-generation task, as one reply has it."""
 
     id: str = ""
     """The request id, such as ``veo3-pro:68935cd4-…``."""
     status: str = ""
-    """The service's own word; see `Transition.phase` for ours."""
+    """The service's own word; ``phase`` is ours."""
+    phase: Phase = Phase.UNKNOWN
+    """Where the task is, by this reply alone; a watch also knows the replies before."""
+    failure_reason: str | None = None
+    """The service's own words on what went wrong, as one line; None where it has none, and for a
+    task whose best video is there."""
+    family: str = ""
+    """The family of endpoints that the reply came from, such as ``record``."""
+    ended: bool = False
+    """Whether the service says that the task has ended. Where the video that was asked for is not
+    there yet, or the word is one of a gateway between, that is believed after 60 s."""
+    wants_upsample: bool | None = None
+    """Whether an upsampled video is to come; None while nothing says so."""
     running: bool | None = None
-    """Whether the service still works on it; None where it did not say."""
+    """Whether a worker of the service holds the task just now. Between two stages none does, so
+    False is no end; None where it did not say."""
     created_at: int | None = None
     """Milliseconds since the epoch, server's clock."""
     status_update_time: int | None = None
@@ -127,10 +152,27 @@ class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What went wrong in some attempt; it stays even when a later attempt succeeds."""
     video_generation_error: str | None = None
     """The upstream's reason; it stays even when a later attempt succeeds."""
+    upsample_error: str | None = None
+    """What went wrong in the upsampling; it stays even when a later attempt succeeds."""
+    error: str | None = None
+    """The service's words where it gave the task up; where it sent an object, that one's message,
+    and the object is in ``extra``."""
     needs_safe_enhancement: bool | None = None
     """Whether an attempt was refused as unsafe."""
     error_sleep: int | None = None
     """Milliseconds that the service waits before its next attempt."""
+    start_image_media_id: str | None = msgspec.field(default=None, name="startImageMediaId")
+    """The upstream's handle of the first image, on the wire ``startImageMediaId``."""
+    end_image_media_id: str | None = msgspec.field(default=None, name="endImageMediaId")
+    """The same of the last image, on the wire ``endImageMediaId``."""
+    veo3_start_image_media_id: str | None = msgspec.field(
+        default=None, name="veo3StartImageMediaId"
+    )
+    """The same of the first image for veo3, on the wire ``veo3StartImageMediaId``."""
+    reference_image_media_ids: tuple[str, ...] = msgspec.field(
+        default=(), name="referenceImageMediaIds"
+    )
+    """The same of further images, on the wire ``referenceImageMediaIds``."""
     extra: dict[str, Any] = {}
     """Fields that the API's page does not name, and values of a type it does not allow."""
 
@@ -138,6 +180,16 @@ class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def best_url(self) -> str | None:
         """The upsampled video where there is one, else the plain one, else None."""
         return self.upsample_video_url or self.video_url
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the service says in this reply how the task ended, and nothing follows."""
+        return self.phase in FINAL
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the task as a dict that can be written as JSON, by its names on the wire."""
+        task: dict[str, Any] = msgspec.to_builtins(self)
+        return task
 
 
 class Transition(msgspec.Struct, frozen=True, kw_only=True):

@@ -430,7 +430,7 @@ async def test_who_writes_late_is_heard(
         assert found is not None
         seq, payload = found
         known = decode(payload, request_id)
-        task = VideoTask(status="video_upsampling", running=True)
+        task = VideoTask(status="video_upsampling", phase=Phase.UPSAMPLING, running=True)
         context = Context(time.time(), time.time(), 0.5, 1, 0.0)
         late = step(
             known,

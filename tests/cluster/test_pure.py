@@ -19,6 +19,7 @@ from veo3_async._lifecycle.retries import NO_FAULTS, Streak, backoff
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing, Progress
 from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families.record import PHASE_OF_WORD
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster import _errors
@@ -104,6 +105,8 @@ def generating(**more: object) -> VideoTask:
         "status_update_time": 1_000_000,
         **more,
     }
+    word = str(fields["status"])
+    fields |= {"phase": PHASE_OF_WORD[word], "ended": word == "completed"}
     return VideoTask(**fields)  # type: ignore[arg-type]
 
 

@@ -22,7 +22,7 @@ from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing
 from veo3_async._protocol.errors import Kind, Problem
-from veo3_async._protocol.families.record import decode
+from veo3_async._protocol.families import read, route_of
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster._record import decode as read_record
 from veo3_async.cluster._record import encode
@@ -36,9 +36,9 @@ URL = "https://file.302.ai/gpt/imgs/a.mp4"
 def task(status: str, **more: object) -> VideoTask:
     """Return what the client reads of such a reply."""
     body = msgspec.json.encode({"id": ID, "status": status, "running": True, **more})
-    read = decode(Reply(200, {}, body), request_id=ID, wall_now=START)
-    assert isinstance(read, VideoTask)
-    return read
+    task = read(route_of("veo3-pro"), Reply(200, {}, body), request_id=ID, wall_now=START)
+    assert isinstance(task, VideoTask)
+    return task
 
 
 def context(now: float, attempts: int = 1) -> Context:

@@ -1,15 +1,28 @@
-"""The state machine: what replies mean for one id."""
+"""The state machine: its rules, one by one."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 import pytest
+import wire
 from hypothesis import given
 from hypothesis import strategies as st
+from watching import (
+    EPOCH,
+    ID,
+    NO_UPSAMPLE,
+    PLAIN,
+    START,
+    UNTILS,
+    UPSAMPLE,
+    UPSAMPLED,
+    WITH_PLAIN,
+    Watch,
+    sample,
+    says,
+    seen,
+)
 
 from veo3_async._errors import (
     CompletedWithoutVideo,
@@ -21,10 +34,9 @@ from veo3_async._errors import (
     Veo3Error,
 )
 from veo3_async._lifecycle.phases import (
-    ARROWS,
     GRACE,
     NEW,
-    PHASE_OF_STATUS,
+    STANDSTILL,
     State,
     Until,
     end,
@@ -32,23 +44,10 @@ from veo3_async._lifecycle.phases import (
     kept_once,
     observe,
     remembered,
+    standstill_left,
 )
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault
-from veo3_async._models import FINAL, GenerationRequest, Phase, Transition, VideoTask
-from veo3_async._protocol.errors import Kind, Problem
-from veo3_async._protocol.families.record import decode
-from veo3_async._protocol.http import Reply
-
-REPLIES: Final = Path(__file__).parents[1] / "replies"
-ID: Final = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
-PLAIN: Final = "https://file.302.ai/plain.mp4"
-UPSAMPLED: Final = "https://file.302.ai/upsampled.mp4"
-NAMED: Final = {"completed": "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"}
-START: Final = 1000.0
-UNTILS: Final[tuple[Until, ...]] = ("best", "video")
-UPSAMPLE: Final = GenerationRequest(enable_upsample=True)
-NO_UPSAMPLE: Final = GenerationRequest(enable_upsample=False)
-WITH_PLAIN: Final[dict[str, Any]] = {"video_url": PLAIN, "req": UPSAMPLE}
+from veo3_async._models import FINAL, Phase, Transition, VideoTask
 
 Q, P, G, D, U = (
     Phase.QUEUED,
@@ -65,317 +64,34 @@ R, X, C, CP, F, L = (
     Phase.FAILED,
     Phase.LOST,
 )
+GENERATING: Final = sample("record_video_generating")
+GENERATED: Final = sample("record_video_generation_completed")
+UPSAMPLING: Final = sample("record_video_upsampling")
+COMPLETED: Final = sample("record_completed_in_data")
+COMPLETE: Final = {"video_url": PLAIN, "upsample_video_url": UPSAMPLED}
 
 
-def sample(name: str, **changes: Any) -> VideoTask:
-    reply = Reply(200, {}, (REPLIES / f"{name}.json").read_bytes())
-    task = decode(reply, request_id=NAMED.get(name, ID), wall_now=0)
-    assert isinstance(task, VideoTask)
-    return msgspec.structs.replace(task, **changes)
-
-
-def says(status: str, at: int | None = None, **fields: Any) -> VideoTask:
-    """Make a reply with a status and a time, and nothing else but what is given."""
-    return VideoTask(status=status, status_update_time=at, **fields)
-
-
-class Watch:
-    """Feeds replies to the machine, one each 10 s or as told, and holds what must always hold."""
-
-    def __init__(self, until: Until = "best") -> None:
-        self.until: Until = until
-        self.state = NEW
-        self.now = START
-        self.transitions: list[Transition] = []
-
-    @property
-    def phases(self) -> list[Phase]:
-        return [transition.phase for transition in self.transitions]
-
-    @property
-    def last(self) -> Transition:
-        return self.transitions[-1]
-
-    def see(self, *replies: VideoTask, step: float = 10.0) -> list[Phase]:
-        """Observe replies; return the phases of all transitions so far."""
-        for task in replies:
-            before = self.state
-            self.state, transition = observe(
-                before, task, self.now, request_id=ID, until=self.until, wall_now=self.now
-            )
-            if before.final:
-                assert (self.state, transition) == (before, None), "something after the final"
-            if transition is not None:
-                self.check(transition, before)
-                self.transitions.append(transition)
-            self.now += step
-        return self.phases
-
-    def check(self, transition: Transition, before: State) -> None:
-        assert transition.previous == before.phase
-        assert transition.phase == self.state.phase
-        assert transition.final == (transition.phase in FINAL) == self.state.final
-        assert transition.request_id == ID
-        assert transition.observed_at == self.now
-        assert (transition.error is not None) == (transition.phase in {F, L})
-
-
-def seen(*replies: VideoTask, until: Until = "best") -> list[Phase]:
-    return Watch(until).see(*replies)
-
-
-# --- the lives of the wire page -------------------------------------------------------------
-
-PENDING: Final = sample("pending")
-DOWNLOADING: Final = sample("image_downloading")
-GENERATING: Final = sample("video_generating")
-GENERATED: Final = sample("video_generation_completed")
-UPSAMPLING: Final = sample("video_upsampling")
-UPSAMPLING_DONE: Final = msgspec.structs.replace(
-    UPSAMPLING, status="video_upsampling_completed", status_update_time=1750855100000
-)
-COMPLETED: Final = sample("completed")
-RETRYING: Final = sample("retrying")
-AGAIN: Final = msgspec.structs.replace(GENERATING, retry_count=1, status_update_time=1750854925000)
-PLAIN_REQUEST: Final = GenerationRequest(prompt="p", enable_upsample=False)
-
-DOCUMENTED: Final = (
-    PENDING,
-    DOWNLOADING,
-    GENERATING,
-    GENERATED,
-    UPSAMPLING,
-    UPSAMPLING_DONE,
-    COMPLETED,
-)
-LIVES: Final[dict[str, tuple[tuple[VideoTask, ...], list[Phase], list[Phase]]]] = {
-    # its replies, what comes out under "best", and under "video"
-    "documented": (DOCUMENTED, [Q, P, G, D, U, C], [Q, P, G, C]),
-    "minimal": (
-        (sample("pending_minimal"), GENERATING, COMPLETED),
-        [Q, G, C],
-        [Q, G, C],
-    ),
-    "without upsampling": (
-        (
-            msgspec.structs.replace(PENDING, req=PLAIN_REQUEST),
-            msgspec.structs.replace(GENERATING, req=PLAIN_REQUEST),
-            sample("completed_without_upsample"),
-        ),
-        [Q, G, C],
-        [Q, G, C],
-    ),
-    "failing": ((PENDING, GENERATING, sample("failed")), [Q, G, F], [Q, G, F]),
-    "retrying": (
-        (PENDING, GENERATING, RETRYING, AGAIN, sample("completed_after_retries")),
-        [Q, G, R, G, C],
-        [Q, G, R, G, C],
-    ),
-    "upsampling fails": (
-        (PENDING, GENERATING, GENERATED, UPSAMPLING, sample("video_upsampling_failed")),
-        [Q, G, D, U, CP],
-        [Q, G, C],
-    ),
-    "something new": (
-        (PENDING, GENERATING, sample("unknown_status"), COMPLETED),
-        [Q, G, X, C],
-        [Q, G, X, C],
-    ),
-    "seen at its end only": ((COMPLETED,), [C], [C]),
-}
-
-
-@pytest.mark.parametrize("until", UNTILS)
-@pytest.mark.parametrize("name", LIVES)
-def test_a_life_gives_exactly_its_transitions(name: str, until: Until) -> None:
-    """Each life of the wire page, with the phases that its rules say."""
-    replies, best, video = LIVES[name]
-    assert seen(*replies, until=until) == (best if until == "best" else video)
-
-
-@pytest.mark.parametrize("until", UNTILS)
-@pytest.mark.parametrize("name", LIVES)
-def test_a_life_that_is_polled_often_gives_no_more(name: str, until: Until) -> None:
-    """Each reply five times is each reply once."""
-    replies, best, video = LIVES[name]
-    often = [reply for reply in replies for _ in range(5)]
-    assert seen(*often, until=until) == (best if until == "best" else video)
-
-
-def test_a_transition_says_what_was_seen() -> None:
-    """Raw status, the task itself, the time, and no error."""
-    watch = Watch()
-    watch.see(PENDING, GENERATING)
-    assert watch.transitions[1] == Transition(
-        request_id=ID,
-        phase=G,
-        previous=Q,
-        status="video_generating",
-        task=GENERATING,
-        observed_at=START + 10,
-        final=False,
-        eta=None,
-        error=None,
-    )
-
-
-@pytest.mark.parametrize(("status", "phase"), PHASE_OF_STATUS.items())
-def test_the_table_of_statuses(status: str, phase: Phase) -> None:
-    """Each of the upstream's words while the service runs and no video is there."""
-    video = PLAIN if status == "completed" else None
-    reply = says(status, running=True, video_url=video, req=UPSAMPLE)
-    assert seen(reply) == [phase]
-
-
-def test_the_table_is_the_list_of_the_wire_page() -> None:
-    """Every status that was seen has its phase, and no phase of ours is out of reach."""
-    assert set(PHASE_OF_STATUS) == {
-        *("pending", "image_downloading", "video_generating", "video_generation_completed"),
-        *("video_upsampling", "video_upsampling_completed", "completed"),
-        *("video_generation_failed", "video_upsampling_failed", "failed", "error"),
-    }
-    assert {*PHASE_OF_STATUS.values(), X} == set(Phase) - FINAL
-    assert FINAL == {C, CP, F, L}
-
-
-# --- the seven traps ------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("fields", "phase"),
-    [
-        ({"running": True}, R),
-        ({"running": True, "retry_count": 3, "max_retries": 3}, R),
-        ({"running": False}, F),
-        ({"running": False, "retry_count": 0, "max_retries": 3}, F),
-        ({"retry_count": 2, "max_retries": 3}, R),
-        ({"retry_count": 3, "max_retries": 3}, F),
-        ({"retry_count": 4, "max_retries": 3}, F),
-        ({"retry_count": 0, "max_retries": 0}, F),
-        ({"retry_count": 3}, R),
-        ({"max_retries": 3}, R),
-        ({}, R),
-    ],
-)
-@pytest.mark.parametrize(
-    "status", ["video_generation_failed", "video_upsampling_failed", "image_downloading_failed"]
-)
-def test_trap_1_a_failure_can_be_an_attempt(
-    status: str, fields: dict[str, Any], phase: Phase
-) -> None:
-    """``running`` says whether it is the end; where it is absent, the count of retries."""
-    assert seen(says(status, **fields)) == [phase]
-
-
-@pytest.mark.parametrize("status", ["failed", "error"])
-@pytest.mark.parametrize(
-    ("fields", "phase"),
-    [
-        ({}, F),
-        ({"retry_count": 0, "max_retries": 3}, F),
-        ({"running": False}, F),
-        ({"running": True}, R),
-    ],
-)
-def test_trap_1_a_plain_failure_is_final_unless_it_runs(
-    status: str, fields: dict[str, Any], phase: Phase
-) -> None:
-    """``failed`` and ``error`` are the end where ``running`` is absent."""
-    assert seen(says(status, **fields)) == [phase]
-
-
-def test_trap_1_a_failed_attempt_goes_back_to_generating() -> None:
-    """Each attempt shows its own phases, the video of the last one is the result."""
-    watch = Watch()
-    for attempt in range(3):
-        watch.see(
-            says("video_generating", retry_count=attempt),
-            says("video_generation_failed", running=True, retry_count=attempt),
-        )
-    watch.see(says("completed", retry_count=3, upsample_video_url=UPSAMPLED))
-    assert watch.phases == [G, R, G, R, G, R, C]
-
-
-def test_trap_2_a_completed_task_can_carry_errors() -> None:
-    """What went wrong in earlier attempts ends nothing."""
-    watch = Watch()
-    watch.see(sample("completed_after_retries"))
-    assert (watch.phases, watch.last.error) == ([C], None)
-    assert watch.last.task.video_generation_error is not None
-
-
-@pytest.mark.parametrize("until", UNTILS)
-def test_trap_3_the_plain_video_comes_before_the_upsampled_one(until: Until) -> None:
-    """``"best"`` waits for the upsampled one, ``"video"`` is content with the plain."""
-    watch = Watch(until)
-    watch.see(GENERATED)
-    assert watch.phases == ([D] if until == "best" else [C])
-    watch.see(UPSAMPLING, COMPLETED)
-    assert watch.last.task.upsample_video_url == (
-        COMPLETED.upsample_video_url if until == "best" else None
-    )
-
-
-def test_trap_3_an_upsampling_that_fails_for_good_ends_with_the_plain_video() -> None:
-    """And the phase says that it is the plain one."""
-    watch = Watch()
-    watch.see(UPSAMPLING, sample("video_upsampling_failed", video_url=None))
-    assert (watch.phases, watch.last.error) == ([U, CP], None)
-    assert watch.last.task.video_url == UPSAMPLING.video_url
-
-
-@pytest.mark.parametrize("until", UNTILS)
-def test_trap_4_completed_can_precede_a_url(until: Until) -> None:
-    """A poll or two without a video are no transition and no end."""
-    watch = Watch(until)
-    watch.see(GENERATING, *[says("completed", running=False)] * 2)
-    assert watch.phases == [G]
-    watch.see(says("completed", running=False, video_url=PLAIN, upsample_video_url=UPSAMPLED))
-    assert watch.phases == [G, C]
-
-
-@pytest.mark.parametrize("status", ["pending", "video_upsampling", "video_polishing", "failed", ""])
-def test_trap_4_a_url_can_precede_completed(status: str) -> None:
-    """The URL decides, whatever the word."""
-    assert seen(says(status, running=True, upsample_video_url=UPSAMPLED)) == [C]
-    assert seen(says(status, running=True, video_url=PLAIN), until="video") == [C]
-    assert seen(says(status, running=True, video_url=PLAIN, req=NO_UPSAMPLE)) == [C]
-
-
-def test_fault_21_trap_5_replies_can_go_backwards() -> None:
-    """An older one changes nothing, terminal stays terminal."""
-    assert seen(GENERATING, PENDING, DOWNLOADING, GENERATING, GENERATED, PENDING) == [G, D]
-    assert seen(COMPLETED, GENERATING, PENDING, sample("failed")) == [C]
-    assert seen(sample("failed"), GENERATING, COMPLETED) == [F]
-
-
-def test_trap_6_right_after_the_submit_the_id_may_be_unknown() -> None:
-    """It is asked for again, and the first state that is seen is its first transition."""
-    reply = Reply(404, {}, (REPLIES / "404_not_found.json").read_bytes())
-    problem = decode(reply, request_id=ID, wall_now=0)
-    assert isinstance(problem, Problem)
-    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.RETRY
-    assert seen(PENDING) == [Q]
-
-
-@pytest.mark.parametrize("body", [b"", b"<html>", b'{"error": {"err_code": -10008}}'])
-def test_trap_7_a_success_can_be_an_outage(body: bytes) -> None:
-    """It never comes to the machine: there is no task to observe, and the id goes on."""
-    problem = decode(Reply(200, {}, body), request_id=ID, wall_now=0)
-    assert isinstance(problem, Problem)
-    assert problem.kind in {Kind.UNEXPECTED, Kind.OVERLOADED}
-    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.RETRY
-
-
-# --- the rules ------------------------------------------------------------------------------
+# --- rule 1 -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("phase", sorted(FINAL))
 def test_rule_1_nothing_follows_a_final(phase: Phase) -> None:
     """Not even a better video, and the state stays as it is."""
     state = State(phase=phase)
-    for reply in (*DOCUMENTED, sample("failed")):
+    for reply in (GENERATING, COMPLETED, sample("record_failed")):
         assert observe(state, reply, START, request_id=ID, wall_now=0) == (state, None)
+
+
+# --- rule 2 -----------------------------------------------------------------------------------
+
+
+def test_fault_21_trap_7_replies_can_go_backwards() -> None:
+    """An older one changes nothing, terminal stays terminal."""
+    pending = sample("record_pending")
+    assert seen(GENERATING, pending, GENERATING, GENERATED, pending) == [G, D]
+    assert seen(UPSAMPLING, GENERATING) == [U]
+    assert seen(COMPLETED, GENERATING, sample("record_failed")) == [C]
+    assert seen(sample("record_failed"), GENERATING, COMPLETED) == [F]
 
 
 def test_fault_21_rule_2_an_older_time_changes_nothing() -> None:
@@ -388,14 +104,26 @@ def test_fault_21_rule_2_an_older_time_changes_nothing() -> None:
         says("video_upsampling", 199, retry_count=2),
         says("brand_new", 199),
     )
-    assert (watch.phases, watch.state) == ([G], state)
+    assert watch.phases == [G]
+    assert (watch.state.status, watch.state.attempt) == (state.status, state.attempt)
     assert watch.see(says("video_upsampling", 200)) == [G, U]
+
+
+def test_fault_21_rule_2_seconds_and_milliseconds_are_compared_in_one_unit() -> None:
+    """One node of a gateway tells the one, another the other."""
+    assert seen(says("video_upsampling", 5000), says("video_generating", None)) == [U]
+    older = wire.task_of(
+        {"id": ID, "status": "video_generating", "status_update_time": EPOCH // 1000}
+    )
+    newer = wire.task_of(
+        {"id": ID, "status": "video_generation_failed", "status_update_time": EPOCH // 1000 + 9}
+    )
+    assert seen(says("video_upsampling", 5000), older) == [U]
+    assert seen(says("video_upsampling", 5000), newer) == [U, R]
 
 
 ENDS: Final[dict[str, tuple[VideoTask, Phase]]] = {
     "failed": (says("failed", 100, running=False), F),
-    "failed without a word on running": (says("failed", 100), F),
-    "an attempt, the last": (says("x_failed", 100, retry_count=3, max_retries=3), F),
     "cancelled": (says("cancelled", 100, running=False), F),
     "completed": (says("completed", 100, running=False), F),
     "completed, plain": (says("completed", 100, running=False, video_url=PLAIN), C),
@@ -405,7 +133,7 @@ ENDS: Final[dict[str, tuple[VideoTask, Phase]]] = {
 
 @pytest.mark.parametrize("name", ENDS)
 def test_fault_21_rule_2_an_older_end_is_believed_after_the_grace(name: str) -> None:
-    """One clock that is ahead does not hide the end for good: told for 60 s, it is one."""
+    """One clock that is ahead does not hide the end for good: said for 60 s, it is one."""
     end_, phase = ENDS[name]
     watch = Watch()
     watch.see(says("video_generating", 200, running=True), *[end_] * 6)
@@ -424,26 +152,19 @@ def test_fault_21_rule_2_an_older_end_is_not_believed_while_newer_replies_come(n
 def test_rule_2_an_older_reply_that_runs_takes_no_end_back() -> None:
     """It says nothing, neither for the end nor against it, and calls for no haste."""
     watch = Watch()
-    watch.see(says("completed", 200, running=False))
-    watch.see(*[says("video_generating", 100, running=True)] * 6)
+    watch.see(says("completed", 200))
+    watch.see(*[says("video_generating", 100)] * 6)
     assert (watch.phases, grace_left(watch.state, watch.now)) == ([], None)
-    assert watch.see(says("completed", 200, running=False)) == [F]
-
-
-def test_rule_2_a_time_of_zero_is_none() -> None:
-    """A field that the service never set is not older than everything."""
-    watch = Watch()
-    watch.see(says("video_generating", 200), says("completed", 0, upsample_video_url=UPSAMPLED))
-    assert (watch.phases, watch.state.updated_at) == ([G, C], 200)
+    assert watch.see(says("completed", 200)) == [F]
 
 
 def test_fault_21_rule_2_the_video_of_an_older_reply_exists() -> None:
     """It makes no transition, and is there when the end comes without one; a newer one stays."""
     watch = Watch()
-    watch.see(says("video_upsampling", 200), says("completed", 100, video_url=PLAIN))
+    watch.see(says("video_upsampling", 200), says("video_generating", 100, video_url=PLAIN))
     assert watch.phases == [U]
     watch.see(says("video_upsampling", 150, video_url="https://older"))
-    watch.see(says("video_upsampling_failed", 300, running=False))
+    watch.see(says("failed", 300))
     assert (watch.phases, watch.last.task.video_url) == ([U, CP], PLAIN)
 
 
@@ -455,6 +176,7 @@ def test_fault_21_rule_2_the_video_of_an_older_reply_exists() -> None:
         ("video", says("video_generation_completed", 100, video_url=PLAIN)),
         ("best", says("video_generating", upsample_video_url=UPSAMPLED)),
     ],
+    ids=["best", "video", "plain", "no time"],
 )
 def test_fault_21_rule_2_an_older_reply_with_the_video_that_was_asked_for_ends_it(
     until: Until, old: VideoTask
@@ -463,14 +185,6 @@ def test_fault_21_rule_2_an_older_reply_with_the_video_that_was_asked_for_ends_i
     watch = Watch(until)
     watch.see(says("video_upsampling", 200, req=UPSAMPLE), old)
     assert (watch.phases, watch.last.task.best_url) == ([U, C], old.best_url)
-
-
-def test_fault_21_rule_2_an_older_reply_brings_the_best_of_both() -> None:
-    """The plain video of the newer reply stays beside the upsampled one of the older."""
-    watch = Watch()
-    watch.see(says("video_upsampling", 200, video_url=PLAIN))
-    watch.see(says("completed", 100, upsample_video_url=UPSAMPLED))
-    assert (watch.last.task.video_url, watch.last.task.best_url) == (PLAIN, UPSAMPLED)
 
 
 @pytest.mark.parametrize(
@@ -482,11 +196,12 @@ def test_fault_21_rule_2_an_older_reply_brings_the_best_of_both() -> None:
         (says("video_upsampling", retry_count=1), says("pending", retry_count=0), [U]),
         (says("video_upsampling", retry_count=1), says("pending", retry_count=2), [U, Q]),
         (says("video_upsampling", 100), says("video_generating", 200), [U, G]),
-        (says("video_generation_failed", running=True), says("pending"), [R, Q]),
+        (says("video_generation_failed"), says("pending"), [R, Q]),
         (says("brand_new"), says("pending"), [X, Q]),
         (says("video_generating"), says("brand_new"), [G, X]),
-        (says("video_upsampling", req=UPSAMPLE), says("completed", running=True), [U]),
+        (says("video_upsampling", req=UPSAMPLE), says("completed"), [U]),
     ],
+    ids=range(10),
 )
 def test_fault_21_rule_2_without_a_time_the_phase_tells_what_is_old(
     before: VideoTask, after: VideoTask, phases: list[Phase]
@@ -495,11 +210,7 @@ def test_fault_21_rule_2_without_a_time_the_phase_tells_what_is_old(
     assert seen(before, after) == phases
 
 
-def test_rule_2_an_end_is_not_old_without_a_time() -> None:
-    """``completed`` after the upsampling is the end of it, not a step back to generated."""
-    watch = Watch()
-    watch.see(says("video_upsampling", video_url=PLAIN), says("completed", running=False))
-    assert grace_left(watch.state, watch.now) == GRACE - 10
+# --- rule 3 -----------------------------------------------------------------------------------
 
 
 def test_rule_3_a_url_once_seen_is_kept() -> None:
@@ -512,20 +223,21 @@ def test_rule_3_a_url_once_seen_is_kept() -> None:
     assert watch.last.task.video_url == PLAIN
 
 
-@pytest.mark.parametrize(
-    ("reply", "phase"),
-    [
-        (says("x", video_url=PLAIN, req=NO_UPSAMPLE), C),
-        (says("x", video_url=PLAIN, req=UPSAMPLE), X),
-        (says("x", video_url=PLAIN), X),
-        (says("x", video_url=PLAIN, req=GenerationRequest()), X),
-        (says("x", video_url=PLAIN, upsample_video_url=UPSAMPLED, req=NO_UPSAMPLE), C),
-        (says("x", upsample_video_url=UPSAMPLED), C),
-    ],
-)
-def test_rule_3_the_video_that_was_asked_for_ends_it(reply: VideoTask, phase: Phase) -> None:
-    """The plain one where no other was asked for; where nobody said, a running task goes on."""
-    assert seen(reply) == [phase]
+@pytest.mark.parametrize("status", ["pending", "video_upsampling", "video_polishing", "failed"])
+def test_trap_6_rule_3_a_url_can_precede_completed(status: str) -> None:
+    """The URL decides, whatever the word."""
+    assert seen(says(status, running=True, upsample_video_url=UPSAMPLED)) == [C]
+    assert seen(says(status, running=True, video_url=PLAIN), until="video") == [C]
+    assert seen(says(status, running=True, video_url=PLAIN, req=NO_UPSAMPLE)) == [C]
+
+
+@pytest.mark.parametrize("until", UNTILS)
+def test_trap_6_rule_5_completed_can_precede_a_url(until: Until) -> None:
+    """A poll or two without a video are no transition and no end."""
+    watch = Watch(until)
+    watch.see(GENERATING, *[sample("record_completed_no_url")] * 2)
+    assert watch.phases == [G]
+    assert watch.see(says("completed", 334_000, **COMPLETE)) == [G, C]
 
 
 @pytest.mark.parametrize(
@@ -535,71 +247,126 @@ def test_rule_3_the_video_that_was_asked_for_ends_it(reply: VideoTask, phase: Ph
         {"upsample_generation_id": "u"},
         {"upsample_status": "MEDIA_GENERATION_STATUS_PENDING"},
     ],
+    ids=["request", "handle", "status"],
 )
-def test_rule_3_what_shows_that_an_upsampling_was_asked_for(hint: dict[str, Any]) -> None:
-    """The request, or any trace of an upsampling; it is remembered."""
-    plain = says("completed", running=False, video_url=PLAIN)
+def test_rule_3_what_shows_that_an_upsampling_was_asked_for_is_remembered(
+    hint: dict[str, Any],
+) -> None:
+    """The request, or any trace of an upsampling: a bare end later is not the plain video's."""
+    plain = says("completed", video_url=PLAIN)
     assert seen(says("video_generating", **hint), plain) == [G, D]
     assert seen(says("video_upsampling"), plain) == [U, D]
     assert seen(says("video_generating"), plain) == [G, C]
     assert seen(says("video_upsampling", req=NO_UPSAMPLE), plain) == [U, C]
 
 
-@pytest.mark.parametrize(
-    ("upstream", "service", "reason"),
-    [
-        ("unsafe", "[400]", "unsafe"),
-        (None, "[400]", "[400]"),
-        (None, None, "no reason given"),
-    ],
-)
-def test_rule_4_the_reason_is_told(upstream: str | None, service: str | None, reason: str) -> None:
-    """The upstream's first, else the service's, else that there is none."""
+def test_trap_5_rule_3_a_single_url_that_was_the_plain_one_before_still_is() -> None:
+    """A gateway with one field says completed a poll before it changes the URL."""
+    page = wire.content("record_completed_url_is_upsampled")
+    early = wire.task_of(page | {"video_url": GENERATED.video_url})
+    late = wire.task_of(page)
+    assert early.upsample_video_url == GENERATED.video_url
     watch = Watch()
-    watch.see(says("failed", video_generation_error=upstream, error_message=service))
+    assert watch.see(GENERATED, early) == [D]
+    assert watch.see(late) == [D, C]
+    assert watch.last.task.best_url == page["video_url"]
+    assert seen(late) == [C]
+    watch = Watch()
+    assert watch.see(GENERATED, *[early] * 7) == [D, CP]
+
+
+# --- rule 4 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("running", [None, True, False])
+def test_rule_4_failed_is_final_at_once(running: bool | None) -> None:
+    """Whatever ``running`` says; the reason is in the error."""
+    watch = Watch()
+    watch.see(says("video_generating"), says("failed", running=running, error="blocked"))
+    assert watch.phases == [G, F]
     error = watch.last.error
     assert isinstance(error, TaskFailed)
     assert (error.request_id, error.task) == (ID, watch.last.task)
-    assert error.message == f"the service gave the task up: {reason}"
+    assert error.message == "the service gave the task up: blocked"
 
 
-@pytest.mark.parametrize("status", ["failed", "error", "video_upsampling_failed"])
-@pytest.mark.parametrize(("request_", "phase"), [(UPSAMPLE, CP), (None, None), (NO_UPSAMPLE, C)])
-def test_rule_5_a_final_failure_with_a_video_ends_with_the_video(
-    status: str, request_: GenerationRequest | None, phase: Phase | None
-) -> None:
-    """The plain one, and no error."""
-    if phase is None:
-        phase = CP if "upsampl" in status else C
+def test_rule_4_a_failure_may_have_no_reason() -> None:
+    """Then the message says so."""
     watch = Watch()
-    watch.see(says(status, running=False, video_url=PLAIN, req=request_))
-    assert (watch.phases, watch.last.error) == ([phase], None)
+    watch.see(sample("record_failed_no_reason"))
+    assert watch.last.error is not None
+    assert watch.last.error.message.endswith(": no reason given")
 
 
-def test_rule_6_an_end_without_the_upsampled_video_waits_a_minute() -> None:
+@pytest.mark.parametrize("req", [UPSAMPLE, None])
+def test_rule_4_a_failure_with_a_plain_video_ends_with_it(req: Any) -> None:
+    """Also with one that an earlier reply had, and with no error."""
+    watch = Watch()
+    assert watch.see(says("failed", video_url=PLAIN, req=req)) == [CP]
+    watch = Watch()
+    watch.see(says("video_upsampling", video_url=PLAIN, req=req), says("failed"))
+    assert (watch.phases, watch.last.error) == ([U, CP], None)
+    assert watch.last.task.video_url == PLAIN
+    assert watch.last.task.phase is CP
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("video_generation_failed_running", "video_generation_failed_waiting"),
+        *("video_generation_failed_last_attempt", "video_upsampling_failed"),
+        *("video_generating_in_pool", "video_generation_completed_in_pool", "pending"),
+    ],
+)
+def test_fault_44_rule_4_what_waits_in_the_pool_has_not_ended(name: str) -> None:
+    """However often it is said, for the two hours in which something may change."""
+    watch = Watch()
+    watch.see(*[sample(f"record_{name}")] * int(STANDSTILL / 10))
+    assert len(watch.phases) == 1
+    assert not watch.state.final
+    assert grace_left(watch.state, watch.now) is None
+    assert watch.see(COMPLETED)[-1] is C
+
+
+def test_trap_1_rule_4_each_attempt_shows_its_phases() -> None:
+    """The video of the last one is the result."""
+    watch = Watch()
+    for attempt in range(3):
+        watch.see(
+            says("video_generating", retry_count=attempt),
+            says("video_generation_failed", running=False, retry_count=attempt, max_retries=2),
+        )
+    watch.see(says("completed", retry_count=3, upsample_video_url=UPSAMPLED))
+    assert watch.phases == [G, R, G, R, G, R, C]
+
+
+# --- rule 5 -----------------------------------------------------------------------------------
+
+
+def test_rule_5_an_end_without_the_upsampled_video_waits_a_minute() -> None:
     """Then the plain one is the result."""
     watch = Watch()
-    ended = says("completed", running=False, video_url=PLAIN, req=UPSAMPLE)
+    ended = says("completed", **WITH_PLAIN)
     watch.see(*[ended] * 6)
     assert (watch.phases, grace_left(watch.state, watch.now - 1)) == ([D], 1)
     assert watch.see(ended) == [D, CP]
-    assert watch.last.error is None
+    assert (watch.last.error, watch.last.task.phase) == (None, CP)
 
 
-def test_rule_6_an_upsampling_that_failed_is_not_waited_for() -> None:
+def test_rule_5_an_upsampling_that_failed_is_not_waited_for() -> None:
     """Neither is one that nobody asked for."""
     failed = "MEDIA_GENERATION_STATUS_FAILED"
     assert seen(says("completed", video_url=PLAIN, upsample_status=failed)) == [CP]
     assert seen(says("completed", video_url=PLAIN)) == [C]
-    assert seen(says("brand_new", running=False, video_url=PLAIN)) == [C]
+    assert seen(says("video_generating", video_url=PLAIN), says("completed")) == [G, C]
 
 
 @pytest.mark.parametrize("until", UNTILS)
-def test_fault_39_rule_6_completed_without_any_video(until: Until) -> None:
+def test_fault_39_rule_5_completed_without_any_video(until: Until) -> None:
     """Asked again for 60 s, then final with the server's reason."""
     watch = Watch(until)
     ended = says("completed", running=False, error_message="no quota left upstream")
-    watch.see(GENERATING, *[ended] * 6)
+    watch.see(says("video_generating"), *[ended] * 6)
     assert watch.phases == [G]
     assert watch.see(ended) == [G, F]
     error = watch.last.error
@@ -610,54 +377,38 @@ def test_fault_39_rule_6_completed_without_any_video(until: Until) -> None:
 
 @pytest.mark.parametrize("until", UNTILS)
 @pytest.mark.parametrize(
-    ("status", "phase"),
-    [
-        *((word, X) for word in ("cancelled", "expired", "rejected", "timeout", "")),
-        *(("image_downloading", P), ("video_generating", G), ("video_upsampling", U)),
-    ],
+    "word", ["canceled", "Cancelled", "EXPIRED", "timeout", "rejected", "blocked"]
 )
-def test_rule_6_a_service_that_has_stopped_is_believed_whatever_its_word(
-    status: str, phase: Phase, until: Until
+def test_fault_12_rule_5_words_that_sound_like_an_end_are_one_after_a_minute(
+    word: str, until: Until
 ) -> None:
-    """``running: false`` is final, and new words turn up: after the grace it has failed."""
+    """Gateways in between have them."""
     watch = Watch(until)
-    stopped = says(status, 5, running=False, error_message="by the operator")
+    stopped = says(word, 5, error_message="by the operator")
     watch.see(*[stopped] * 6)
-    assert watch.phases == [phase]
+    assert watch.phases == [X]
     assert grace_left(watch.state, watch.now - 1) == 1
-    assert watch.see(stopped) == [phase, F]
+    assert watch.see(stopped) == [X, F]
     error = watch.last.error
     assert isinstance(error, TaskFailed)
-    assert error.message == f"the service has stopped, and said {status!r}: by the operator"
+    assert error.message == f"the service has said {word!r} for 60 s: by the operator"
     assert (error.request_id, error.task) == (ID, watch.last.task)
 
 
-@pytest.mark.parametrize("status", ["cancelled", "video_upsampling"])
-def test_rule_6_a_service_that_has_stopped_leaves_its_plain_video(status: str) -> None:
-    """It is the result, with no error."""
+def test_fault_12_rule_5_a_word_that_is_taken_back_was_no_end() -> None:
+    """A minute in all is not a minute without a break; with a plain video that is the result."""
+    cancelled, running = says("cancelled", 5), says("video_generating", 5)
+    assert seen(*[*[cancelled] * 6, running] * 20) == [X, G]
+    assert seen(*[says("cancelled", **WITH_PLAIN)] * 7) == [X, CP]
+
+
+@pytest.mark.parametrize("word", ["error", "success", "brand_new", "image_downloading_failed"])
+def test_fault_12_rule_5_other_words_run(word: str) -> None:
+    """They are forwarded, and nothing ends."""
     watch = Watch()
-    stopped = says(status, running=False, **WITH_PLAIN)
-    assert watch.see(*[stopped] * 7)[-1] is CP
-    assert watch.last.error is None
-
-
-def test_rule_6_a_task_in_the_queue_has_not_ended() -> None:
-    """It does not run yet; nobody says that it never will."""
-    queued = says("pending", running=False)
-    watch = Watch()
-    assert watch.see(*[queued] * 100, GENERATING) == [Q, G]
-    assert seen(says("pending", running=False, video_url=PLAIN)) == [C]
-
-
-def test_fault_39_a_service_that_runs_on_has_not_ended() -> None:
-    """The 60 s begin anew with the next end; a completed task that runs is waited for."""
-    watch = Watch()
-    ended = says("completed", running=False)
-    watch.see(ended, ended, says("video_upsampling"), *[ended] * 6)
-    assert watch.phases == [U]
-    running = says("completed", running=True)
-    assert seen(*[running] * 1000) == []
-    assert grace_left(NEW, START) is None
+    watch.see(*[says(word, 5)] * 100)
+    assert len(watch.phases) == 1
+    assert not watch.state.final
 
 
 @given(st.floats(0, 1e7), st.floats(0, 59.9))
@@ -677,6 +428,67 @@ def test_fault_39_the_end_of_the_grace_is_hit_exactly(since: float, later: float
     assert watch.now == pytest.approx(since + GRACE)
 
 
+# --- rule 6 -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("url", [None, PLAIN])
+def test_fault_40_rule_6_where_nothing_changes_for_two_hours_sight_is_lost(
+    url: str | None,
+) -> None:
+    """LOST, with the plain video if there is one; it is no word of the service."""
+    watch = Watch()
+    reply = says("video_upsampling", 5, running=True, video_url=url, req=UPSAMPLE)
+    watch.see(*[reply] * int(STANDSTILL / 10))
+    assert watch.phases == [U]
+    assert standstill_left(watch.state, watch.now - 1) == 1
+    assert standstill_left(watch.state, watch.now) == 0
+    assert watch.see(reply) == [U, L]
+    assert isinstance(watch.last.error, StillPending)
+    assert "2 h" in watch.last.error.message
+    assert watch.last.task.video_url == url
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"status": "video_polishing"},
+        {"status_update_time": EPOCH + 6},
+        {"retry_count": 1},
+        {"images": [{"status": "completed"}]},
+        {"video_url": PLAIN},
+    ],
+    ids=["status", "time", "retries", "image", "url"],
+)
+def test_fault_40_rule_6_any_change_begins_the_two_hours_anew(change: dict[str, Any]) -> None:
+    """Of the status, its time, the retries, an image or a URL."""
+    body = {"id": ID, "status": "video_upsampling", "status_update_time": EPOCH + 5}
+    watch = Watch()
+    watch.see(wire.task_of(body), step=STANDSTILL - 1)
+    watch.see(wire.task_of(body | change), step=STANDSTILL - 1)
+    watch.see(wire.task_of(body | change), step=1)
+    assert not watch.state.final
+    watch.see(wire.task_of(body | change))
+    assert watch.last.phase is L
+
+
+def test_fault_40_rule_6_old_replies_that_change_are_changes() -> None:
+    """A server whose clock was set back for good still works on the task."""
+    watch = Watch()
+    watch.see(says("video_generating", 10**6))
+    watch.see(*[says("video_generating", at) for at in range(1000)], step=60)
+    assert (watch.phases, watch.state.final) == ([G], False)
+
+
+def test_fault_40_rule_6_a_fingerprint_is_the_same_in_every_process() -> None:
+    """A cluster keeps it between two polls, which may be two machines'."""
+    watch = Watch()
+    watch.see(GENERATING)
+    assert watch.state.fingerprint == 229_184_624
+
+
+# --- rule 7 -----------------------------------------------------------------------------------
+
+
 def test_rule_7_a_phase_is_told_once_an_attempt() -> None:
     """Back and forth within an attempt is nothing new; the next attempt is."""
     watch = Watch()
@@ -688,7 +500,7 @@ def test_rule_7_a_phase_is_told_once_an_attempt() -> None:
     assert watch.see(says("video_generating", 7, retry_count=1)) == [G, U, G]
 
 
-def test_rule_7_a_reply_of_an_attempt_that_is_over_is_no_news() -> None:
+def test_rule_7_a_reply_of_an_attempt_that_is_over_is_nothing_new() -> None:
     """Even with a newer time."""
     assert seen(
         says("video_generating", 1, retry_count=2), says("video_upsampling", 2, retry_count=1)
@@ -706,87 +518,14 @@ def test_fault_12_unknown_statuses_are_forwarded_once_an_attempt_and_it_goes_on(
     assert watch.state.status == "video_generating"
 
 
-def test_fault_40_nothing_changes_for_a_day() -> None:
-    """One transition, no end, and a state that does not grow."""
-    watch = Watch()
-    watch.see(*[GENERATING] * 8640)
-    assert (watch.phases, watch.state.final) == ([G], False)
-    assert watch.see(COMPLETED) == [G, C]
+# --- ends that are not the service's word -------------------------------------------------------
 
 
-# --- the arrows -----------------------------------------------------------------------------
-
-RETRY: Final = says("video_generation_failed", 1, running=True, retry_count=1)
-FAILED_UPSAMPLING: Final = says("video_upsampling_failed", 1, running=True, **WITH_PLAIN)
-
-PAIRS: Final[dict[tuple[Phase | None, Phase], tuple[VideoTask, ...]]] = {
-    (None, Q): (says("pending"),),
-    (Q, P): (says("pending"), says("image_downloading")),
-    (Q, G): (says("pending"), says("video_generating")),
-    (P, G): (says("image_downloading"), says("video_generating")),
-    (P, R): (says("image_downloading"), says("image_downloading_failed", running=True)),
-    (G, D): (says("video_generating"), says("video_generation_completed", **WITH_PLAIN)),
-    (G, R): (says("video_generating"), says("video_generation_failed", running=True)),
-    (G, C): (says("video_generating"), says("completed", video_url=PLAIN, req=NO_UPSAMPLE)),
-    (G, F): (says("video_generating"), says("failed", running=False)),
-    (D, U): (
-        says("video_generation_completed", **WITH_PLAIN),
-        says("video_upsampling", **WITH_PLAIN),
-    ),
-    (D, C): (
-        says("video_generation_completed", **WITH_PLAIN),
-        says("completed", upsample_video_url=UPSAMPLED),
-    ),
-    (D, CP): (
-        says("video_generation_completed", **WITH_PLAIN),
-        says("completed", upsample_status="MEDIA_GENERATION_STATUS_FAILED"),
-    ),
-    (U, R): (says("video_upsampling"), says("video_upsampling_failed", running=True)),
-    (U, C): (says("video_upsampling"), says("completed", upsample_video_url=UPSAMPLED)),
-    (U, CP): (
-        says("video_upsampling", **WITH_PLAIN),
-        says("video_upsampling_failed", running=False),
-    ),
-    (R, G): (RETRY, says("video_generating", 2, retry_count=1)),
-    (R, U): (FAILED_UPSAMPLING, says("video_upsampling", 2)),
-    (R, C): (FAILED_UPSAMPLING, says("completed", 2, upsample_video_url=UPSAMPLED)),
-    (R, CP): (FAILED_UPSAMPLING, says("video_upsampling_failed", 2, running=False)),
-    (R, F): (RETRY, says("video_generation_failed", 2, running=False)),
-}
-
-
-def test_every_arrow_has_its_pair() -> None:
-    """The pairs below are the arrows of the table, no more and no less."""
-    assert set(PAIRS) == {(start, end) for start, ends in ARROWS.items() for end in ends}
-
-
-@pytest.mark.parametrize("arrow", PAIRS, ids=lambda arrow: f"{arrow[0]}-{arrow[1]}")
-def test_an_arrow_is_exhibited(arrow: tuple[Phase | None, Phase]) -> None:
-    """Two replies that are seen one after the other take it."""
-    assert seen(*PAIRS[arrow]) == [phase for phase in arrow if phase is not None]
-
-
-@pytest.mark.parametrize("until", UNTILS)
-@pytest.mark.parametrize("name", [name for name in LIVES if name != "seen at its end only"])
-def test_a_life_that_is_seen_whole_keeps_to_the_arrows(name: str, until: Until) -> None:
-    """But for phases that fell between two polls, and for UNKNOWN, there is no other way."""
-    watch = Watch(until)
-    watch.see(*LIVES[name][0])
-    for transition in watch.transitions:
-        if X not in {transition.previous, transition.phase}:
-            assert transition.phase in reachable(transition.previous)
-
-
-def reachable(start: Phase | None) -> set[Phase]:
-    found: set[Phase] = set()
-    fresh = set(ARROWS.get(start, ()))
-    while fresh:
-        found |= fresh
-        fresh = {end for phase in fresh for end in ARROWS.get(phase, ())} - found
-    return found
-
-
-# --- ends that are not the service's word ---------------------------------------------------
+def test_trap_11_right_after_the_submit_the_id_may_be_unknown() -> None:
+    """It is asked for again, and the first state that is seen is its first transition."""
+    problem = wire.problem_of(wire.sample("error_not_found"), 404)
+    assert after_fault(NO_FAULTS, problem.kind, START)[1] is Verdict.RETRY
+    assert seen(sample("record_pending")) == [Q]
 
 
 @pytest.mark.parametrize(
@@ -801,7 +540,7 @@ def reachable(start: Phase | None) -> set[Phase]:
 def test_an_end_by_an_error(error: Veo3Error, phase: Phase) -> None:
     """FAILED where the service refuses the id, LOST where only the sight of it is lost."""
     watch = Watch()
-    watch.see(sample("video_generation_completed", retry_count=2))
+    watch.see(sample("record_video_generation_completed", retry_count=2))
     assert end(watch.state, error, request_id=ID, wall_now=5.0) == Transition(
         request_id=ID,
         phase=phase,
@@ -810,6 +549,7 @@ def test_an_end_by_an_error(error: Veo3Error, phase: Phase) -> None:
         task=VideoTask(
             id=ID,
             status="video_generation_completed",
+            phase=D,
             status_update_time=GENERATED.status_update_time,
             retry_count=2,
             video_url=GENERATED.video_url,
@@ -837,147 +577,11 @@ def test_the_server_says_when_a_phase_began() -> None:
     assert watch.state.entered_at == GENERATING.status_update_time
     watch.see(says("video_upsampling"))
     assert watch.state.entered_at is None
-    watch.see(says("completed", 7 * 10**15, completed_at=5, upsample_video_url=UPSAMPLED))
-    assert watch.state.entered_at == 5
+    watch.see(says("completed", 9_000_000, completed_at=EPOCH + 5, upsample_video_url=UPSAMPLED))
+    assert watch.state.entered_at == EPOCH + 5
     watch = Watch()
     watch.see(says("completed", 7, upsample_video_url=UPSAMPLED))
-    assert watch.state.entered_at == 7
-
-
-# --- any sequence at all --------------------------------------------------------------------
-
-STATUSES: Final = st.sampled_from([*PHASE_OF_STATUS, "video_polishing", "x_failed", ""]) | st.text()
-URLS: Final = st.none() | st.sampled_from([PLAIN, UPSAMPLED])
-TIMES: Final = st.none() | st.integers(-1, 20) | st.integers()
-COUNTS: Final = st.none() | st.integers(0, 3) | st.integers()
-BOOLS: Final = st.none() | st.booleans()
-MADE_UP: Final = st.builds(
-    VideoTask,
-    status=STATUSES,
-    running=BOOLS,
-    status_update_time=TIMES,
-    completed_at=TIMES,
-    retry_count=COUNTS,
-    max_retries=COUNTS,
-    req=st.none() | st.builds(GenerationRequest, enable_upsample=BOOLS),
-    video_url=URLS,
-    upsample_generation_id=st.none() | st.just("u"),
-    upsample_status=st.none()
-    | st.sampled_from(["MEDIA_GENERATION_STATUS_FAILED", "MEDIA_GENERATION_STATUS_PENDING"]),
-    upsample_video_url=st.none() | st.none() | st.none() | st.just(UPSAMPLED),
-    error_message=st.none() | st.just("e"),
-)
-SAMPLES: Final = st.sampled_from([reply for replies, _, _ in LIVES.values() for reply in replies])
-FIELDS: Final = tuple(field.name for field in msgspec.structs.fields(VideoTask))
-
-
-@st.composite
-def truncated(draw: st.DrawFn) -> VideoTask:
-    """Draw a sample, and leave out some of its fields."""
-    reply = draw(SAMPLES)
-    dropped = draw(st.sets(st.sampled_from(FIELDS)))
-    kept = {name: getattr(reply, name) for name in FIELDS if name not in dropped}
-    return VideoTask(**kept)
-
-
-@st.composite
-def interleaved(draw: st.DrawFn) -> list[VideoTask]:
-    """Draw two lives whose replies come mixed, each in its order, some of them repeated."""
-    lives = [list(draw(st.sampled_from(list(LIVES.values())))[0]) for _ in range(2)]
-    mixed = []
-    while any(lives):
-        life = draw(st.sampled_from([life for life in lives if life]))
-        mixed += [life.pop(0)] * draw(st.integers(1, 3))
-    return mixed
-
-
-SEQUENCES: Final = st.one_of(
-    st.lists(SAMPLES, max_size=30),
-    st.lists(truncated(), max_size=20),
-    st.permutations(DOCUMENTED).map(list),
-    interleaved(),
-    st.lists(MADE_UP, max_size=20),
-    st.lists(SAMPLES | truncated() | MADE_UP, max_size=30),
-)
-STEPS: Final = st.sampled_from([0.0, 10.0, 61.0])
-
-
-@given(SEQUENCES, st.sampled_from(UNTILS), STEPS)
-def test_any_sequence_gives_an_orderly_stream(
-    replies: list[VideoTask], until: Until, step: float
-) -> None:
-    """At most one final and nothing after it, no phase twice in an attempt, a chain of phases."""
-    watch = Watch(until)
-    told: set[tuple[Phase, int]] = set()
-    attempt = 0
-    for reply in replies:
-        count = len(watch.transitions)
-        watch.see(reply, step=step)
-        attempt = max(attempt, watch.state.attempt)
-        for transition in watch.transitions[count:]:
-            assert (transition.phase, attempt) not in told
-            told.add((transition.phase, attempt))
-    assert [t.previous for t in watch.transitions] == [None, *watch.phases][:-1] or not replies
-    assert [t.final for t in watch.transitions if t.final] in ([], [True])
-    assert not any(t.final for t in watch.transitions[:-1])
-
-
-@given(SEQUENCES, st.sampled_from(UNTILS), STEPS)
-def test_any_sequence_loses_no_video(replies: list[VideoTask], until: Until, step: float) -> None:
-    """The best video ends it; a plain one is in every later transition, and no failure follows."""
-    watch = Watch(until)
-    known: set[str] = set()
-    for reply in [*replies, says("failed", 10**30, running=False)]:
-        if reply.video_url and not watch.state.final:
-            known.add(reply.video_url)
-        count = len(watch.transitions)
-        watch.see(reply, step=step)
-        assert watch.state.final or not reply.upsample_video_url
-        for transition in watch.transitions[count:]:
-            assert not known or transition.task.video_url in known
-            assert not known or transition.error is None
-            assert transition.phase not in {C, CP} or transition.task.best_url
-    assert watch.state.final
-
-
-@given(SEQUENCES, st.sampled_from(UNTILS), STEPS)
-def test_any_sequence_is_judged_the_same_again(
-    replies: list[VideoTask], until: Until, step: float
-) -> None:
-    """The machine is a function of what it was given, and changes none of it."""
-    before = msgspec.structs.asdict(NEW), [msgspec.structs.asdict(reply) for reply in replies]
-    first, second = Watch(until), Watch(until)
-    assert first.see(*replies, step=step) == second.see(*replies, step=step)
-    assert first.state == second.state
-    assert before == (
-        msgspec.structs.asdict(NEW),
-        [msgspec.structs.asdict(reply) for reply in replies],
-    )
-
-
-@given(SEQUENCES, SEQUENCES, st.sampled_from(UNTILS))
-def test_any_two_ids_do_not_disturb_each_other(
-    first: list[VideoTask], second: list[VideoTask], until: Until
-) -> None:
-    """Interleaved replies of two ids give each the stream that it would have alone."""
-    alone, here, there = Watch(until), Watch(until), Watch(until)
-    for place in range(max(len(first), len(second))):
-        here.see(*first[place : place + 1])
-        there.see(*second[place : place + 1])
-    alone.see(*first)
-    assert here.phases == alone.phases
-
-
-@given(MADE_UP, st.floats(allow_nan=False, allow_infinity=False))
-def test_any_state_ends_by_an_error(reply: VideoTask, now: float) -> None:
-    """Whatever was seen, the caller's own timeout gives one orderly final."""
-    state, transition = observe(NEW, reply, now, request_id=ID, wall_now=now)
-    if not state.final:
-        final = end(state, StillPending("m"), request_id=ID, wall_now=now)
-        assert (final.final, final.phase) == (True, L)
-        assert final.previous == (transition and transition.phase)
-    left = grace_left(state, now)
-    assert left is None or math.isclose(left, GRACE, abs_tol=abs(now) * 1e-12)
+    assert watch.state.entered_at == EPOCH + 7
 
 
 def test_a_word_is_kept_once_and_not_for_ever() -> None:

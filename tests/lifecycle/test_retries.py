@@ -22,12 +22,12 @@ TRANSIENT: Final = {
     Kind.LOCAL,
     Kind.THROTTLED,
     Kind.OVERLOADED,
+    Kind.NO_CHANNEL,
     Kind.SERVER,
     Kind.CERTIFICATE,
     Kind.UNEXPECTED,
-    Kind.REDIRECT,
 }
-THROTTLES: Final = {Kind.THROTTLED, Kind.OVERLOADED}
+THROTTLES: Final = {Kind.THROTTLED, Kind.OVERLOADED, Kind.NO_CHANNEL}
 KINDS: Final = st.sampled_from(Kind)
 
 

@@ -22,7 +22,7 @@ from veo3_async import (
     Veo3Client,
 )
 from veo3_async._lifecycle import judge
-from veo3_async._polling import poller
+from veo3_async._protocol import families
 from veo3_async.testing import FakeVeo3, Life, Slow
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -175,7 +175,7 @@ def buggy(function: Callable[..., Any], *, of: str) -> Callable[..., Any]:
     return call
 
 
-@pytest.mark.parametrize(("module", "name"), [(poller, "decode"), (judge, "observe")], ids=str)
+@pytest.mark.parametrize(("module", "name"), [(families, "read"), (judge, "observe")], ids=str)
 async def test_a_bug_that_one_id_meets_ends_that_id_only(
     server: FakeVeo3,
     make_client: MakeClient,

@@ -82,7 +82,7 @@ def check_orderly(changes: list[Transition]) -> None:
         (Life.failing(), "video", (Q, P, G, Phase.FAILED)),
         (Life.retrying(2), "best", (Q, P, G, R, G, R, G, GD, U, Phase.COMPLETED)),
         (Life.retrying(2), "video", (Q, P, G, R, G, R, G, Phase.COMPLETED)),
-        (Life.upsample_failing(), "best", (Q, P, G, GD, U, Phase.COMPLETED_PLAIN)),
+        (Life.upsample_failing(), "best", (Q, P, G, GD, U, R, Phase.COMPLETED_PLAIN)),
         (Life.upsample_failing(), "video", (Q, P, G, Phase.COMPLETED)),
     ],
 )
@@ -117,7 +117,7 @@ async def test_many_ids_are_one_stream_in_which_each_is_orderly(
     """A bad id among good ones ends with its error, and the others with their videos."""
     veo = make_client(max_polls_per_second=1000.0)
     ids = [server.add(life=QUICK) for _ in range(200)]
-    failing = server.add(life=Life.scripted([{"status": "failed", "running": False}]))
+    failing = server.add(life=Life.scripted([{"id": "x", "status": "failed", "running": False}]))
     unknown = "veo3-pro:nobody-knows-it"
     changes = await collected(veo.watch(*ids, failing, unknown))
     by_id: dict[str, list[Transition]] = {}

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import pytest
+import wire
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,27 +21,27 @@ from veo3_async import (
     Veo3Error,
 )
 from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families import posted_to, route_of, submit_call, submitted
 from veo3_async._protocol.http import Reply
-from veo3_async._protocol.submission import (
-    SubmitVerdict,
-    submit_call,
-    submit_error,
-    submit_verdict,
-    submitted_id,
-)
+from veo3_async._protocol.submission import SubmitVerdict, submit_error, submit_verdict
 
-REPLIES = pathlib.Path(__file__).parents[1] / "replies"
-ID = "veo3-pro:7d1f0c52-2b3e-4a55-9a0e-3f0d6d1c9b10"
+ID = wire.ID
 LAMP = "https://example.com/lamp.jpg"
 
 
 def build(
     prompt: Any = "a lamp", image: Any = None, model: Any = "veo3-pro", extra: Any = None
 ) -> tuple[str, dict[str, Any]]:
-    call = submit_call(prompt, image=image, model=model, extra=extra)
+    route = route_of(model)
+    call = submit_call(route, prompt, image=image, extra=extra)
     assert call.method == "POST"
     assert call.body is not None
+    assert posted_to(route, image=image).path == call.target  # and there it is polled
     return call.target, json.loads(call.body)
+
+
+def submitted_id(reply: Reply) -> str | Problem:
+    return submitted(wire.RECORD, reply, wall_now=0.0)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +106,7 @@ def test_what_cannot_be_sent_is_refused_with_what_to_do(
 @pytest.mark.parametrize(
     "envelope",
     [
-        json.loads((REPLIES / "submitted.json").read_text()),
+        wire.content("record_submitted"),
         {"task_id": ID},
         {"request_id": ID},
         {"id": ID},
@@ -125,24 +126,42 @@ def test_what_cannot_be_sent_is_refused_with_what_to_do(
         {"id": "trace-1", "data": ID},
         {"task_id": "trace-1", "data": {"id": ID}},
         {"id": "trace-1", "expected": "trace-1"},
+        {"code": 200, "message": "success", "data": {"task_id": ID}},
+        {"code": 200, "message": "success", "request_id": "r-1", "data": {"task_id": ID}},
+        {"code": 200, "message": "", "request_id": "r-1", "data": {"id": "t-2"}, "expected": "t-2"},
+        {"code": "success", "message": "", "data": ID},
+        {"id": ID, "status": "queued", "error": {"message": "left over"}},
+        {"task_id": ID, "prompt": "an emoji cut in two: \ud83d", "seed": float("nan")},
     ],
 )
 def test_id_is_found_in_every_envelope_that_was_seen(envelope: dict[str, Any]) -> None:
     """Whatever deployment answers, the id comes out."""
     reply = Reply(200, {}, json.dumps(envelope).encode())
-    assert submitted_id(reply, wall_now=0.0) == envelope.get("expected", ID)
+    assert submitted_id(reply) == envelope.get("expected", ID)
 
 
 def test_a_byte_order_mark_costs_no_id() -> None:
     """Some servers write one before their JSON."""
     reply = Reply(200, {}, b"\xef\xbb\xbf" + json.dumps({"task_id": ID}).encode())
-    assert submitted_id(reply, wall_now=0.0) == ID
+    assert submitted_id(reply) == ID
 
 
-@pytest.mark.parametrize("body", [{}, {"status": "ok"}, {"data": {"status": "ok"}}, {"data": []}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"status": "ok"},
+        {"data": {"status": "ok"}},
+        {"data": []},
+        {"code": 0, "message": "success", "request_id": "r-1"},
+        {"code": "Success", "message": "", "request_id": "r-1"},
+        {"id": "", "status": "error", "status_update_time": 0, "error": "saturated"},
+        {"task_id": "", "id": None, "request_id": " "},
+    ],
+)
 def test_reply_without_an_id_is_a_problem(body: dict[str, Any]) -> None:
     """A success that names no task is no success: nobody could watch it."""
-    outcome = submitted_id(Reply(200, {}, json.dumps(body).encode()), wall_now=0.0)
+    outcome = submitted_id(Reply(200, {}, json.dumps(body).encode()))
     assert isinstance(outcome, Problem)
 
 
@@ -152,12 +171,13 @@ def test_reply_without_an_id_is_a_problem(body: dict[str, Any]) -> None:
         ({"error": {"err_code": -10004, "message": "Insufficient balance"}}, Kind.QUOTA),
         ({"error": "busy"}, Kind.SERVER),
         ({"error": {"message": "busy"}, "status": "error"}, Kind.SERVER),
+        ({"error": "busy", "status": "failed", "task_id": "y"}, Kind.SERVER),
     ],
 )
 def test_refusal_that_names_an_id_is_a_refusal(refusal: dict[str, Any], kind: Kind) -> None:
     """An error beside an id means that nothing was accepted under it."""
     reply = Reply(200, {}, json.dumps({"id": "x"} | refusal).encode())
-    outcome = submitted_id(reply, wall_now=0.0)
+    outcome = submitted_id(reply)
     assert isinstance(outcome, Problem)
     assert outcome.kind is kind
 
@@ -165,7 +185,7 @@ def test_refusal_that_names_an_id_is_a_refusal(refusal: dict[str, Any], kind: Ki
 @given(status=st.integers(200, 599), body=st.binary())
 def test_any_reply_to_a_submission_is_an_id_or_a_problem(status: int, body: bytes) -> None:
     """Nothing that a server answers raises."""
-    assert isinstance(submitted_id(Reply(status, {}, body), wall_now=0.0), str | Problem)
+    assert isinstance(submitted_id(Reply(status, {}, body)), str | Problem)
 
 
 NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
@@ -180,6 +200,8 @@ NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
         (Kind.THROTTLED, 429, NOT_ARRIVED, ServiceUnavailable),
         (Kind.OVERLOADED, 503, NOT_ARRIVED, ServiceUnavailable),
         (Kind.OVERLOADED, 200, REFUSED, ServiceUnavailable),
+        (Kind.NO_CHANNEL, 503, NOT_ARRIVED, ServiceUnavailable),
+        (Kind.NO_CHANNEL, 200, REFUSED, ServiceUnavailable),
         (Kind.CERTIFICATE, None, REFUSED, ServiceUnavailable),
         (Kind.AUTHENTICATION, 401, REFUSED, AuthenticationError),
         (Kind.QUOTA, 402, REFUSED, QuotaExceeded),
@@ -195,8 +217,14 @@ NOT_ARRIVED, REFUSED, UNCERTAIN = SubmitVerdict
         (Kind.UNEXPECTED, 200, UNCERTAIN, SubmitUncertain),
         (Kind.UNEXPECTED, 403, REFUSED, UnexpectedReply),
         (Kind.UNEXPECTED, 499, UNCERTAIN, SubmitUncertain),
-        (Kind.REDIRECT, 302, REFUSED, UnexpectedReply),
-        (Kind.REDIRECT, 303, UNCERTAIN, SubmitUncertain),
+        (Kind.UNEXPECTED, 302, REFUSED, UnexpectedReply),
+        (Kind.UNEXPECTED, 308, REFUSED, UnexpectedReply),
+        (Kind.UNEXPECTED, 303, UNCERTAIN, SubmitUncertain),
+        (Kind.UNEXPECTED, 404, REFUSED, UnexpectedReply),
+        (Kind.UNEXPECTED, 413, REFUSED, UnexpectedReply),
+        (Kind.UNEXPECTED, None, UNCERTAIN, SubmitUncertain),
+        (Kind.SERVER, 408, UNCERTAIN, SubmitUncertain),
+        (Kind.SERVER, 409, UNCERTAIN, SubmitUncertain),
         (Kind.UNEXPECTED, 407, REFUSED, UnexpectedReply),
     ],
 )
@@ -211,6 +239,25 @@ def test_fault_33_only_what_certainly_did_not_arrive_may_be_sent_again(
     assert (raised.attempts, raised.elapsed, raised.http_status) == (2, 1.5, status)
 
 
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 429, 500])
+@pytest.mark.parametrize("name", wire.names("error_code_"))
+def test_fault_47_trap_15_a_request_id_beside_code_and_message_is_no_task(
+    name: str, status: int
+) -> None:
+    """It is the id of the HTTP request, and the word says what is wrong."""
+    reply = Reply(status, {}, wire.sample(name))
+    outcome = submitted_id(reply)
+    assert isinstance(outcome, Problem)
+    assert outcome.from_api
+
+
+@pytest.mark.parametrize("name", wire.names("error_"))
+@pytest.mark.parametrize("status", [200, 429, 500])
+def test_no_error_of_the_api_names_a_task(name: str, status: int) -> None:
+    """In any of its shapes, under any status."""
+    assert isinstance(submitted_id(Reply(status, {}, wire.sample(name))), Problem)
+
+
 def test_every_kind_of_problem_has_a_verdict() -> None:
     """No kind is left to chance: what is not known to be refused is uncertain."""
     for kind in Kind:
@@ -220,6 +267,6 @@ def test_every_kind_of_problem_has_a_verdict() -> None:
 def test_reply_without_an_id_is_unexpected() -> None:
     """A success that names no task may have made one: nobody can tell."""
     reply = Reply(200, {}, b'{"data": {"status": "pending"}, "code": 0}')
-    outcome = submitted_id(reply, wall_now=0.0)
+    outcome = submitted_id(reply)
     assert isinstance(outcome, Problem)
     assert submit_verdict(outcome) is UNCERTAIN

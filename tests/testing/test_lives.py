@@ -16,7 +16,7 @@ from veo3_async.testing._lives import Position, advance, fields_at
 from veo3_async.testing._replies import IMAGE_URL, Request, refusal
 
 REPLIES = Path(__file__).parents[1] / "replies"
-CREATED = 1750854823.164
+CREATED = 1767600000.0
 LIGHTHOUSE = Request("veo3-pro", "a lighthouse in a storm", (IMAGE_URL,))
 MARKET = Request("veo3-pro", "这张图片有什么", (IMAGE_URL,))
 
@@ -24,6 +24,11 @@ MARKET = Request("veo3-pro", "这张图片有什么", (IMAGE_URL,))
 MADE_UP = {
     "enhanced_prompt",
     "mediaId",
+    "startImageMediaId",
+    "veo3StartImageMediaId",
+    "url",
+    "error_message",
+    "video_generation_error",
     "upsample_generation_id",
     "upsample_video_url",
     "video_generation_id",
@@ -87,9 +92,12 @@ def told(life: Life, at: float, *, request: Request = LIGHTHOUSE, request_id: st
 
 def comparable(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
-        return {key: comparable(item, key) for key, item in value.items()}
+        said = {key: comparable(item, key) for key, item in value.items()}
+        return {key: item for key, item in said.items() if item is not None}
     if isinstance(value, list):
-        return [comparable(item, name) for item in value]
+        return [
+            "made up" if name == "images" and isinstance(i, str) else comparable(i) for i in value
+        ]
     return "made up" if name in MADE_UP and value is not None else value
 
 
@@ -97,54 +105,73 @@ def comparable(value: Any, name: str = "") -> Any:
     ("name", "life", "at"),
     [
         ("pending", Life.documented(), 0.0),
-        ("image_downloading", Life.documented(), 2.1),
-        ("video_generating", Life.documented(), 9.4),
+        ("prompt_enhancement_checking", Life.documented(), 0.9),
+        ("prompt_enhancing", Life.documented(), 1.7),
+        ("image_downloading", Life.documented(), 4.2),
+        ("image_cropping", Life.documented(), 5.6),
+        ("image_uploading", Life.documented(), 6.9),
+        ("image_processing_completed", Life.documented(), 9.8),
+        ("video_generating", Life.documented(), 11.0),
         ("video_generation_completed", Life.documented(), 231.0),
         ("video_upsampling", Life.documented(), 238.0),
         ("video_upsampling_failed", Life.upsample_failing(), 290.0),
-        ("failed", Life.failing(), 120.0),
-        ("retrying", Life.retrying(2), 96.0),
+        ("completed_plain_only", Life.upsample_failing(), 345.0),
+        ("completed_without_upsample", Life.plain(), 231.0),
+        ("video_generation_failed_waiting", Life.retrying(1), 96.0),
     ],
 )
 def test_a_stage_says_what_its_sample_says(name: str, life: Life, at: float) -> None:
     """Fields, values and times of each constructed sample are those of the life at its second."""
-    expected = sample(name)
+    expected = sample(f"record_{name}")
     assert comparable(expected) == comparable(told(life, at, request_id=expected["id"]))
 
 
-def test_the_plain_life_ends_as_its_sample() -> None:
-    """It is the sample's reply, but for ``req.images``, where the sample contradicts itself."""
-    expected = sample("completed_without_upsample")
-    expected["req"]["images"] = [IMAGE_URL]
-    assert comparable(expected) == comparable(told(Life.plain(), 231.0, request_id=expected["id"]))
+TIMES = ("status_update_time", "completed_at")
+
+
+@pytest.mark.parametrize(
+    ("name", "life"),
+    [("failed", Life.failing()), ("completed_after_retries", Life.retrying(3))],
+)
+def test_an_end_says_what_its_sample_says(name: str, life: Life) -> None:
+    """At another second; what was left over from earlier attempts included."""
+    expected = sample(f"record_{name}")
+    got = told(life, 1000.0, request_id=expected["id"])
+    later = {name: got[name] for name in TIMES}
+    assert comparable(expected | later) == comparable(got)
 
 
 def test_the_documented_life_ends_as_the_documented_reply() -> None:
     """Every field but the two URLs is the page's own, to the letter and the millisecond."""
     expected = sample("completed")
     got = told(Life.documented(), 334.692, request=MARKET, request_id=expected["id"])
-    own = {field: got[field] for field in ("video_url", "upsample_video_url")}
-    assert expected | own == got
-    assert all(url.startswith("http://files/") for url in own.values())
-
-
-def test_a_life_with_retries_ends_with_the_stale_errors_of_its_sample() -> None:
-    """The completed reply keeps the errors of earlier attempts; only its times are later."""
-    expected = sample("completed_after_retries")
-    got = told(Life.retrying(3), 1000.0, request=MARKET, request_id=expected["id"])
-    later = {name: got[name] for name in ("status_update_time", "completed_at")}
-    assert comparable(expected | later) == comparable(got)
-    assert got["retry_count"] == 3
+    own = {"video_url", "upsample_video_url", "startImageMediaId", "veo3StartImageMediaId"}
+    later = {name: got[name] for name in (*TIMES, "created_at")}
+    assert expected | later | {field: got[field] for field in own} == got
+    assert (
+        expected["completed_at"] - expected["created_at"] == got["completed_at"] - got["created_at"]
+    )
+    assert got["video_url"].startswith("http://files/")
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_retrying_life_counts_its_attempts(n: int) -> None:
-    """Each failed attempt raises ``retry_count`` by one and goes on running."""
+    """Each failed attempt raises ``retry_count`` by one and waits in the pool."""
     life = Life.retrying(n)
     states = [fields_at(life, index) for index in range(len(life.stages))]
     failed = [s["retry_count"] for s in states if s["status"] == "video_generation_failed"]
     assert failed == list(range(1, n + 1))
-    assert [s["status"] for s in states if "running" in s] == ["completed"]
+    waiting = [s["status"] for s in states if not s["running"]]
+    assert waiting == ["pending", *["video_generation_failed"] * n, "completed"]
+
+
+def test_a_pooled_life_waits_before_each_stage() -> None:
+    """``running`` is false and true beside the same word, and no stage but the last is an end."""
+    life = Life.pooled()
+    states = [fields_at(life, index) for index in range(len(life.stages))]
+    assert [s["running"] for s in states[:-1]] == [False, True] * 11
+    assert [s["status"] for s in states[:-1:2]] == [s["status"] for s in states[1::2]]
+    assert life.duration == pytest.approx(334.692)
 
 
 def test_the_documented_life_passes_every_status_in_order() -> None:
@@ -152,7 +179,12 @@ def test_the_documented_life_passes_every_status_in_order() -> None:
     life = Life.documented()
     assert [fields_at(life, index)["status"] for index in range(len(life.stages))] == [
         "pending",
+        "prompt_enhancement_checking",
+        "prompt_enhancing",
         "image_downloading",
+        "image_cropping",
+        "image_uploading",
+        "image_processing_completed",
         "video_generating",
         "video_generation_completed",
         "video_upsampling",
@@ -166,15 +198,23 @@ def test_the_documented_life_passes_every_status_in_order() -> None:
     ("name", "status", "err_code"),
     [
         ("401_missing_key", 401, -10001),
-        ("402_balance", 402, -10004),
-        ("404_not_found", 404, -10010),
+        ("401_invalid_key", 401, 10001),
+        ("balance", 402, -10004),
+        ("not_found", 404, -10010),
         ("503_no_channel", 503, -10008),
+        ("credential_expired", 401, -10005),
+        ("disabled", 403, -10002),
+        ("network", 502, -10003),
+        ("quota_total", 429, -10006),
+        ("not_supported", 400, -10009),
+        ("invalid_request", 400, -10011),
+        ("upstream_timeout", 504, -1024),
     ],
 )
 def test_a_refusal_is_its_sample(name: str, status: int, err_code: int) -> None:
     """The gateway's error bodies are those that were seen."""
     answer = refusal(status, err_code)
-    assert (answer.status, said(Outcome(answer))) == (status, sample(name))
+    assert (answer.status, said(Outcome(answer))) == (status, sample(f"error_{name}"))
 
 
 def test_speed_shortens_a_life_and_its_times_agree() -> None:
@@ -232,6 +272,7 @@ def test_a_stage_ends_by_polls_or_by_seconds() -> None:
         (lambda: a_gateway(speed=0), "speed is above 0"),
         (lambda: a_gateway(rate_limit=0), "rate_limit is above 0"),
         (lambda: a_gateway(envelope="x"), "envelope is one of"),
+        (lambda: a_gateway(time_unit="us"), "time_unit is 'ms' or 's'"),
     ],
 )
 def test_nonsense_is_refused_by_name(make: Any, message: str) -> None:
@@ -253,7 +294,7 @@ def test_mixed_lives_hold_every_kind() -> None:
     rng = random.Random(0)
     lives = [Life.mixed(rng) for _ in range(300)]
     endings = {fields_at(life, len(life.stages) - 1)["status"] for life in lives}
-    assert endings == {"completed", "failed", "video_upsampling_failed"}
+    assert endings == {"completed", "failed"}
     assert {life.upsample for life in lives} == {True, False}
     assert any("error_sleep" in fields_at(life, len(life.stages) - 1) for life in lives)
 
@@ -312,8 +353,8 @@ def test_the_id_comes_in_every_envelope(envelope: Envelope, shape: Any) -> None:
         (a_call("/302/submit/veo9?request_id=x"), 400, -10009),
         (a_call("/elsewhere"), 404, -10010),
         (a_call("/302/submit/veo3-pro", method="PUT"), 405, None),
-        (a_call("/302/submit/veo3-pro", headers={"Authorization": "Bearer no"}), 401, -10001),
-        (a_call("/302/submit/veo3-pro", headers={"Authorization": "test-key"}), 401, -10001),
+        (a_call("/302/submit/veo3-pro", headers={"Authorization": "Bearer no"}), 401, 10001),
+        (a_call("/302/submit/veo3-pro", headers={"Authorization": "test-key"}), 401, 10001),
         *(
             (a_call(f"/302/submit/{model}", method="POST", body=body), 400, -10011)
             for model, body in [
@@ -338,6 +379,37 @@ def test_a_bad_call_is_refused_with_its_code(
     assert answer.answer.status == status
     assert said(answer)["error"].get("err_code") == err_code
     assert not gateway.tasks
+
+
+def test_times_may_be_in_seconds() -> None:
+    """As gateways of this kind have them."""
+    gateway = a_gateway(time_unit="s")
+    gateway.add("id", Life.plain(), LIGHTHOUSE, now=0.0)
+    state = said(poll(gateway, "id", 300.0))
+    assert [state[name] for name in ("created_at", *TIMES)] == [
+        *(1767600000, 1767600231),
+        1767600231,
+    ]
+
+
+def test_a_task_may_be_known_at_its_own_path_only() -> None:
+    """A poll elsewhere gets the gateway's word for an id that it does not know."""
+    gateway = a_gateway(keyed_by_path=True)
+    gateway.add("id", None, Request("veo3-fast", "p", ()), now=0.0)
+    elsewhere, there = (
+        gateway.answer(a_call(f"/302/submit/{model}?request_id=id"))
+        for model in ("veo3-pro", "veo3-fast")
+    )
+    assert (elsewhere.answer.status, there.answer.status) == (404, 200)
+    assert said(elsewhere)["error"]["err_code"] == -10010
+
+
+def test_a_refusal_in_the_shape_of_a_task_is_its_sample() -> None:
+    """Under any status."""
+    expected = sample("error_task_shaped_saturated")
+    body = Body.refusal(expected["error"], 429)
+    assert (body.code, json.loads(body.content)) == (429, expected)
+    assert Body.refusal().code == 200
 
 
 def test_only_so_many_calls_are_let_in_during_any_second() -> None:

@@ -25,7 +25,6 @@ from veo3_async._download.paths import file_name, final_path
 from veo3_async._download.redirects import shown
 from veo3_async._download.transfer import Fetch, Refresh, Source
 from veo3_async._errors import ClientClosed, DownloadError
-from veo3_async._lifecycle.phases import complaint
 from veo3_async._models import VideoTask
 
 __all__ = ["Downloader", "OnProgress"]
@@ -227,7 +226,7 @@ def _source(source: object) -> Source:
         message = f"download takes a VideoTask or a URL, not {type(source).__name__}"
         raise TypeError(message)
     if source.best_url is None:
-        why = complaint(source)
+        why = source.failure_reason
         message = f"the task has no video; the service says {source.status!r}"
         message = f"{message}: {why}" if why else message
         raise DownloadError(message, request_id=source.id, task=source)

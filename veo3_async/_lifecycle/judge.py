@@ -24,6 +24,7 @@ from veo3_async._lifecycle.phases import (
     grace_left,
     observe,
     remembered,
+    standstill_left,
 )
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, after_fault, backoff
 from veo3_async._models import Transition, VideoTask
@@ -306,8 +307,10 @@ def _scheduled(views: Sequence[View], track: Track, pacing: Pacing, context: Con
 
 def _seconds_until_decided(state: State, now: float) -> float:
     """Return the seconds until time alone gives the last reply another meaning."""
-    left = None if state.final else grace_left(state, now)
-    return math.inf if left is None else left
+    if state.final:
+        return math.inf
+    lefts = (grace_left(state, now), standstill_left(state, now))
+    return min((left for left in lefts if left is not None), default=math.inf)
 
 
 def _call(call: Callable[[], _T]) -> _T:

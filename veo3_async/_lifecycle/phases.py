@@ -1,21 +1,21 @@
 """THE state machine: what a reply means for one id, as one watch sees it.
 
-The table says which of the service's statuses is which phase. The rules, in this order:
+What the service's words mean, the family that read the reply has said (`VideoTask.phase`). A watch
+knows the replies before, too. The rules, in this order:
 
 1.  After a final transition nothing follows.
 2.  A reply whose ``status_update_time`` is older than one already seen changes nothing, but for
-    rule 3, and for an end: clocks of servers differ, so one that is told for 60 s is believed.
+    rule 3, and for an end: clocks of servers differ, so one that is said for 60 s is believed.
     Where it has no time, it is old if it goes back to an earlier phase of the same attempt.
 3.  The URL decides, not the word: a task is done when the video that was asked for is there,
-    whatever its age, its status and its left-over error texts say. Once seen, a URL is kept.
-4.  A failure is an attempt while the service runs on, and final when it does not: ``running``
-    says so; where it is absent, ``failed`` and ``error`` are final, and a ``…_failed`` is once
-    ``retry_count`` has reached ``max_retries``.
-5.  A final failure with the plain video there ends with the plain video.
-6.  A service that says it has ended (``running`` is false, whatever the word beside it, or it is
-    absent and the word is ``completed``), and has not the video that was asked for, is asked for
-    another 60 s; then the plain video, or the lack of one, is the result. A task in the queue has
-    not begun, and so has not ended.
+    whatever its age, its status and its left-over error texts say. Once seen, a URL is kept. An
+    upsampled URL that was the plain one before is the plain one.
+4.  A failure that the family calls final is one; with the plain video there, that is the result.
+    Nothing else is an end by itself: no failed attempt, no count of retries, no ``running: false``.
+5.  A service that says it has ended (`VideoTask.ended`), and has not the video that was asked for,
+    is asked for another 60 s; then the plain video, or the lack of one, is the result.
+6.  Where for 2 h nothing has changed at all (status, times, retries, images, URLs), sight of the
+    task is lost: LOST, not failed, with the plain video if there is one.
 7.  Anything else is a transition if it puts the id into a phase that it has not been in during
     this attempt (``retry_count``).
 """
@@ -23,44 +23,37 @@ The table says which of the service's statuses is which phase. The rules, in thi
 from __future__ import annotations
 
 import functools
+import zlib
 from typing import Final, Literal, TypeAlias
 
 import msgspec
+from msgspec.structs import replace
 
-from veo3_async._errors import CompletedWithoutVideo, InvalidRequest, TaskFailed, Veo3Error
+from veo3_async._errors import (
+    CompletedWithoutVideo,
+    InvalidRequest,
+    StillPending,
+    TaskFailed,
+    Veo3Error,
+)
 from veo3_async._models import FINAL, Phase, Transition, VideoTask
 
 __all__ = [
     "ARROWS",
     "GRACE",
     "NEW",
-    "PHASE_OF_STATUS",
+    "STANDSTILL",
     "State",
     "Until",
-    "complaint",
     "end",
     "grace_left",
     "kept_once",
     "observe",
     "remembered",
+    "standstill_left",
 ]
 
 Until: TypeAlias = Literal["best", "video"]
-
-PHASE_OF_STATUS: Final = {
-    "pending": Phase.QUEUED,
-    "image_downloading": Phase.PREPARING,
-    "video_generating": Phase.GENERATING,
-    "video_generation_completed": Phase.GENERATED,
-    "video_upsampling": Phase.UPSAMPLING,
-    "video_upsampling_completed": Phase.UPSAMPLING,
-    "completed": Phase.GENERATED,  # and its best video is still to come, else it were final
-    "video_generation_failed": Phase.RETRYING,  # and the service runs on, else it were final
-    "video_upsampling_failed": Phase.RETRYING,
-    "failed": Phase.RETRYING,
-    "error": Phase.RETRYING,
-}
-"""The upstream's list, as seen; another ``…_failed`` is RETRYING too, anything else UNKNOWN."""
 
 ARROWS: Final[dict[Phase | None, tuple[Phase, ...]]] = {
     None: (Phase.QUEUED,),
@@ -70,6 +63,8 @@ ARROWS: Final[dict[Phase | None, tuple[Phase, ...]]] = {
     Phase.GENERATED: (Phase.UPSAMPLING, Phase.COMPLETED, Phase.COMPLETED_PLAIN),
     Phase.UPSAMPLING: (Phase.RETRYING, Phase.COMPLETED, Phase.COMPLETED_PLAIN),
     Phase.RETRYING: (
+        Phase.QUEUED,
+        Phase.PREPARING,
         Phase.GENERATING,
         Phase.UPSAMPLING,
         Phase.COMPLETED,
@@ -82,7 +77,10 @@ polls; every running phase may also turn UNKNOWN and come back, FAILED, or LOST.
 
 
 GRACE: Final = 60.0
-"""Seconds that an end may precede its URL; the wire page saw a poll or two of 10 s."""
+"""Seconds that an end may precede its URL; a poll or two of 10 s were seen."""
+
+STANDSTILL: Final = 7200.0
+"""Seconds without any change after which sight of a task is lost; whole tasks take 3 to 6 min."""
 
 _ORDER: Final = (
     Phase.QUEUED,
@@ -92,8 +90,8 @@ _ORDER: Final = (
     Phase.UPSAMPLING,
 )
 _BIT: Final = {phase: 1 << place for place, phase in enumerate(Phase)}
-_FAILED_FOR_GOOD: Final = frozenset({"failed", "error"})
-_UPSTREAM_FAILED: Final = "MEDIA_GENERATION_STATUS_FAILED"
+_COMPLETED_WORD: Final = frozenset({Phase.GENERATED, Phase.COMPLETED})
+"""How a family calls a task of which the service says that it is completed, beside `ended`."""
 
 
 class State(msgspec.Struct, frozen=True, gc=False):
@@ -117,6 +115,10 @@ class State(msgspec.Struct, frozen=True, gc=False):
     """Whether an upsampled video was asked for; None while nothing told."""
     ended_since: float | None = None
     """When the service first said that it has ended, monotonic seconds; None while it runs."""
+    fingerprint: int | None = None
+    """Of what the last reply said; None before the first."""
+    unchanged_since: float | None = None
+    """When a reply first said so, monotonic seconds; None before the first."""
 
     @property
     def final(self) -> bool:
@@ -146,15 +148,14 @@ def observe(
     """
     if state.final:
         return state, None
-    if task.video_url is None and state.video_url is not None:
-        task = msgspec.structs.replace(task, video_url=state.video_url)
     seen = _seen(state, task, now)
+    task = _with_memory(state, task)
     if _is_old(state, task) and not (_has_best(seen, task, until) or _has_waited(seen, now)):
-        return _after_old(state, seen), None
+        return _if_it_stands_still(_after_old(state, seen), task, now, request_id, wall_now)
     phase, error = _judge(seen, task, now, until, request_id)
-    if phase is None or (phase not in FINAL and not _is_news(seen, task, phase)):
-        return seen, None
-    entered = msgspec.structs.replace(
+    if phase is None or (phase not in FINAL and not _is_new(seen, task, phase)):
+        return _if_it_stands_still(seen, task, now, request_id, wall_now)
+    entered = replace(
         seen,
         phase=phase,
         been=seen.been | _BIT[phase],
@@ -165,7 +166,7 @@ def observe(
         phase=phase,
         previous=state.phase,
         status=task.status,
-        task=task,
+        task=_as_judged(task, phase),
         observed_at=wall_now,
         final=phase in FINAL,
         error=error,
@@ -194,6 +195,7 @@ def remembered(state: State, request_id: str) -> VideoTask:
     return VideoTask(
         id=request_id,
         status=state.status,
+        phase=state.phase or Phase.UNKNOWN,
         status_update_time=state.updated_at,
         retry_count=state.attempt if state.phase else None,
         video_url=state.video_url,
@@ -210,36 +212,14 @@ def grace_left(state: State, now: float) -> float | None:
     return state.ended_since + GRACE - now
 
 
-def _has_waited(state: State, now: float) -> bool:
-    return state.ended_since is not None and now >= state.ended_since + GRACE
+def standstill_left(state: State, now: float) -> float | None:
+    """Return the seconds until a reply that says the same again is the end; None before the first.
 
-
-def complaint(task: VideoTask) -> str | None:
-    """Return the service's own words on what went wrong, or None where it has none."""
-    return task.video_generation_error or task.error_message
-
-
-def _is_old(state: State, task: VideoTask) -> bool:
-    if task.status_update_time and state.updated_at:
-        return task.status_update_time < state.updated_at
-    phase = PHASE_OF_STATUS.get(task.status)
-    return (
-        phase in _ORDER
-        and state.phase in _ORDER
-        and (task.retry_count is None or task.retry_count <= state.attempt)
-        and not _has_ended(task)
-        and _ORDER.index(phase) < _ORDER.index(state.phase)
-    )
-
-
-def _after_old(state: State, seen: State) -> State:
-    # An old reply makes no transition, but a video that it shows exists, and an end that it
-    # tells begins to count.
-    video_url = state.video_url or seen.video_url
-    ended_since = state.ended_since if seen.ended_since is None else seen.ended_since
-    if (video_url, ended_since) == (state.video_url, state.ended_since):
-        return state
-    return msgspec.structs.replace(state, video_url=video_url, ended_since=ended_since)
+    Who passes over replies that equal the last one must let `observe` see one when they are over.
+    """
+    if state.unchanged_since is None:
+        return None
+    return max(0.0, state.unchanged_since + STANDSTILL - now)
 
 
 @functools.lru_cache(maxsize=256)
@@ -251,9 +231,24 @@ def kept_once(text: str) -> str:
     return text
 
 
+# --- what is seen -----------------------------------------------------------------------------
+
+
+def _with_memory(state: State, task: VideoTask) -> VideoTask:
+    """Return a task with the plain video that was seen before."""
+    if state.video_url is None:
+        return task
+    if task.upsample_video_url == state.video_url:
+        task = replace(task, upsample_video_url=None)
+    return replace(task, video_url=state.video_url) if task.video_url is None else task
+
+
 def _seen(state: State, task: VideoTask, now: float) -> State:
     attempt = max(state.attempt, task.retry_count or 0)
-    ended = _has_ended(task)
+    fingerprint = _fingerprint(task)
+    ended_since = None
+    if task.ended:
+        ended_since = now if state.ended_since is None else state.ended_since
     return State(
         phase=state.phase,
         status=kept_once(task.status),
@@ -261,27 +256,53 @@ def _seen(state: State, task: VideoTask, now: float) -> State:
         been=state.been if attempt == state.attempt else 0,
         entered_at=state.entered_at,
         updated_at=task.status_update_time or state.updated_at,
-        video_url=task.video_url,
-        upsample=_wants_upsample(state, task),
-        ended_since=(state.ended_since if state.ended_since is not None else now)
-        if ended
-        else None,
+        video_url=task.video_url or state.video_url,
+        upsample=state.upsample if task.wants_upsample is None else task.wants_upsample,
+        ended_since=ended_since,
+        fingerprint=fingerprint,
+        unchanged_since=state.unchanged_since if fingerprint == state.fingerprint else now,
     )
 
 
-def _has_ended(task: VideoTask) -> bool:
-    if task.running is None:
-        return task.status == "completed" or _has_failed(task)
-    is_queued = task.status == "pending" and task.video_url is None
-    return not task.running and not is_queued
+def _fingerprint(task: VideoTask) -> int:
+    """Return a number that tells two replies apart, the same in every process."""
+    says = (
+        *(task.status, task.status_update_time, task.retry_count),
+        *(task.video_url, task.upsample_video_url),
+        *(image.status for image in task.images),
+    )
+    return zlib.crc32(repr(says).encode(errors="replace"))
 
 
-def _wants_upsample(state: State, task: VideoTask) -> bool | None:
-    if task.req is not None and task.req.enable_upsample is not None:
-        return task.req.enable_upsample
-    if task.upsample_generation_id or task.upsample_status or "upsampl" in task.status:
-        return True
-    return state.upsample
+def _is_old(state: State, task: VideoTask) -> bool:
+    if task.status_update_time and state.updated_at:
+        return task.status_update_time < state.updated_at
+    return (
+        task.phase in _ORDER
+        and state.phase in _ORDER
+        and (task.retry_count is None or task.retry_count <= state.attempt)
+        and not task.ended
+        and _ORDER.index(task.phase) < _ORDER.index(state.phase)
+    )
+
+
+def _after_old(state: State, seen: State) -> State:
+    # An old reply makes no transition, but a video that it shows exists, an end that it tells
+    # begins to count, and where no two replies are the same, something goes on.
+    return replace(
+        state,
+        video_url=state.video_url or seen.video_url,
+        ended_since=state.ended_since if seen.ended_since is None else seen.ended_since,
+        fingerprint=seen.fingerprint,
+        unchanged_since=seen.unchanged_since,
+    )
+
+
+def _has_waited(state: State, now: float) -> bool:
+    return state.ended_since is not None and now >= state.ended_since + GRACE
+
+
+# --- what it means ----------------------------------------------------------------------------
 
 
 def _judge(
@@ -290,29 +311,18 @@ def _judge(
     """Return the phase that a reply speaks of, None where it speaks of none."""
     if _has_best(seen, task, until):
         return Phase.COMPLETED, None
-    failed = _has_failed(task)
+    is_completed = task.ended and task.phase in _COMPLETED_WORD
     waited = _has_waited(seen, now)
-    if task.video_url and (failed or waited or _no_upsample(seen, task)):
-        return (Phase.COMPLETED_PLAIN if seen.upsample else Phase.COMPLETED), None
-    if failed:
-        return Phase.FAILED, TaskFailed(
-            f"the service gave the task up: {_reason(task)}", request_id=request_id, task=task
-        )
-    if waited:
-        return Phase.FAILED, _without_video(task, request_id)
-    if task.status == "completed" and not task.video_url:
+    if task.video_url:
+        if task.phase in {Phase.FAILED, Phase.COMPLETED_PLAIN}:
+            return Phase.COMPLETED_PLAIN, None
+        if waited or (is_completed and not seen.upsample):
+            return (Phase.COMPLETED_PLAIN if seen.upsample else Phase.COMPLETED), None
+    if task.phase is Phase.FAILED or waited:
+        return Phase.FAILED, _failure(task, request_id, is_completed=is_completed)
+    if is_completed and not task.video_url:
         return None, None
-    if task.status.endswith("_failed"):
-        return Phase.RETRYING, None
-    return PHASE_OF_STATUS.get(task.status, Phase.UNKNOWN), None
-
-
-def _without_video(task: VideoTask, request_id: str) -> Veo3Error:
-    if task.status == "completed":
-        message = f"completed for {GRACE:.0f} s, and no video: {_reason(task)}"
-        return CompletedWithoutVideo(message, request_id=request_id, task=task)
-    message = f"the service has stopped, and said {task.status!r}: {_reason(task)}"
-    return TaskFailed(message, request_id=request_id, task=task)
+    return (Phase.GENERATED if task.phase in FINAL else task.phase), None
 
 
 def _has_best(seen: State, task: VideoTask, until: Until) -> bool:
@@ -321,30 +331,39 @@ def _has_best(seen: State, task: VideoTask, until: Until) -> bool:
     return task.video_url is not None and (until == "video" or seen.upsample is False)
 
 
-def _no_upsample(seen: State, task: VideoTask) -> bool:
-    """Return whether it is certain that no upsampled video will come."""
-    if seen.ended_since is None:
-        return False
-    return not seen.upsample or task.upsample_status == _UPSTREAM_FAILED
+def _failure(task: VideoTask, request_id: str, *, is_completed: bool) -> Veo3Error:
+    kind: type[Veo3Error] = TaskFailed
+    said = "the service gave the task up"
+    if is_completed:
+        kind, said = CompletedWithoutVideo, f"completed for {GRACE:.0f} s, and no video"
+    elif task.phase is not Phase.FAILED:
+        said = f"the service has said {task.status!r} for {GRACE:.0f} s"
+    message = f"{said}: {task.failure_reason or 'no reason given'}"
+    return kind(message, request_id=request_id, task=_as_judged(task, Phase.FAILED))
 
 
-def _has_failed(task: VideoTask) -> bool:
-    if task.status not in _FAILED_FOR_GOOD and not task.status.endswith("_failed"):
-        return False
-    if task.running is not None:
-        return not task.running
-    if task.status in _FAILED_FOR_GOOD:
-        return True
-    if task.retry_count is None or task.max_retries is None:
-        return False
-    return task.retry_count >= task.max_retries
+def _as_judged(task: VideoTask, phase: Phase) -> VideoTask:
+    reason = None if phase is Phase.COMPLETED else task.failure_reason
+    if (task.phase, task.failure_reason) == (phase, reason):
+        return task
+    return replace(task, phase=phase, failure_reason=reason)
 
 
-def _reason(task: VideoTask) -> str:
-    return complaint(task) or "no reason given"
-
-
-def _is_news(seen: State, task: VideoTask, phase: Phase) -> bool:
+def _is_new(seen: State, task: VideoTask, phase: Phase) -> bool:
     if task.retry_count is not None and task.retry_count < seen.attempt:
         return False  # of an attempt that is over
     return not seen.been & _BIT[phase]
+
+
+def _if_it_stands_still(
+    seen: State, task: VideoTask, now: float, request_id: str, wall_now: float
+) -> tuple[State, Transition | None]:
+    if standstill_left(seen, now):
+        return seen, None
+    message = (
+        f"nothing of the task has changed for {STANDSTILL / 3600:.0f} h, and the service still "
+        f"says {task.status!r}; it may go on, watch the id again"
+    )
+    error = StillPending(message, request_id=request_id, task=task)
+    transition = end(seen, error, request_id=request_id, wall_now=wall_now)
+    return replace(seen, phase=transition.phase), transition

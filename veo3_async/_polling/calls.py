@@ -20,14 +20,13 @@ from veo3_async._errors import ClientClosed, JournalError, SubmitUncertain, Veo3
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._models import VideoTask
 from veo3_async._polling.dispatcher import Dispatcher
+from veo3_async._protocol import families
 from veo3_async._protocol.errors import Kind, Problem
-from veo3_async._protocol.families.record import decode, poll_path
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.submission import (
     SubmitVerdict,
     submit_error,
     submit_verdict,
-    submitted_id,
 )
 
 if TYPE_CHECKING:
@@ -53,20 +52,21 @@ class Calls:
 
     def __init__(self, dispatcher: Dispatcher[Any], model: str, journal: Journal | None) -> None:
         self._dispatcher = dispatcher
-        self._model: Final = model
+        self._route: Final = families.route_of(model)
         self._journal = journal
         self._scopes: Final[set[anyio.CancelScope]] = set()
         self._closed = False
 
     async def poll(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
         """Ask once for the state of a task; with the reply where one came."""
+        route = families.route_for_id(request_id, self._route)
         replies: list[Reply] = []
 
         def read(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
             replies.append(reply)
-            return decode(reply, request_id=request_id, wall_now=wall_now)
+            return families.read(route, reply, request_id=request_id, wall_now=wall_now)
 
-        outcome = await self._ask(Call("GET", poll_path(request_id, self._model)), read)
+        outcome = await self._ask(families.poll_call(route, request_id), read)
         return outcome, replies[0] if replies else None
 
     async def fetch(self, request_id: str) -> VideoTask:
@@ -74,14 +74,17 @@ class Calls:
 
         :raises Veo3Error: No state came, or the client was closed.
         """
-        call = Call("GET", poll_path(request_id, self._model))
-        read = functools.partial(decode, request_id=request_id)
+        route = families.route_for_id(request_id, self._route)
+        call = families.poll_call(route, request_id)
+        read = functools.partial(families.read, route, request_id=request_id)
         outcome, attempts, elapsed = await self._persist(call, read, _may_ask_again, _FETCH_TRIES)
         if isinstance(outcome, Problem):
             raise outcome.error(request_id, attempts=attempts, elapsed=elapsed)
         return outcome
 
-    async def submit(self, call: Call, *, prompt: str, model: str, image: str | None) -> str:
+    async def submit(
+        self, route: families.Route, call: Call, *, prompt: str, model: str, image: str | None
+    ) -> str:
         """Submit a task, up to 5 times where it certainly did not arrive; return its id.
 
         With a journal the intent is written down before, and what became of it after.
@@ -91,10 +94,10 @@ class Calls:
         :raises Veo3Error: It does not.
         """
         if self._journal is None:
-            return await self._submit(call)
+            return await self._submit(route, call)
         intent = await self._journal.intend(prompt, model=model, image=image, at=time.time())
         try:
-            request_id = await self._submit(call)
+            request_id = await self._submit(route, call)
         except SubmitUncertain:
             raise  # it stays in doubt
         except Veo3Error as error:
@@ -109,9 +112,9 @@ class Calls:
         for scope in tuple(self._scopes):
             scope.cancel()
 
-    async def _submit(self, call: Call) -> str:
+    async def _submit(self, route: families.Route, call: Call) -> str:
         outcome, attempts, elapsed = await self._persist(
-            call, submitted_id, _may_submit_again, _SUBMIT_TRIES
+            call, functools.partial(families.submitted, route), _may_submit_again, _SUBMIT_TRIES
         )
         if isinstance(outcome, Problem):
             raise submit_error(outcome, attempts=attempts, elapsed=elapsed)

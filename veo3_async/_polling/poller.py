@@ -25,9 +25,9 @@ from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.outage import Outage
 from veo3_async._polling.subscriptions import Subscriptions
+from veo3_async._protocol import families
 from veo3_async._protocol.errors import Kind, Problem
-from veo3_async._protocol.families.record import decode, poll_path
-from veo3_async._protocol.http import Call, Reply
+from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import is_form_of
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class Poller:
         self._subscriptions = subscriptions
         self._loop = asyncio.get_running_loop()
         self._pacing = pacing
-        self._model = model
+        self._route = families.route_of(model)
         self._on_poll = on_poll
         self._journal = journal
         self._beside = beside
@@ -89,7 +89,8 @@ class Poller:
         job.attempts += 1
         sent = self._loop.time()
         with turn:
-            reply = await turn.send(Call("GET", poll_path(job.request_id, self._model)))
+            route = families.route_for_id(job.request_id, self._route)
+            reply = await turn.send(families.poll_call(route, job.request_id))
             now = self._loop.time()
             answer = self._read(job, reply, now)
             turn.settle(answer)
@@ -118,7 +119,8 @@ class Poller:
             return UNCHANGED
         job.fingerprint = None
         try:
-            answer = decode(reply, request_id=job.request_id, wall_now=time.time())
+            route = families.route_for_id(job.request_id, self._route)
+            answer = families.read(route, reply, request_id=job.request_id, wall_now=time.time())
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             return bug
         if isinstance(answer, VideoTask) and self._is_of_another(job, answer):

@@ -1,10 +1,25 @@
-"""Why a reply does not hold what was asked for: kinds of problems and the API's error codes."""
+"""Why a reply does not hold what was asked for, and whether that is the API's own word.
+
+This is the one place that decides it. The API's own word is one of its error objects; only that
+says that a key is refused, that money is wanted, that an id is not known or that a request makes
+no sense (`Problem.from_api`). Every other page, under any HTTP status, is an outage, whoever
+wrote it: proxies, firewalls and load balancers have the same statuses.
+
+The shapes of the API's errors, of which any part may be missing::
+
+    {"error": {"err_code": -10004, "message": …, "message_cn": …, "message_jp": …, "type": …}}
+    {"code": "InsufficientBalance", "message": …, "request_id": … of the HTTP request, no task's}
+    {"error": "text"}, {"error": {"message": …, "type": …, "code": …}}    of an upstream
+    {"id": "", "status": "error", "status_update_time": 0, "error": …}    a refusal: no task exists
+    {"status": …, "message": …, "data": {"state": …, "error": {"err_code": …, "message": …}}}
+
+The third is passed through from elsewhere, where a refused key is 302.AI's and not the caller's:
+it ends nothing, but for its words on money. A refusal passes, too.
+"""
 
 from __future__ import annotations
 
-import codecs
 import enum
-from collections.abc import Iterable
 from typing import Any, Final
 
 import msgspec
@@ -21,10 +36,24 @@ from veo3_async._errors import (
 )
 from veo3_async._models import VideoTask
 from veo3_async._protocol.http import Reply, retry_after_of
+from veo3_async._protocol.parsing import reason_in
+from veo3_async._text import one_line
 
-__all__ = ["NO_CAPACITY", "Kind", "Problem", "fields_of", "json_of", "problem_of"]
+__all__ = [
+    "NO_CAPACITY",
+    "SUCCESS",
+    "Kind",
+    "Problem",
+    "evidence_of",
+    "own_error",
+    "problem_of",
+]
+
+SUCCESS: Final = range(200, 300)
+"""HTTP statuses of a success."""
 
 _EVIDENCE_CHARS: Final = 2048
+_EXCERPT_CHARS: Final = 160
 
 
 class Kind(enum.StrEnum):
@@ -43,33 +72,33 @@ class Kind(enum.StrEnum):
     THROTTLED = "throttled"
     """429: too many requests."""
     OVERLOADED = "overloaded"
-    """503, or the gateway's -10008: no capacity now."""
+    """503 of whoever sits there: no capacity now."""
+    NO_CHANNEL = "no_channel"
+    """The gateway's -10008: no capacity for this model, or no such model, or not for this key."""
     SERVER = "server"
     """Any other trouble of the gateway or the upstream that passes by itself."""
     UNEXPECTED = "unexpected"
-    """What answered is not the API: HTML, nothing, JSON of another shape, or another task's."""
-    REDIRECT = "redirect"
-    """A redirect; the API has none, and the key must not follow it."""
+    """What answered is not the API: HTML, a redirect, nothing, JSON of another shape, under any
+    status."""
     NOT_FOUND = "not_found"
-    """404, 410 or -10010: the service does not know the id (yet)."""
+    """The API's own word (-10010): it does not know the id (yet)."""
     INVALID = "invalid"
-    """The API's 400, 422 or -10011, -10009: the request makes no sense to the service."""
+    """The API's own word (-10011, -10009): the request makes no sense to it."""
     AUTHENTICATION = "authentication"
-    """The API's 401, 403 or -10001, -10002, -10005: the key is refused."""
+    """The API's own word (-10001, -10002, -10005): the key is refused."""
     QUOTA = "quota"
-    """The API's 402 or -10004 and the quota codes: somebody must pay."""
+    """The API's own word (-10004, the codes of quotas): somebody must pay."""
     SESSION = "session"
     """The session handed in can send nothing any more."""
     CERTIFICATE = "certificate"
     """The server cannot prove that it is the API."""
 
 
-NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED})
-"""What says that fewer requests are wanted; only these may carry a ``Retry-After``."""
+NO_CAPACITY: Final = frozenset({Kind.THROTTLED, Kind.OVERLOADED, Kind.NO_CHANNEL})
+"""What says that there is no capacity now; only these may carry a ``Retry-After``."""
 
 _ERROR_OF: Final[dict[Kind, type[Veo3Error]]] = {
     Kind.UNEXPECTED: UnexpectedReply,
-    Kind.REDIRECT: UnexpectedReply,
     Kind.NOT_FOUND: TaskNotFound,
     Kind.INVALID: InvalidRequest,
     Kind.AUTHENTICATION: AuthenticationError,
@@ -77,42 +106,61 @@ _ERROR_OF: Final[dict[Kind, type[Veo3Error]]] = {
     Kind.SESSION: ClientClosed,
 }  # whatever is not named is a `ServiceUnavailable`
 
-# 302.AI's error table. A code says more than the HTTP status it comes with, so it wins.
+# 302.AI's error table, without the sign: it writes -10001 and 10001. A code says more than the HTTP
+# status it comes with, so it wins.
 _KIND_OF_CODE: Final[dict[int, Kind]] = {
-    -10001: Kind.AUTHENTICATION,
-    -10002: Kind.AUTHENTICATION,
-    -10003: Kind.SERVER,
-    -10004: Kind.QUOTA,
-    -10005: Kind.AUTHENTICATION,
-    -10006: Kind.QUOTA,
-    -10007: Kind.QUOTA,
-    -10008: Kind.OVERLOADED,
-    -10009: Kind.INVALID,
-    -10010: Kind.NOT_FOUND,
-    -10011: Kind.INVALID,
-    -10012: Kind.QUOTA,
-    -10018: Kind.QUOTA,
-    -1024: Kind.SERVER,
+    10001: Kind.AUTHENTICATION,
+    10002: Kind.AUTHENTICATION,
+    10003: Kind.SERVER,
+    10004: Kind.QUOTA,
+    10005: Kind.AUTHENTICATION,
+    10006: Kind.QUOTA,
+    10007: Kind.QUOTA,
+    10008: Kind.NO_CHANNEL,
+    10009: Kind.INVALID,
+    10010: Kind.NOT_FOUND,
+    10011: Kind.INVALID,
+    10012: Kind.QUOTA,
+    10018: Kind.QUOTA,
+    1024: Kind.SERVER,
 }
 
-_KIND_OF_STATUS: Final[dict[int, Kind]] = {
+_KIND_OF_WORD: Final[dict[str, Kind]] = {
+    "invalidparameter": Kind.INVALID,
+    "missingparameter": Kind.INVALID,
+    "unauthorized": Kind.AUTHENTICATION,
+    "insufficientbalance": Kind.QUOTA,
+    "ratelimitexceeded": Kind.THROTTLED,
+    "internalerror": Kind.SERVER,
+}
+"""The documented words of ``code``, in lower case."""
+
+_NO_MONEY: Final = frozenset({"insufficient_quota", "insufficient_user_quota"})
+"""What ``type`` or ``code`` of an upstream's error says where no money is left, whatever its text
+and its status say (a 429)."""
+
+_GATEWAYS_FIELDS: Final = frozenset({"err_code", "message_cn", "message_jp"})
+_GATEWAYS_TYPES: Final = frozenset({"api_error", "unauthorized"})
+
+_PASSING: Final[dict[int, Kind]] = {
+    408: Kind.SERVER,
+    409: Kind.SERVER,
+    425: Kind.SERVER,
+    429: Kind.THROTTLED,
+    503: Kind.OVERLOADED,
+}
+"""Statuses that say the same whoever sends them; 500 and above are `Kind.SERVER`."""
+
+_APIS_STATUSES: Final[dict[int, Kind]] = {
     400: Kind.INVALID,
     401: Kind.AUTHENTICATION,
     402: Kind.QUOTA,
     403: Kind.AUTHENTICATION,
     404: Kind.NOT_FOUND,
-    408: Kind.SERVER,
-    409: Kind.SERVER,
     410: Kind.NOT_FOUND,
     422: Kind.INVALID,
-    425: Kind.SERVER,
-    429: Kind.THROTTLED,
-    503: Kind.OVERLOADED,
 }
-
-_ENDING: Final = frozenset({Kind.INVALID, Kind.AUTHENTICATION, Kind.QUOTA})
-"""What ends watches at once, so it must be the API's own word: the pages of proxies, firewalls and
-load balancers have these statuses too."""
+"""What a status says beside the gateway's own error object, where its code is missing or new."""
 
 _ADVICE: Final[dict[Kind, str]] = {
     Kind.AUTHENTICATION: "the API key was refused; check AI302_API_KEY",
@@ -121,9 +169,10 @@ _ADVICE: Final[dict[Kind, str]] = {
     Kind.INVALID: "the service refuses the request as invalid",
     Kind.THROTTLED: "the service asks for fewer requests",
     Kind.OVERLOADED: "the service has no capacity now",
+    Kind.NO_CHANNEL: "the service has no channel for this model now; if that stays, the model may "
+    "not exist, or the key may not be allowed to use it",
     Kind.SERVER: "the service has a trouble that should pass",
     Kind.UNEXPECTED: "what answered is not the API; check base_url and proxies",
-    Kind.REDIRECT: "the API redirects, which is not followed; check base_url",
 }
 
 
@@ -139,12 +188,23 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     body: str | None = None
     """The first 2 kB of a reply that made no sense."""
     from_api: bool = False
-    """Whether it is the API's own word, and not that of whoever sits between."""
+    """Whether it is the API's own word: one of its error objects."""
 
     @property
     def is_served(self) -> bool:
         """Whether the server dealt with the request, whatever it said."""
         return self.http_status is not None and self.kind is not Kind.SERVER
+
+    @property
+    def limits_rate(self) -> bool:
+        """Whether it says that requests come too fast.
+
+        A 429 does, and a 503 without the gateway's own code. -10008 does not: its channels are
+        busy, or the model does not exist, however slowly one asks.
+        """
+        if self.kind is Kind.OVERLOADED:
+            return self.err_code is None
+        return self.kind is Kind.THROTTLED
 
     def error(
         self,
@@ -167,15 +227,16 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-# What makes an object the state of a task, whatever else is in it or missing.
-_TELLING: Final = ("video_url", "upsample_video_url", "running", "status_update_time")
+class _Error(msgspec.Struct, frozen=True):
+    """An error object as it was found, in whatever shape."""
 
-_ANYBODYS_WORDS: Final = frozenset({"error", "failed"})
-"""Statuses that the envelopes of gateways have too: a task's has some other field of the page."""
-
-_SUCCESS: Final = range(200, 300)
-
-_REDIRECTS: Final = range(300, 400)
+    says: str | None
+    """Its text; None where it has none."""
+    kind: Kind | None = None
+    """What its code or word says; None where it has none that is known."""
+    err_code: int | None = None
+    is_own: bool = False
+    """Whether the API itself wrote it; else it is passed through from an upstream."""
 
 
 def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
@@ -183,77 +244,88 @@ def problem_of(reply: Reply, content: object, *, wall_now: float) -> Problem:
 
     :param content: Its body as JSON, or None.
     """
-    err_code, said = _gateway_error(content)
-    kind = _kind(reply.status, err_code, refused=said is not None)
-    if kind in _ENDING and reply.body.lstrip().startswith(b"<"):
-        kind = Kind.UNEXPECTED  # a page of whoever sits between
-    advice = _ADVICE[kind]
+    error = own_error(content)
+    kind = _kind(reply.status, error)
+    says = error.says if error is not None else _excerpt(reply) if kind is Kind.UNEXPECTED else None
     return Problem(
         kind=kind,
-        message=f"{advice}: {said}" if said else advice,
+        message=f"{_ADVICE[kind]}: {says}" if says else _ADVICE[kind],
         http_status=reply.status,
-        err_code=err_code,
+        err_code=None if error is None else error.err_code,
         retry_after=retry_after_of(reply, wall_now) if kind in NO_CAPACITY else None,
-        body=_evidence(reply)
-        if kind in {Kind.UNEXPECTED, Kind.REDIRECT, Kind.INVALID, Kind.SERVER}
-        else None,
+        body=evidence_of(reply) if kind in {Kind.UNEXPECTED, Kind.INVALID, Kind.SERVER} else None,
+        from_api=error is not None and error.is_own,
     )
 
 
-def _evidence(reply: Reply) -> str:
+def evidence_of(reply: Reply) -> str:
+    """Return the first 2 kB of a body."""
     return reply.body[: 4 * _EVIDENCE_CHARS].decode(errors="replace")[:_EVIDENCE_CHARS]
 
 
-def json_of(body: bytes) -> object:
-    """Return what a body says in JSON, or None where it is none."""
-    try:
-        return msgspec.json.decode(body.removeprefix(codecs.BOM_UTF8))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
+def _excerpt(reply: Reply) -> str:
+    location = reply.headers.get("Location", "")
+    shown = one_line(evidence_of(reply), _EXCERPT_CHARS) or one_line(location, _EXCERPT_CHARS)
+    return f"HTTP {reply.status}, {shown!r}" if shown else f"HTTP {reply.status}, and nothing in it"
 
 
-def fields_of(reply: Reply, content: object) -> dict[str, Any] | None:
-    """Return the object that a success says, or None where it is no success but a refusal.
+def _kind(status: int, error: _Error | None) -> Kind:
+    if error is not None and error.kind is not None:
+        return error.kind
+    if error is not None and error.is_own and status in _APIS_STATUSES:
+        return _APIS_STATUSES[status]
+    if status in SUCCESS:
+        return Kind.SERVER if error is not None else Kind.UNEXPECTED
+    return _PASSING.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
 
-    :param content: The reply's body as JSON, or None.
+
+# --- error objects --------------------------------------------------------------------------
+
+
+def own_error(content: object) -> _Error | None:
+    """Return the error object that a reply holds, in any of its shapes, or None.
+
+    :param content: A reply as JSON. One that is the state of a task may hold one too.
     """
-    if reply.status in _SUCCESS and isinstance(content, dict) and not _is_refusal(content):
-        return content
+    if not isinstance(content, dict):
+        return None
+    if isinstance(word := content.get("code"), str) and word.lower() in _KIND_OF_WORD:
+        return _Error(_text(content), _KIND_OF_WORD[word.lower()], is_own=True)
+    data = content.get("data")
+    for holder in (content, data if isinstance(data, dict) else {}):
+        error = holder.get("error")
+        if isinstance(error, dict) and error:
+            return _from_object(error)
+    if "err_code" in content:
+        return _from_object(content)
+    if error := content.get("error"):
+        return _Error(reason_in(error), is_own=_is_refusal(content))
     return None
 
 
 def _is_refusal(content: dict[str, Any]) -> bool:
-    # A task may carry a field named `error`, a gateway's refusal carries nothing else: it
-    # is one where the code is there, or where nothing says that this is a task.
-    if not (error := content.get("error")):
-        return False
-    if isinstance(error, dict) and "err_code" in error:
-        return True
-    status = content.get("status")
-    if isinstance(status, str) and status not in _ANYBODYS_WORDS:
-        return False
-    return all(content.get(name) is None for name in _TELLING)
+    return content.get("id") == "" and content.get("status") == "error"
 
 
-def _gateway_error(content: object) -> tuple[int | None, str | None]:
-    if not isinstance(content, dict) or not (error := content.get("error")):
-        return None, None
-    if not isinstance(error, dict):
-        return None, error[:_EVIDENCE_CHARS] if isinstance(error, str) else "no message"
+def _from_object(error: dict[str, Any]) -> _Error:
+    code = _code(error.get("err_code"))
+    kind = None if code is None else _KIND_OF_CODE.get(abs(code))
+    words = {error.get(name) for name in ("type", "code") if isinstance(error.get(name), str)}
+    if words & _NO_MONEY:
+        kind = Kind.QUOTA
+    is_own = bool(error.keys() & _GATEWAYS_FIELDS) or bool(words & _GATEWAYS_TYPES)
+    return _Error(_text(error), kind, code, is_own=is_own or kind is not None)
+
+
+def _text(error: dict[str, Any]) -> str | None:
+    texts = (error.get(name) for name in ("message", "message_cn", "message_jp"))
+    return next((one_line(t) for t in texts if isinstance(t, str) and t.strip()), None)
+
+
+def _code(value: object) -> int | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
     try:
-        err_code = int(error.get("err_code", ""))
-    except (TypeError, ValueError, OverflowError):
-        err_code = None
-    texts: Iterable[object] = (error.get(f) for f in ("message", "message_cn", "message_jp"))
-    said = next((t for t in texts if isinstance(t, str) and t), "no message")
-    return err_code, said[:_EVIDENCE_CHARS]
-
-
-def _kind(status: int, err_code: int | None, *, refused: bool) -> Kind:
-    if err_code in _KIND_OF_CODE:
-        return _KIND_OF_CODE[err_code]
-    if status in _SUCCESS:
-        return Kind.SERVER if refused else Kind.UNEXPECTED
-    if status in _REDIRECTS:
-        return Kind.REDIRECT
-    return _KIND_OF_STATUS.get(status, Kind.SERVER if status >= 500 else Kind.UNEXPECTED)
+        return int(value)
+    except (ValueError, OverflowError):
+        return None

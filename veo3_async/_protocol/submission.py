@@ -1,4 +1,4 @@
-"""How a task is submitted: the request, and what its reply means. Without I/O.
+"""What the families have in common in submitting a task, and what no id means. Without I/O.
 
 A submission costs money, so it is sent again only when it certainly did not arrive: no
 connection was made, or the gateway answered 429 or 503. A reply that refuses is an error that
@@ -15,17 +15,33 @@ from typing import Any, Final
 import msgspec
 
 from veo3_async._errors import InvalidRequest, SubmitUncertain, Veo3Error
-from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem, fields_of, json_of, problem_of
-from veo3_async._protocol.http import Call, Reply
-from veo3_async._protocol.ids import check_model, check_request_id, model_of
+from veo3_async._protocol.errors import (
+    NO_CAPACITY,
+    SUCCESS,
+    Kind,
+    Problem,
+    own_error,
+    problem_of,
+)
+from veo3_async._protocol.http import Reply
+from veo3_async._protocol.ids import check_request_id, model_of
+from veo3_async._protocol.parsing import json_of
 
-__all__ = ["SubmitVerdict", "submit_call", "submit_error", "submit_verdict", "submitted_id"]
+__all__ = [
+    "SubmitVerdict",
+    "checked_prompt",
+    "json_body",
+    "public_url",
+    "submit_error",
+    "submit_verdict",
+    "submitted_id",
+]
 
-_FRAMES: Final = "-frames"
 _NOT_SENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.LOCAL})
 _NOT_TAKEN: Final = frozenset({429, 503})
-_TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 407, 422})
+_TURNED_AWAY: Final = frozenset({400, 401, 402, 403, 404, 405, 407, 410, 413, 414, 415, 422, 431})
 """Statuses of a refusal; where it is not the API's, what stands before the API has refused."""
+_REDIRECTS: Final = range(300, 400)
 _SEE_OTHER: Final = 303
 """Of all redirects the one that says that the request was carried out."""
 _REFUSED: Final = frozenset(
@@ -36,9 +52,9 @@ _REFUSED: Final = frozenset(
         Kind.QUOTA,
         Kind.CERTIFICATE,
         Kind.SESSION,
-        Kind.REDIRECT,
         Kind.THROTTLED,
         Kind.OVERLOADED,
+        Kind.NO_CHANNEL,
     }
 )
 
@@ -54,25 +70,26 @@ class SubmitVerdict(enum.Enum):
     """The task may exist and may have been charged."""
 
 
-def submit_call(
-    prompt: str, *, image: str | None, model: str, extra: Mapping[str, Any] | None
-) -> Call:
-    """Return the request that submits a task.
+# --- what is sent ---------------------------------------------------------------------------
 
-    :raises InvalidRequest: The prompt is empty, the image is no http(s) URL, the model does
-        not fit, or ``extra`` cannot be sent.
+
+def checked_prompt(prompt: object) -> str:
+    """Return the prompt as it came.
+
+    :raises InvalidRequest: It is empty.
     """
-    if not isinstance(prompt, str) or not prompt.strip():
-        message = "the prompt is empty; say what the video is to show"
-        raise InvalidRequest(message)
-    fields: dict[str, Any] = {"text_prompt": prompt}
-    check_model(model)
-    if image is not None:
-        fields["input_image"] = _public_url(image)
-        model = model.removesuffix(_FRAMES) + _FRAMES
-    elif model.endswith(_FRAMES):
-        message = f"{model} makes a video from an image: pass image= too"
-        raise InvalidRequest(message)
+    if isinstance(prompt, str) and prompt.strip():
+        return prompt
+    message = "the prompt is empty; say what the video is to show"
+    raise InvalidRequest(message)
+
+
+def json_body(fields: dict[str, Any], extra: object) -> bytes:
+    """Return the JSON of a submission.
+
+    :param extra: Further fields that the caller gave, or None.
+    :raises InvalidRequest: They are no mapping, repeat a field, or cannot be written.
+    """
     if extra is not None and not isinstance(extra, Mapping):
         message = f"extra is a mapping of field names to values, not {extra!r:.64}"
         raise InvalidRequest(message)
@@ -80,14 +97,17 @@ def submit_call(
         message = f"extra repeats {', '.join(sorted(twice))}, which have arguments of their own"
         raise InvalidRequest(message)
     try:
-        body = msgspec.json.encode(fields | dict(extra or {}))
+        return msgspec.json.encode(fields | dict(extra or {}))
     except (TypeError, ValueError, UnicodeError, RecursionError) as error:
         message = f"prompt or extra cannot be sent as JSON: {error}"
         raise InvalidRequest(message) from None
-    return Call("POST", f"/302/submit/{model}", body)
 
 
-def _public_url(image: object) -> str:
+def public_url(image: object) -> str:
+    """Return the URL of an image as it came.
+
+    :raises InvalidRequest: It is no http(s) URL.
+    """
     if isinstance(image, str):
         try:
             parts = urllib.parse.urlsplit(image)
@@ -102,16 +122,35 @@ def _public_url(image: object) -> str:
     raise InvalidRequest(message)
 
 
+# --- what comes back ------------------------------------------------------------------------
+
+
 def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
     """Find the request id in the reply to a submission, in every envelope that was seen.
 
     One that begins with a model's name is it; the others may be of the gateway, for its own use.
     """
     content = json_of(reply.body)
-    ids = list(_ids(fields_of(reply, content) or {}))
-    if ids:
-        return next(filter(model_of, ids), ids[0])
+    fields = content[0] if isinstance(content, list) and len(content) == 1 else content
+    if reply.status in SUCCESS and isinstance(fields, dict) and not _is_refusal(fields):
+        ids = list(_ids(fields))
+        if ids:
+            return next(filter(model_of, ids), ids[0])
     return problem_of(reply, content, wall_now=wall_now)
+
+
+_REFUSALS: Final = frozenset({"error", "failed", "fail", "failure", ""})
+
+
+def _is_refusal(fields: dict[str, Any]) -> bool:
+    """Return whether a reply refuses: an error beside an id means that nothing was accepted.
+
+    But the state of a task, which some gateways answer with, may have a field named ``error``.
+    """
+    if (error := own_error(fields)) is None:
+        return False
+    status = fields.get("status")
+    return error.is_own or not isinstance(status, str) or status.lower() in _REFUSALS
 
 
 def _ids(fields: Mapping[str, object]) -> Iterator[str]:
@@ -119,6 +158,8 @@ def _ids(fields: Mapping[str, object]) -> Iterator[str]:
     nested = data if isinstance(data, dict) else {}
     for name in ("task_id", "request_id", "id"):
         for holder in (fields, nested):
+            if name == "request_id" and {"code", "message"} <= holder.keys():
+                continue  # of the HTTP request, not of a task
             if found := _id(holder.get(name)):
                 yield found
     if found := _id(data):
@@ -141,7 +182,9 @@ def submit_verdict(problem: Problem) -> SubmitVerdict:
         return SubmitVerdict.NOT_ARRIVED
     if problem.http_status == _SEE_OTHER:
         return SubmitVerdict.UNCERTAIN
-    turned_away = problem.kind is Kind.UNEXPECTED and problem.http_status in _TURNED_AWAY
+    turned_away = problem.kind is Kind.UNEXPECTED and (
+        problem.http_status in _TURNED_AWAY or problem.http_status in _REDIRECTS
+    )
     if problem.kind in _REFUSED or turned_away:
         return SubmitVerdict.REFUSED
     return SubmitVerdict.UNCERTAIN

@@ -10,7 +10,6 @@ from rich.console import Console
 from rich.table import Table
 
 from veo3_async import Pending, VideoTask
-from veo3_async._lifecycle.phases import complaint
 from veo3_async.cli._output import plain
 from veo3_async.cli._table import clock
 
@@ -55,7 +54,7 @@ def _lines(task: VideoTask) -> Iterable[tuple[str, str | None]]:
     yield "prompt", task.req.prompt if task.req is not None else None
     yield "video", task.video_url
     yield "upsampled", task.upsample_video_url
-    yield "error", complaint(task)
+    yield "error", task.failure_reason
 
 
 def _shortened(text: str) -> str:

@@ -19,11 +19,13 @@ from veo3_async.testing._faults import (
     Silence,
     Slow,
     Status,
+    Stranger,
     Where,
 )
 from veo3_async.testing._films import Film
 from veo3_async.testing._gateway import MODELS, Envelope, Lives, Received
 from veo3_async.testing._lives import Life, Stage
+from veo3_async.testing._replies import TimeUnit
 
 if TYPE_CHECKING:
     from veo3_async.testing._server import FakeVeo3
@@ -46,6 +48,8 @@ __all__ = [
     "Slow",
     "Stage",
     "Status",
+    "Stranger",
+    "TimeUnit",
     "Where",
 ]
 

@@ -7,6 +7,7 @@ the others spoil how the truth is delivered.
 from __future__ import annotations
 
 import gzip
+import http
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import msgspec
@@ -25,12 +26,17 @@ __all__ = [
     "Silence",
     "Slow",
     "Status",
+    "Stranger",
     "Where",
 ]
 
 Where = Literal["poll", "submit", "file", "connect"]
 """What a fault spoils: a GET for a state, a POST, a video file, or a connection as it is made."""
 
+_NGINX: Final = (
+    "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"
+    "<hr><center>nginx</center>\r\n</body>\r\n</html>\r\n"
+)
 _HTML: Final = b"<!DOCTYPE html><html><body><h1>502 Bad Gateway</h1></body></html>"
 
 
@@ -43,6 +49,10 @@ class Status(msgspec.Struct, frozen=True):
     """Seconds, or any text such as an HTTP date, for ``Retry-After``; None sends none."""
     err_code: int | None = None
     """The gateway's own code in the body, such as ``-10008``; None leaves it out."""
+
+
+Stranger = Literal["nginx", "cloudflare", "kubernetes", "fastapi", "aws", "spring", "firewall"]
+"""Who answers in place of the API."""
 
 
 class Body(msgspec.Struct, frozen=True):
@@ -61,6 +71,38 @@ class Body(msgspec.Struct, frozen=True):
     def html(cls, code: int = 200) -> Body:
         """Return the HTML page of a gateway."""
         return cls(_HTML, code, "text/html; charset=utf-8")
+
+    @classmethod
+    def foreign(cls, code: int, by: Stranger = "nginx") -> Body:
+        """Return what something else than the API answers with an HTTP status.
+
+        :param by: ``nginx`` has a page, ``cloudflare`` a line of text, the others
+            JSON of their own; ``firewall`` says nothing at all.
+        """
+        phrase = http.HTTPStatus(code).phrase
+        title = f"{code} {phrase}"
+        kubernetes = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure"}
+        bodies: dict[Stranger, object] = {
+            "kubernetes": kubernetes | {"reason": phrase.replace(" ", ""), "code": code},
+            "fastapi": {"detail": phrase},
+            "aws": {"message": phrase},
+            "spring": {"status": code, "error": phrase, "path": "/302/submit/veo3-pro"},
+        }
+        if by in bodies:
+            return cls(msgspec.json.encode(bodies[by]), code)
+        match by:
+            case "nginx":
+                return cls(_NGINX.format(title).encode(), code, "text/html")
+            case "cloudflare":
+                return cls(b"error code: 1020", code, "text/plain; charset=UTF-8")
+            case _:
+                return cls.empty(code)
+
+    @classmethod
+    def refusal(cls, text: str = "upstream is saturated", code: int = 200) -> Body:
+        """Return a refusal in the shape of a task, as gateways have it under any status."""
+        says = {"id": "", "status": "error", "status_update_time": 0, "error": text}
+        return cls(msgspec.json.encode(says), code)
 
     @classmethod
     def empty(cls, code: int = 200) -> Body:

@@ -24,6 +24,7 @@ from veo3_async.testing._replies import (
     IMAGE_URL,
     Answer,
     Request,
+    TimeUnit,
     file_answer,
     json_answer,
     refusal,
@@ -34,7 +35,7 @@ from veo3_async.testing._replies import (
 if TYPE_CHECKING:
     from veo3_async.testing._films import Film
 
-__all__ = ["MODELS", "Envelope", "Gateway", "Lives", "Outcome", "Received"]
+__all__ = ["MODELS", "Envelope", "Gateway", "Lives", "Outcome", "Received", "sample"]
 
 MODELS: Final = ("veo3", "veo3-fast", "veo3-fast-frames", "veo3-pro", "veo3-pro-frames")
 """Every model that the wire page names."""
@@ -111,6 +112,8 @@ class Gateway:
         lives: Lives | None,
         envelope: Envelope,
         film: Film,
+        time_unit: TimeUnit = "ms",
+        keyed_by_path: bool = False,
         seed: int,
     ) -> None:
         if speed <= 0:
@@ -118,6 +121,9 @@ class Gateway:
             raise ValueError(message)
         if envelope not in get_args(Envelope):
             message = f"envelope is one of {', '.join(get_args(Envelope))}, not {envelope!r}"
+            raise ValueError(message)
+        if time_unit not in get_args(TimeUnit):
+            message = f"time_unit is 'ms' or 's', not {time_unit!r}"
             raise ValueError(message)
         self.rng: Final = Random(seed)
         self.rules: Final = Rules()
@@ -132,6 +138,8 @@ class Gateway:
         self._draw: Final = _drawn_from(lives)
         self._envelope: Final = envelope
         self._film: Final = film
+        self._time_unit: Final = time_unit
+        self._keyed_by_path: Final = keyed_by_path
         self._expired: Final[set[str]] = set()
 
     # --- what the test does ---------------------------------------------------------------
@@ -204,7 +212,7 @@ class Gateway:
 
     def _refused(self, request: Received) -> Answer | None:
         if request.headers.get("Authorization") != self._authorization:
-            return refusal(401, -10001)
+            return refusal(401, 10001 if "Authorization" in request.headers else -10001)
         if self._window is not None and not self._window.admits(request.at):
             answer = refusal(429)
             answer.headers["Retry-After"] = "1"
@@ -218,15 +226,16 @@ class Gateway:
         if (model := route[1]) not in MODELS:
             return Outcome(refusal(400, -10009))
         if request.method == "GET":
-            return self._poll(request)
+            return self._poll(request, model)
         if request.method == "POST":
             return Outcome(self._submit(request, model))
         return Outcome(refusal(405))
 
-    def _poll(self, request: Received) -> Outcome:
+    def _poll(self, request: Received, model: str) -> Outcome:
         if not request.request_id:
             return Outcome(refusal(400, -10011))
-        if (task := self.tasks.get(request.request_id)) is None:
+        task = self.tasks.get(request.request_id)
+        if task is None or (self._keyed_by_path and task.request.model != model):
             return Outcome(refusal(404, -10010))
         if task.position is None:
             task.created, task.position = request.at, Position(request.at)
@@ -246,6 +255,7 @@ class Gateway:
             created=self._milliseconds(task.created),
             updated=self._milliseconds(position.since),
             urls=self.urls(request_id),
+            unit=self._time_unit,
         )
 
     def _submit(self, request: Received, model: str) -> Answer:
@@ -296,8 +306,10 @@ class _Window:
 
 _URL_FIELDS: Final = ("video_url", "upsample_video_url")
 
-SAMPLE: Final = Request("veo3-pro", "a lighthouse in a storm", (IMAGE_URL,))
-"""What a task was asked to be that nobody submitted."""
+
+def sample(model: str) -> Request:
+    """Return what a task was asked to be that nobody submitted."""
+    return Request(model, "a lighthouse in a storm", (IMAGE_URL,))
 
 
 def _drawn_from(lives: Lives | None) -> Callable[[Random], Life]:

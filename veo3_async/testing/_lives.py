@@ -31,8 +31,8 @@ class Stage(msgspec.Struct, frozen=True):
     says: _Says
     """Fields that change with this stage and stay until changed again, or a fault.
 
-    True in ``video_url``, ``upsample_video_url`` or ``completed_at`` stands for the server's own
-    URL and time; a text in ``images`` is the status of every source image."""
+    True in ``video_url``, ``upsample_video_url``, ``completed_at`` or a media id of an image stands
+    for the server's own; a text in ``images`` is the status of every source image."""
     seconds: float | None = None
     """How long it lasts at speed 1, or None where no time ends it."""
     polls: int | None = None
@@ -76,31 +76,34 @@ class Life(msgspec.Struct, frozen=True):
 
     @classmethod
     def documented(cls) -> Life:
-        """Return the life of the wire page: upsampled video after 334.692 s."""
-        return cls(
-            (
-                *_beginning(221.6, enhanced=True),
-                Stage(_GENERATED | {"status": "video_generation_completed"}, 7.0),
-                *_UPSAMPLING,
-                Stage(_FINISHED | _UPSAMPLED),
-            )
-        )
+        """Return the life of the wire page, every word of it: upsampled video after 334.692 s."""
+        return cls((*_beginning(220.0), *_ending(), Stage(_FINISHED | _UPSAMPLED)))
 
     @classmethod
     def plain(cls) -> Life:
         """Return a life without upsampling: video after 231 s."""
-        return cls((*_beginning(221.6), Stage(_GENERATED | _FINISHED)), upsample=False)
+        return cls((*_beginning(220.0), Stage(_GENERATED | _FINISHED)), upsample=False)
+
+    @classmethod
+    def pooled(cls) -> Life:
+        """Return a life like the documented one, in which no worker holds the task half the time.
+
+        Before and after each stage it waits in the pool, with ``running: false`` beside a word that
+        is not final; the upsampled video is there after 334.692 s.
+        """
+        stages = cls.documented().stages
+        return cls((*(half for stage in stages[:-1] for half in _halves(stage)), stages[-1]))
 
     @classmethod
     def failing(cls) -> Life:
         """Return a life that the service gives up after 120 s."""
-        return cls((*_beginning(110.6), Stage(_FAILED)))
+        return cls((*_beginning(109.0), Stage(_FAILED)))
 
     @classmethod
     def retrying(cls, n: int = 1) -> Life:
         """Return a life in which the service repeats the generation by itself, then succeeds.
 
-        Every failed attempt is shown with ``running: true`` for 5 s, the last one as refused for
+        Every failed attempt is shown for 5 s with ``running: false``, the last one as refused for
         safety; its errors stay in the completed reply.
 
         :param n: Failed attempts, 1 to 3 (the ``max_retries`` of the wire page).
@@ -115,23 +118,33 @@ class Life(msgspec.Struct, frozen=True):
             for stage in (
                 Stage(
                     _ATTEMPT_FAILED
-                    | {"retry_count": attempt}
+                    | {"retry_count": attempt, "running": False}
                     | (_OVERLOADED if attempt < n else _UNSAFE),
                     5.0,
                 ),
-                Stage(_GENERATING, 86.6),
+                Stage(_GENERATING | {"running": True}, 85.0),
             )
         ]
-        whole = cls.documented().stages
-        return cls((*_beginning(86.6, enhanced=True), *attempts, *whole[3:]))
+        return cls((*_beginning(85.0), *attempts, *_ending(), Stage(_FINISHED | _UPSAMPLED)))
 
     @classmethod
     def upsample_failing(cls) -> Life:
-        """Return a life with a video after 231 s, whose upsampling fails for good after 290 s."""
-        generated, upsampling = cls.documented().stages[3:5]
-        failed = Stage(_END | _UPSAMPLE_FAILED)
+        """Return a life whose upsampling fails: the plain video after 231 s, the end after 345 s.
+
+        The attempt is shown as failed at 290 s, with ``running: false``, and that is no end.
+        """
+        generated, upsampling, _ = _ending()
         shorter = msgspec.structs.replace(upsampling, seconds=52.0)
-        return cls((*_beginning(221.6, enhanced=True), generated, shorter, failed))
+        failed = Stage(_UPSAMPLE_FAILED, 55.0)
+        return cls(
+            (
+                *_beginning(220.0),
+                generated,
+                shorter,
+                failed,
+                Stage(_FINISHED | {"error_sleep": None}),
+            )
+        )
 
     @classmethod
     def scripted(cls, replies: Iterable[Scripted]) -> Life:
@@ -214,11 +227,45 @@ def _verbatim(reply: Scripted) -> Fault:
     return Body(reply, code) if isinstance(reply, bytes) else reply
 
 
-def _beginning(generating: float, *, enhanced: bool = False) -> tuple[Stage, ...]:
+def _halves(stage: Stage) -> tuple[Stage, Stage]:
+    assert stage.seconds is not None  # noqa: S101 - only the last has none
+    says = stage.says if isinstance(stage.says, dict) else {}
+    half = stage.seconds / 2
+    return Stage(says | {"running": False}, half), Stage(says | {"running": True}, half)
+
+
+def _beginning(generating: float) -> tuple[Stage, ...]:
     return (
-        Stage({"status": "pending"}, 2.1),
-        Stage({"status": "image_downloading", "images": "downloading"}, 7.3),
-        Stage(_GENERATING | ({"enhanced_prompt": _ENHANCED} if enhanced else {}), generating),
+        Stage({"status": "pending", "running": False}, 0.9),
+        Stage({"status": "prompt_enhancement_checking", "running": True}, 0.8),
+        Stage({"status": "prompt_enhancing"}, 2.5),
+        Stage(
+            {
+                "status": "image_downloading",
+                "images": "downloading",
+                "enhanced_prompt": _ENHANCED,
+            },
+            1.4,
+        ),
+        Stage({"status": "image_cropping", "images": "cropping"}, 1.3),
+        Stage({"status": "image_uploading", "images": "uploading"}, 2.9),
+        Stage(_IMAGES_THERE, 1.2),
+        Stage(_GENERATING, generating),
+    )
+
+
+def _ending() -> tuple[Stage, Stage, Stage]:
+    return (
+        Stage(_GENERATED | {"status": "video_generation_completed"}, 7.0),
+        Stage(
+            {
+                "status": "video_upsampling",
+                "upsample_generation_id": "0a9372c6cadefb243e036aa4b0b22ca3",
+                "upsample_status": _WAITING,
+            },
+            93.0,
+        ),
+        Stage({"status": "video_upsampling_completed", "upsample_status": _DONE}, 3.692),
     )
 
 
@@ -240,9 +287,14 @@ _ENHANCED: Final = (
     "atmosphere is lively yet mystical, rendered in a painterly, hyper-realistic style with "
     "intricate textures and subtle lens flares, evoking a timeless, epic tale."
 )
+_IMAGES_THERE: Final[dict[str, Any]] = {
+    "status": "image_processing_completed",
+    "images": "completed",
+    "startImageMediaId": True,
+    "veo3StartImageMediaId": True,
+}
 _GENERATING: Final[dict[str, Any]] = {
     "status": "video_generating",
-    "images": "completed",
     "video_generation_id": "d05cd3a20b973aac3e036aa4b0b22ca3",
     "video_generation_status": _ACTIVE,
 }
@@ -255,22 +307,14 @@ _GENERATED: Final[dict[str, Any]] = {
     "video_url": True,
 }
 _UPSAMPLED: Final[dict[str, Any]] = {"upsample_status": _DONE, "upsample_video_url": True}
-_UPSAMPLING: Final = (
-    Stage(
-        {
-            "status": "video_upsampling",
-            "upsample_generation_id": "0a9372c6cadefb243e036aa4b0b22ca3",
-            "upsample_status": _WAITING,
-        },
-        94.692,
-    ),
-    Stage({"status": "video_upsampling_completed", "upsample_status": _DONE}, 2.0),
-)
 _END: Final[dict[str, Any]] = {"running": False, "completed_at": True}
 _FINISHED: Final[dict[str, Any]] = _END | {"status": "completed"}
 _UPSAMPLE_FAILED: Final[dict[str, Any]] = {
     "status": "video_upsampling_failed",
+    "running": False,
     "upsample_status": _BROKEN,
+    "upsample_error": "upsampling timed out",
+    "error_sleep": 5000,
 }
 _OVERLOADED: Final[dict[str, Any]] = {
     "error_message": "[503] upstream overloaded",

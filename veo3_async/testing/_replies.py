@@ -6,14 +6,23 @@ The fields and their order are those of the wire samples; a test holds the two t
 from __future__ import annotations
 
 import http
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from veo3_async.testing._faults import Body, Redirect, Status
 from veo3_async.testing._films import Excerpt, Film, requested_range
 
-__all__ = ["Answer", "Request", "file_answer", "json_answer", "refusal", "replacement", "task_body"]
+__all__ = [
+    "Answer",
+    "Request",
+    "TimeUnit",
+    "file_answer",
+    "json_answer",
+    "refusal",
+    "replacement",
+    "task_body",
+]
 
 IMAGE_URL: Final = "https://file.302.ai/gpt/imgs/20250610/5da3c994668c42908e45d74227f21e17.jpg"
 """The source image of the documented example."""
@@ -26,20 +35,21 @@ _MEDIA_ID: Final = (
 # 302.AI's error table; the wording is the gateway's where it was seen (-10001, -10004, -10008,
 # -10010), else the table's.
 _MESSAGES: Final[dict[int, str]] = {
+    10001: "Invalid API Key",  # the one code without a sign
     -10001: "Missing 302 Apikey",
-    -10002: "The API key or the tool is disabled or deleted",
+    -10002: "This tool is disabled or deleted",
     -10003: "Network error, please try again later",
     -10004: "Insufficient account balance",
-    -10005: "The credential has expired",
-    -10006: "The total quota is reached",
+    -10005: "Account credential expired",
+    -10006: "Total quota reached",
     -10007: "The daily quota is reached",
     -10008: "No available channels currently",
-    -10009: "The function is not supported",
+    -10009: "Current API function not supported",
     -10010: "Resource not found",
     -10011: "Invalid request",
     -10012: "The hourly quota is reached",
     -10018: "The monthly quota is reached",
-    -1024: "The upstream timed out",
+    -1024: "AI interface connection timeout, please try again later",
 }
 
 
@@ -51,6 +61,13 @@ class Answer(msgspec.Struct, frozen=True):
     body: bytes | Excerpt
     sized: bool = True
     """Whether ``Content-Length`` is sent."""
+
+
+TimeUnit = Literal["ms", "s"]
+"""Unit of the times in a reply: 302.AI's page has milliseconds, gateways of its kind seconds."""
+
+_TIMES: Final = ("created_at", "status_update_time", "completed_at")
+_IMAGE_IDS: Final = ("startImageMediaId", "veo3StartImageMediaId")
 
 
 class Request(msgspec.Struct, frozen=True):
@@ -75,7 +92,8 @@ def refusal(status: int, err_code: int | None = None, message: str | None = None
         known = err_code is not None and err_code in _MESSAGES
         message = _MESSAGES[err_code or 0] if known else _reason(status)
     error: dict[str, Any] = {} if err_code is None else {"err_code": err_code}
-    error |= {"message": message, "message_cn": "…", "message_jp": "…", "type": "api_error"}
+    kind = "unauthorized" if err_code == 10001 else "api_error"
+    error |= {"message": message, "message_cn": "…", "message_jp": "…", "type": kind}
     return json_answer(status, {"error": error})
 
 
@@ -106,12 +124,14 @@ def task_body(
     created: int,
     updated: int,
     urls: dict[str, str],
+    unit: TimeUnit,
 ) -> dict[str, Any]:
     """Return the state of a task as the wire has it.
 
     :param fields: What the stages of its life have changed so far.
     :param created: Milliseconds since the epoch; ``updated`` likewise.
     :param urls: The server's own URL for each URL field.
+    :param unit: Of the times in the reply.
     """
     body = {
         "id": request_id,
@@ -131,11 +151,13 @@ def task_body(
     }
     if isinstance(status := fields.get("images", "pending"), str):
         body["images"] = [_image(url, status) for url in request.images]
-    own: dict[str, object] = {"completed_at": updated, **urls}
-    for name, value in own.items():
-        if body[name] is True:
-            body[name] = value
-    return body
+    own = {"completed_at": updated, **urls, **dict.fromkeys(_IMAGE_IDS, _MEDIA_ID)}
+    told = {name: own.get(name, value) if value is True else value for name, value in body.items()}
+    return told | {name: _in_unit(told[name], unit) for name in _TIMES}
+
+
+def _in_unit(time: object, unit: TimeUnit) -> object:
+    return time // 1000 if isinstance(time, int) and unit == "s" else time
 
 
 def file_answer(film: Film, name: str, *, said: str | None, if_range: str | None) -> Answer:

@@ -14,7 +14,8 @@ from aiohttp import web
 from veo3_async.testing._delivery import deliver, hang_up
 from veo3_async.testing._faults import Fault, HangUp, Where
 from veo3_async.testing._films import Film
-from veo3_async.testing._gateway import SAMPLE, Envelope, Gateway, Lives, Received
+from veo3_async.testing._gateway import Envelope, Gateway, Lives, Received, sample
+from veo3_async.testing._replies import TimeUnit
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -55,6 +56,8 @@ class FakeVeo3:
     :param files_url: Where the videos are said to be, such as the ``url`` of another server.
         None: here.
     :param clock_skew: Seconds that the times in the replies are ahead of this machine's clock.
+    :param time_unit: Of the times in the replies: ``"ms"``, or ``"s"`` as gateways of this kind.
+    :param keyed_by_path: Whether a task is known at the path only that it was posted to.
     :param seed: Of the ids, the lives and the faults at a rate.
     :param host: A name of the loopback.
     :param port: TCP port; 0 takes a free one. It stays the same when the server is started again.
@@ -74,6 +77,8 @@ class FakeVeo3:
         film: Film | None = None,
         files_url: str | None = None,
         clock_skew: float = 0.0,
+        time_unit: TimeUnit = "ms",
+        keyed_by_path: bool = False,
         seed: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -100,6 +105,8 @@ class FakeVeo3:
             lives=lives,
             envelope=envelope,
             film=film or Film(),
+            time_unit=time_unit,
+            keyed_by_path=keyed_by_path,
             seed=seed,
         )
         self._latency: Final = latency
@@ -184,17 +191,19 @@ class FakeVeo3:
         request_id: str | None = None,
         life: Life | None = None,
         *,
+        model: str = "veo3-pro",
         begins: Literal["now", "first_poll"] = "now",
     ) -> str:
         """Make a task known and return its id; to be called on the running event loop.
 
         :param request_id: Any text; None makes one up, such as ``veo3-pro:68935cd4-…``.
         :param life: What becomes of it; None takes the next of ``lives``.
+        :param model: Where it was posted.
         :param begins: When the life begins.
         :raises ValueError: The id is taken.
         """
         waits = begins == "first_poll"
-        return self._gateway.add(request_id, life, SAMPLE, now=_now(), waits=waits)
+        return self._gateway.add(request_id, life, sample(model), now=_now(), waits=waits)
 
     def fault(
         self,

@@ -1,1 +1,133 @@
-"""One module a family of endpoints: how a task is submitted, asked for and read."""
+"""The families of endpoints, one module each: how a task is submitted, asked for and read.
+
+A family is a module of this shape; to add one is to add the module and a row of `_FAMILIES`.
+What its replies say comes out as a `VideoTask` of the same meaning for all, or as a `Problem`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Protocol
+
+from veo3_async._errors import InvalidRequest
+from veo3_async._models import VideoTask
+from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.families import record
+from veo3_async._protocol.families._route import Route
+from veo3_async._protocol.http import Call, Reply
+from veo3_async._protocol.ids import check_model
+
+__all__ = [
+    "Route",
+    "poll_call",
+    "posted_to",
+    "read",
+    "route_for_id",
+    "route_of",
+    "siblings",
+    "submit_call",
+    "submitted",
+]
+
+
+class _Family(Protocol):
+    @property
+    def NAME(self) -> str: ...  # noqa: N802 - a constant of the module
+
+    def route_of(self, model: str) -> Route: ...
+
+    def posted_to(self, route: Route, *, image: object | None) -> Route: ...
+
+    def submit_call(
+        self,
+        route: Route,
+        prompt: str,
+        *,
+        image: str | None,
+        options: Mapping[str, Any] | None,
+        extra: Mapping[str, Any] | None,
+    ) -> Call: ...
+
+    def submitted(self, route: Route, reply: Reply, *, wall_now: float) -> str | Problem: ...
+
+    def poll_call(self, route: Route, request_id: str) -> Call: ...
+
+    def read(
+        self, route: Route, reply: Reply, *, request_id: str, wall_now: float
+    ) -> VideoTask | Problem: ...
+
+    def siblings(self, route: Route) -> tuple[Route, ...]: ...
+
+
+_FAMILIES: Final[dict[str, _Family]] = {family.NAME: family for family in (record,)}
+
+
+def route_of(model: str, family: str | None = None) -> Route:
+    """Return where tasks of a model are posted and polled.
+
+    :param family: Says it where the name does not; None goes by the name.
+    :raises InvalidRequest: The model cannot be a part of a path, or there is no such family.
+    """
+    check_model(model)
+    if family is None:
+        return record.route_of(model)
+    if family not in _FAMILIES:
+        message = f"there is no family {family!r}; there are {', '.join(_FAMILIES)}"
+        raise InvalidRequest(message)
+    return _FAMILIES[family].route_of(model)
+
+
+def route_for_id(request_id: str, default: Route) -> Route:
+    """Return where an id from elsewhere is polled: by its known prefix, else the default."""
+    return record.route_for_id(request_id) or default
+
+
+def posted_to(route: Route, *, image: object | None) -> Route:
+    """Return where a task with or without an image is posted; it is polled there, too.
+
+    :raises InvalidRequest: The model wants an image, or takes none.
+    """
+    return _FAMILIES[route.family].posted_to(route, image=image)
+
+
+def submit_call(
+    route: Route,
+    prompt: str,
+    *,
+    image: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Call:
+    """Return the request that submits a task.
+
+    :param image: URL of an image that the video begins with, or None.
+    :param options: Fields that the family documents, by their names.
+    :param extra: Further fields, as they are sent.
+    :raises InvalidRequest: Something of it cannot be sent, or the family does not know it.
+    """
+    return _FAMILIES[route.family].submit_call(
+        route, prompt, image=image, options=options, extra=extra
+    )
+
+
+def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
+    """Return the id that a reply to a submission names, or what is wrong with the reply."""
+    return _FAMILIES[route.family].submitted(route, reply, wall_now=wall_now)
+
+
+def poll_call(route: Route, request_id: str) -> Call:
+    """Return the request for the state of a task."""
+    return _FAMILIES[route.family].poll_call(route, request_id)
+
+
+def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
+    """Judge a reply to a poll. Total: any bytes give a task or a problem.
+
+    The id that the reply names is in the task, and may be another than the one asked for.
+    """
+    return _FAMILIES[route.family].read(route, reply, request_id=request_id, wall_now=wall_now)
+
+
+def siblings(route: Route) -> tuple[Route, ...]:
+    """Return the other paths of a family: to be asked before a 404 of the API ends an id."""
+    return _FAMILIES[route.family].siblings(route)

@@ -1,6 +1,15 @@
-"""Bytes to values and back, without I/O: how a request is spelled and what a reply says.
+"""Family A, ``record``: veo3-pro and its kin.
 
-`poll_path` spells what is asked for; `decode` judges what comes.
+A reply is the record of a task as the upstream keeps it. What its words mean:
+
+*  ``completed`` and ``failed`` are the only final ones. ``…_failed`` ends an attempt, and
+   ``running`` and the counts of retries say nothing about an end: between two attempts, and
+   between two stages, a task waits in a pool, and no worker holds it.
+*  ``failed`` is a task's only where the reply has an id or a time; else it is a refusal of a
+   gateway (``{"id": "", "status": "error", …}``), and no task exists.
+*  Words of gateways in between that sound like an end are one when they stay for a minute.
+*  The URL decides: a task is done when the video that was asked for is there.
+
 Nothing here raises on what the server sends: a reply is a value, or a `Problem`.
 """
 
@@ -9,84 +18,271 @@ from __future__ import annotations
 import functools
 import re
 import urllib.parse
-from collections.abc import Callable
-from typing import Annotated, Any, Final, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import msgspec
 
-from veo3_async._models import GenerationRequest, SourceImage, VideoTask
-from veo3_async._protocol.errors import (
-    _ANYBODYS_WORDS,
-    _TELLING,
-    Kind,
-    Problem,
-    _evidence,
-    fields_of,
-    json_of,
-    problem_of,
+from veo3_async._errors import InvalidRequest
+from veo3_async._models import GenerationRequest, Phase, SourceImage, VideoTask
+from veo3_async._protocol.errors import SUCCESS, Problem, own_error, problem_of
+from veo3_async._protocol.families._fields import (
+    MAX_WHOLE,
+    SECONDS_BELOW,
+    build,
+    is_url,
+    milliseconds,
+    rules_of,
+    text,
+    video_url,
 )
-from veo3_async._protocol.http import Reply, server_time
+from veo3_async._protocol.families._route import Route
+from veo3_async._protocol.http import Call, Reply, server_time
 from veo3_async._protocol.ids import model_of
+from veo3_async._protocol.parsing import json_of, reason_in
+from veo3_async._protocol.submission import checked_prompt, json_body, public_url, submitted_id
 
-__all__ = ["decode", "poll_path"]
+__all__ = [
+    "NAME",
+    "PHASE_OF_WORD",
+    "poll_call",
+    "posted_to",
+    "read",
+    "route_for_id",
+    "route_of",
+    "siblings",
+    "submit_call",
+    "submitted",
+    "task_of",
+]
 
+NAME: Final = "record"
+
+PHASE_OF_WORD: Final = {
+    "pending": Phase.QUEUED,
+    "prompt_enhancement_checking": Phase.PREPARING,
+    "prompt_enhancing": Phase.PREPARING,
+    "image_downloading": Phase.PREPARING,
+    "image_cropping": Phase.PREPARING,
+    "image_uploading": Phase.PREPARING,
+    "image_processing_completed": Phase.PREPARING,
+    "video_generating": Phase.GENERATING,
+    "video_generation_completed": Phase.GENERATED,
+    "video_generation_failed": Phase.RETRYING,
+    "video_upsampling": Phase.UPSAMPLING,
+    "video_upsampling_completed": Phase.UPSAMPLING,
+    "video_upsampling_failed": Phase.RETRYING,
+    "completed": Phase.GENERATED,  # and COMPLETED with the video that was asked for
+    "failed": Phase.FAILED,
+    # of gateways in between
+    "queued": Phase.QUEUED,
+    "submitted": Phase.QUEUED,
+    "not_start": Phase.QUEUED,
+    "waiting": Phase.QUEUED,
+    "creating": Phase.QUEUED,
+    "queueing": Phase.QUEUED,
+    "created": Phase.QUEUED,
+    "run": Phase.GENERATING,
+    "running": Phase.GENERATING,
+    "processing": Phase.GENERATING,
+    "in_progress": Phase.GENERATING,
+    "video_downloading": Phase.GENERATED,
+}
+"""What the service's words mean, in lower case; another ``…_failed`` is RETRYING, and whatever
+else it may say is UNKNOWN and runs."""
+
+_ENDS: Final = frozenset({"completed", "failed"})
+_ENDS_OF_GATEWAYS: Final = frozenset(
+    {"canceled", "cancelled", "expired", "timeout", "rejected", "blocked"}
+)
+_REFUSALS: Final = frozenset({"failed", "error", "fail", "failure"})
+"""Words that the envelopes of gateways have too: of a task they are with an id or a time only."""
+
+_DONE: Final = "MEDIA_GENERATION_STATUS_SUCCESSFUL"
+_BROKEN: Final = "MEDIA_GENERATION_STATUS_FAILED"
 
 _CLOCKS_APART: Final = 60.0
 """Seconds that the clock of the server may be behind that of the one who makes the video."""
 
 
-# --- requests -----------------------------------------------------------------------------
+# --- requests -------------------------------------------------------------------------------
 
+_PATH: Final = "/302/submit/"
+_FRAMES: Final = "-frames"
+_MODELS: Final = ("veo3-pro", "veo3-pro-frames", "veo3-fast", "veo3-fast-frames")
 _PLAIN: Final = re.compile(r"[A-Za-z0-9._~:-]*")  # nothing to quote: as every id so far
 
 
-@functools.lru_cache(maxsize=1024)
-def poll_path(request_id: str, model: str) -> str:
-    """Return path and query that ask for the state of a task.
+def route_of(model: str) -> Route:
+    """Return where tasks of a model are posted and polled."""
+    return Route(NAME, _PATH + model)
 
-    :param model: Whose path to ask at where the id does not begin with a known model.
+
+def route_for_id(request_id: str) -> Route | None:
+    """Return where an id is polled by the model that it begins with, None where it names none."""
+    model = model_of(request_id)
+    return route_of(model) if model in _MODELS else None
+
+
+def siblings(route: Route) -> tuple[Route, ...]:
+    """Return the other paths of the family, the likeliest first.
+
+    The prefix of an id need not be its path: the documented example has an image, was posted to
+    ``veo3-pro-frames`` and is called ``veo3-pro:…``.
+    """
+    model = route.path.removeprefix(_PATH)
+    twin = model.removesuffix(_FRAMES) if model.endswith(_FRAMES) else model + _FRAMES
+    names = sorted(_MODELS, key=lambda name: name != twin)
+    return tuple(route_of(name) for name in names if name != model)
+
+
+def posted_to(route: Route, *, image: object | None) -> Route:
+    """Return where a task with or without an image is posted, and so polled.
+
+    :raises InvalidRequest: The model wants an image.
+    """
+    model = route.path.removeprefix(_PATH)
+    if image is not None:
+        return route_of(model.removesuffix(_FRAMES) + _FRAMES)
+    if model.endswith(_FRAMES):
+        message = f"{model} makes a video from an image: pass image= too"
+        raise InvalidRequest(message)
+    return route
+
+
+def submit_call(
+    route: Route,
+    prompt: str,
+    *,
+    image: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Call:
+    """Return the request that submits a task.
+
+    :raises InvalidRequest: The prompt is empty, the image is no http(s) URL, the model does
+        not fit, or ``options`` or ``extra`` cannot be sent.
+    """
+    fields: dict[str, Any] = {"text_prompt": checked_prompt(prompt)}
+    path = posted_to(route, image=image).path
+    if image is not None:
+        fields["input_image"] = public_url(image)
+    return Call("POST", path, json_body(fields | dict(options or {}), extra))
+
+
+def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
+    """Return the id that a reply to a submission names, or what is wrong with the reply."""
+    del route  # all paths answer alike
+    return submitted_id(reply, wall_now=wall_now)
+
+
+def poll_call(route: Route, request_id: str) -> Call:
+    """Return the request for the state of a task.
 
     The ``:`` of an id is legal in a query and goes out as it is; all else that is not
     unreserved (RFC 3986) is percent-encoded, so any id arrives exactly.
     """
-    model = model_of(request_id) or model
+    return _poll_call(route.path, request_id)
+
+
+@functools.lru_cache(maxsize=1024)
+def _poll_call(path: str, request_id: str) -> Call:
     if not _PLAIN.fullmatch(request_id):
         request_id = urllib.parse.quote(request_id, safe=":")
-    return f"/302/submit/{model}?request_id={request_id}"
+    return Call("GET", f"{path}?request_id={request_id}")
 
 
-# --- replies ------------------------------------------------------------------------------
+# --- replies --------------------------------------------------------------------------------
 
 
-# Every number of the page is a time or a count. One of 400 digits fits in no float, and what is
-# beyond 53 bits is not even read alike by all (RFC 8259, 6).
-_WHOLE: Final = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)] | None
-
-_T = TypeVar("_T", SourceImage, GenerationRequest, VideoTask)
-
-
-def decode(reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
+def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
     """Judge a reply to a poll. Total: any bytes give a task or a problem.
 
-    :param request_id: What was asked for; a reply that names another task is not the answer.
+    The reply to a poll of an id is the answer, whatever id it names: gateways have ids of their
+    own.
+
     :param wall_now: Seconds since the epoch, for a ``Retry-After`` that is a date.
     """
+    del route, request_id
     content = json_of(reply.body)
-    if (fields := fields_of(reply, content)) is not None:
-        task = _build(VideoTask, fields)
-        if _is_state(task):
-            if task.id not in {"", request_id}:
-                return _of_another(task.id, reply)
+    if (fields := _unwrapped(content)) is not None:
+        task = task_of(fields)
+        if task.best_url or (reply.status in SUCCESS and _is_state(task, fields)):
             return _without_future(task, reply)
     return problem_of(reply, content, wall_now=wall_now)
 
 
-def _is_state(task: VideoTask) -> bool:
-    if any(getattr(task, name) is not None for name in _TELLING):
+def task_of(fields: Mapping[str, Any]) -> VideoTask:
+    """Return the task that a record, as JSON, tells of; any fields of any types give one."""
+    task = _typed(fields) or _by_field(fields)
+    upsampled = task.upsample_video_url
+    word = task.status.strip().lower()
+    if upsampled is None and word == "completed" and task.upsample_status == _DONE:
+        upsampled = task.video_url  # a gateway with one field for both
+    wanted = _wants_upsample(task, word)
+    phase = _phase(task, word, upsampled, wanted=wanted)
+    return msgspec.structs.replace(
+        task,
+        phase=phase,
+        failure_reason=None if phase is Phase.COMPLETED else _reason(fields, task.images),
+        family=NAME,
+        ended=word in _ENDS or word in _ENDS_OF_GATEWAYS,
+        wants_upsample=wanted,
+        upsample_video_url=upsampled,
+    )
+
+
+def _phase(task: VideoTask, word: str, upsampled: str | None, *, wanted: bool | None) -> Phase:
+    plain = task.video_url
+    if upsampled or (plain and wanted is False):
+        return Phase.COMPLETED
+    if plain and word == "completed" and wanted is None:
+        return Phase.COMPLETED
+    if plain and (word == "failed" or (word == "completed" and task.upsample_status == _BROKEN)):
+        return Phase.COMPLETED_PLAIN
+    if word.endswith("_failed"):
+        return Phase.RETRYING
+    return PHASE_OF_WORD.get(word, Phase.UNKNOWN)
+
+
+def _wants_upsample(task: VideoTask, word: str) -> bool | None:
+    if task.req is not None and task.req.enable_upsample is not None:
+        return task.req.enable_upsample
+    traces = task.upsample_generation_id or task.upsample_status or task.upsample_error
+    return True if traces or "upsampl" in word else None
+
+
+_REASONS: Final = ("video_generation_error", "upsample_error", "error", "error_message")
+
+
+def _reason(fields: Mapping[str, Any], images: Sequence[SourceImage]) -> str | None:
+    for name in _REASONS:
+        if (value := fields.get(name)) and (said := reason_in(value)):
+            return said
+    return next((reason_in(image.error) for image in images if image.error), None)
+
+
+_TRACES: Final = frozenset(
+    {
+        *("running", "created_at", "completed_at", "retry_count", "max_retries", "req", "images"),
+        *("video_generation_id", "video_generation_status", "upsample_status", "error_sleep"),
+    }
+)
+"""Fields that show beside a word which nobody knows that a task says it."""
+
+
+def _is_state(task: VideoTask, fields: Mapping[str, Any]) -> bool:
+    """Return whether a success without a video is the state of a task."""
+    word = task.status.strip().lower()
+    is_proven = bool(task.id) or bool(task.status_update_time)
+    if word in _REFUSALS:
+        return is_proven
+    if not is_proven and (error := own_error(fields)) is not None and error.is_own:
+        return False
+    if word in PHASE_OF_WORD or word in _ENDS_OF_GATEWAYS or task.status_update_time:
         return True
-    if task.status in _ANYBODYS_WORDS:
-        return task != VideoTask(status=task.status, extra=task.extra)
-    return bool(task.status)
+    known = any(fields.get(name) is not None for name in _TRACES)
+    return task.running is not None or (bool(word) and (is_proven or known))
 
 
 def _without_future(task: VideoTask, reply: Reply) -> VideoTask:
@@ -98,71 +294,132 @@ def _without_future(task: VideoTask, reply: Reply) -> VideoTask:
     return msgspec.structs.replace(task, status_update_time=None, extra=extra)
 
 
-def _of_another(named: str, reply: Reply) -> Problem:
-    return Problem(
-        kind=Kind.UNEXPECTED,
-        message=f"the reply is of another task, {named[:64]!r}; check caches and proxies",
-        http_status=reply.status,
-        body=_evidence(reply),
+# --- wrappers -------------------------------------------------------------------------------
+
+_WRAPPERS: Final = ("data", "detail", "result")
+_TELLING: Final = (
+    *("status", "video_url", "upsample_video_url", "running", "status_update_time"),
+    "video_generation_status",
+)
+_MAX_WRAPPERS: Final = 4
+
+
+def _unwrapped(content: object, depth: int = _MAX_WRAPPERS) -> dict[str, Any] | None:
+    """Return the record that a reply is or holds: in a list of one, in ``data`` and the like."""
+    if isinstance(content, list) and len(content) == 1 and depth:
+        return _unwrapped(content[0], depth - 1)
+    if not isinstance(content, dict):
+        return None
+    for name in _WRAPPERS if depth else ():
+        if isinstance(content.get(name), dict | list):
+            inner = _unwrapped(content[name], depth - 1)
+            if inner is not None and _is_record(inner):
+                outer = {key: value for key, value in content.items() if key != name}
+                return _merged(outer, inner)
+    return content
+
+
+def _is_record(content: dict[str, Any]) -> bool:
+    return any(isinstance(content.get(name), str | bool | int) for name in _TELLING)
+
+
+def _merged(outer: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with what stands around it.
+
+    The id is the outer one, which the gateway nearest to us made. A video outside is another than
+    the plain one inside where that was upsampled, as gateways have one field for both.
+    """
+    merged = outer | {name: value for name, value in record.items() if value not in (None, "")}
+    if outer.get("id"):
+        merged["id"] = outer["id"]
+    video, plain = outer.get("video_url"), record.get("video_url")
+    is_other = video and plain and video != plain
+    if is_other and not merged.get("upsample_video_url") and record.get("upsample_status") == _DONE:
+        merged["upsample_video_url"] = video
+    return merged
+
+
+# --- typed, or field by field ---------------------------------------------------------------
+
+_OURS: Final = frozenset({"phase", "failure_reason", "family", "ended", "wants_upsample", "extra"})
+"""Fields of `VideoTask` that are no fields of a record."""
+
+
+def _typed(fields: Mapping[str, Any]) -> VideoTask | None:
+    """Return a record that is as documented in one step; None where something in it is not."""
+    if not _OURS.isdisjoint(fields) or "" in fields.values() or not _is_usual(fields):
+        return None
+    try:
+        task = msgspec.convert(fields, VideoTask)
+    except (msgspec.ValidationError, OverflowError):
+        return None
+    times = (task.created_at, task.status_update_time, task.completed_at)
+    counts = (task.retry_count, task.max_retries, task.error_sleep)
+    urls = (task.video_url, task.upsample_video_url)
+    if (
+        any(time is not None and not SECONDS_BELOW <= time <= MAX_WHOLE for time in times)
+        or any(count is not None and not 0 <= count <= MAX_WHOLE for count in counts)
+        or any(url is not None and not is_url(url) for url in urls)
+    ):
+        return None
+    if unknown := fields.keys() - _TASK.keys():
+        return msgspec.structs.replace(task, extra={name: fields[name] for name in unknown})
+    return task
+
+
+def _is_usual(fields: Mapping[str, Any]) -> bool:
+    """Return whether what is inside of the record has no field that the page does not know."""
+    images, req = fields.get("images", ()), fields.get("req", {})
+    return (
+        isinstance(images, list | tuple)
+        and isinstance(req, dict)
+        and "request" not in fields
+        and req.keys() <= _REQUEST.keys()
+        and all(isinstance(image, dict) and image.keys() <= _IMAGE.keys() for image in images)
     )
 
 
-def _build(cls: type[_T], content: dict[str, Any]) -> _T:
-    """Convert what converts; what the page does not know, or types otherwise, goes to ``extra``.
-
-    One field of a surprising type must not cost the video that stands beside it.
-    """
-    known = _FIELDS[cls]
-    fields: dict[str, Any] = {}
-    extra: dict[str, Any] = {}
-    for name, value in content.items():
-        if (rule := known.get(name)) is None:
-            extra[name] = value
-        elif value is not None:
-            attribute, convert = rule
-            try:
-                fields[attribute] = convert(value)
-            except (msgspec.ValidationError, OverflowError, ValueError):
-                extra[name] = value
-    return cls(**fields, extra=extra)
-
-
-def _video_url(value: object) -> str | None:
-    # "the URL decides" that a task is done, so what is no URL must not: "", "null", "pending"
-    url = msgspec.convert(value, str).strip()
-    if not url:
-        return None
-    if not url.lower().startswith(("https://", "http://")):
-        raise msgspec.ValidationError(url)
-    return url
-
-
-def _request(value: object) -> GenerationRequest:
-    return _build(GenerationRequest, msgspec.convert(value, dict[str, Any]))
+def _by_field(fields: Mapping[str, Any]) -> VideoTask:
+    if isinstance(fields.get("request"), dict) and not fields.get("req"):
+        fields = {"req" if name == "request" else name: value for name, value in fields.items()}
+    return build(VideoTask, _TASK, fields)
 
 
 def _images(value: object) -> tuple[SourceImage, ...]:
     items = msgspec.convert(value, list[dict[str, Any]])
-    return tuple(_build(SourceImage, item) for item in items)
+    return tuple(build(SourceImage, _IMAGE, item) for item in items)
 
 
-def _converter(cls: type, field: msgspec.structs.FieldInfo) -> Callable[[object], object]:
-    special: dict[tuple[type, str], Callable[[object], object]] = {
-        (VideoTask, "images"): _images,
-        (VideoTask, "req"): _request,
-        (VideoTask, "video_url"): _video_url,
-        (VideoTask, "upsample_video_url"): _video_url,
-    }
-    kind = _WHOLE if field.type == int | None else field.type
-    plain = functools.partial(msgspec.convert, type=kind, strict=False)
-    return special.get((cls, field.name), plain)
+def _request(value: object) -> GenerationRequest:
+    return build(GenerationRequest, _REQUEST, msgspec.convert(value, dict[str, Any]))
 
 
-_FIELDS: Final[dict[type, dict[str, tuple[str, Callable[[object], object]]]]] = {
-    cls: {
-        field.encode_name: (field.name, _converter(cls, field))
-        for field in msgspec.structs.fields(cls)
-        if field.name != "extra"
-    }
-    for cls in (SourceImage, GenerationRequest, VideoTask)
-}
+def _texts(value: object) -> tuple[str, ...]:
+    return msgspec.convert(value, tuple[str, ...])
+
+
+def _error_text(value: object) -> str | None:
+    return reason_in(value) if isinstance(value, dict | list) else text(value)
+
+
+_EXTRA: Final = frozenset({"extra"})
+_IMAGE: Final = rules_of(SourceImage, {"error": _error_text}, ours=_EXTRA)
+_REQUEST: Final = rules_of(GenerationRequest, {"images": _texts}, ours=_EXTRA)
+_TASK: Final = rules_of(
+    VideoTask,
+    {
+        "created_at": milliseconds,
+        "status_update_time": milliseconds,
+        "completed_at": milliseconds,
+        "images": _images,
+        "req": _request,
+        "video_url": video_url,
+        "upsample_video_url": video_url,
+        "video_generation_error": _error_text,
+        "upsample_error": _error_text,
+        "error_message": _error_text,
+        "error": _error_text,
+        "reference_image_media_ids": _texts,
+    },
+    ours=_OURS,
+)

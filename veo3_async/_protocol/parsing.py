@@ -1,0 +1,78 @@
+"""JSON as servers write it, and the words in it that say what went wrong."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import math
+from typing import Final
+
+import msgspec
+
+from veo3_async._text import one_line
+
+__all__ = ["json_of", "reason_in"]
+
+
+def json_of(body: bytes) -> object:
+    """Return what a body says in JSON, or None where it is none.
+
+    Where the strict parser refuses it, it is read as Python would: a lone surrogate, half a
+    character, NaN, 1e400 or a raw newline in some text must not cost what stands beside it.
+    """
+    try:
+        return msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
+    try:
+        return msgspec.json.decode(_mended(body))
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return None
+
+
+def _mended(body: bytes) -> bytes:
+    """Return JSON that Python can read as JSON that everybody can."""
+    text = body.decode(json.detect_encoding(body.removeprefix(codecs.BOM_UTF8)), errors="replace")
+    content = json.loads(
+        text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"),
+        strict=False,
+        parse_constant=str,
+        parse_float=_finite,
+        parse_int=_whole,
+    )
+    return json.dumps(content, ensure_ascii=False).encode(errors="replace")
+
+
+def _finite(text: str) -> float | str:
+    return value if math.isfinite(value := float(text)) else text
+
+
+def _whole(text: str) -> int | str:
+    try:
+        return int(text)
+    except ValueError:  # of more digits than Python takes
+        return text
+
+
+_TEXTS: Final = (
+    *("message", "error", "detail", "msg", "reason", "message_cn", "message_jp"),
+    *("error_message", "description", "code", "err_code"),
+)
+_MAX_DEPTH: Final = 4
+
+
+def reason_in(value: object, depth: int = _MAX_DEPTH) -> str | None:
+    """Return what a value says went wrong, as one line, or None where it says nothing.
+
+    An object or a list is looked through, and so is JSON that stands in a text.
+    """
+    if isinstance(value, str):
+        text = value.strip()
+        inner = json_of(text.encode(errors="replace")) if text[:1] in {"{", "["} and depth else None
+        return (reason_in(inner, depth - 1) if inner else None) or one_line(text) or None
+    if isinstance(value, dict) and depth:
+        said = (reason_in(value.get(name), depth - 1) for name in _TEXTS)
+        return next(filter(None, said), None)
+    if isinstance(value, list) and depth:
+        return next(filter(None, (reason_in(item, depth - 1) for item in value)), None)
+    return str(value) if value and isinstance(value, int | float) and value is not True else None
