@@ -20,7 +20,7 @@ import sqlite3
 import time
 
 from veo3_async._errors import JournalError
-from veo3_async._journal import database
+from veo3_async._journal import connection as sqlite
 from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
@@ -94,14 +94,14 @@ async def live(path: str, name: str, rounds: int) -> None:
 
 
 def checkpoint_every(pages: int) -> None:
-    connect = database._connect
+    connect = sqlite.connect
 
-    def connect_eagerly(path: str) -> sqlite3.Connection:
-        connection = connect(path)
+    def connect_eagerly(path: str, mode: str = "rw") -> sqlite3.Connection:
+        connection = connect(path, mode)
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         return connection
 
-    database._connect = connect_eagerly
+    sqlite.connect = connect_eagerly
 
 
 def be_killed(path: str, name: str, rounds: int) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from veo3_async._journal import tasks
 from veo3_async._journal.database import Database
+from veo3_async._journal.schema import JOURNAL
 
 LIFE = Path(__file__).with_name("journal_life.py")
 TRACED = "openat,write,pwrite64,fsync,fdatasync,ftruncate,rename,unlink"
@@ -56,7 +56,7 @@ def by_fact(facts: Iterable[str]) -> dict[str, set[str]]:
 
 
 def rows(path: Path) -> list[tuple[str | None, str | None, str | None]]:
-    ledger = Database(path, application_id=tasks.APPLICATION_ID, migrations=tasks.MIGRATIONS)
+    ledger = Database(str(path), JOURNAL)
     query = "SELECT request_id, finished_at, delivered_at FROM tasks"
     try:
         found: list[tuple[str | None, str | None, str | None]]
