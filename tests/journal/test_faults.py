@@ -239,7 +239,12 @@ async def test_fault_38_another_program_is_reading_what_a_crash_left(
     """A -wal that somebody reads is written again and synced, and the journal is open at once."""
     synced: list[bytes] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda fd: (synced.append(_content(fd)), fsync(fd)))
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
     await made(path)
     journal = Journal(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
@@ -256,10 +261,6 @@ async def test_fault_38_another_program_is_reading_what_a_crash_left(
     assert synced == [before]
     await journal.aclose()
     assert sorted(contents(path.parent)) == ["veo3.db"]
-
-
-def _content(descriptor: int) -> bytes:
-    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 @pytest.mark.anyio

@@ -42,7 +42,7 @@ class GroupCommit:
 
     def __init__(self, file: _File) -> None:
         self._file: Final = file
-        self._limiter: Final = CapacityLimiter(1)
+        self._limiter = CapacityLimiter(1)
         self._queue: list[_Write[Any]] = []
         self._late: list[_Write[Any]] = []
         self._chore: Callable[[sqlite3.Cursor], bool] | None = None
@@ -120,7 +120,7 @@ class GroupCommit:
             message = f"{what} is in use in another event loop; make another Journal there"
             raise JournalError(message)
         # That loop has gone without ending its tasks, and nobody waits there any more.
-        self._writer = None
+        self._writer, self._limiter = None, CapacityLimiter(1)
         self._queue = [write for write in self._queue if write.waiter is None]
 
     def _start_writer(self) -> None:
