@@ -20,7 +20,7 @@ import pytest
 from journal_values import DAY, NOON, change
 
 from veo3_async._errors import JournalError, StillPending, TaskFailed
-from veo3_async._journal import schema
+from veo3_async._journal import schema, tasks
 from veo3_async._journal.connection import Work
 from veo3_async._journal.database import Database
 from veo3_async._journal.journal import Journal
@@ -228,6 +228,91 @@ async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
     assert left == {"veo3-pro:owed", "veo3-pro:new", "veo3-pro:x"}
 
 
+def make_old(path: Path, rows: int) -> None:
+    statement = """
+        INSERT INTO tasks (request_id, phase, status, since, delivered_at)
+        VALUES (?, 'completed', '', '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000')
+    """
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        shell.executemany(statement, ((f"veo3-pro:old-{number}",) for number in range(rows)))
+        shell.commit()
+
+
+def old_rows(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        query = "SELECT count(*) FROM tasks WHERE delivered_at IS NOT NULL"
+        found: int = shell.execute(query).fetchone()[0]
+        return found
+
+
+@pytest.mark.anyio
+async def test_a_submission_does_not_wait_for_old_tasks_to_be_deleted(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go in steps, each in a transaction of its own, and what comes in goes between."""
+    await journal.open()
+    make_old(path, 1200)
+    order: list[str] = []
+    forget = tasks.forget
+    intended: list[asyncio.Future[int]] = []
+    loop = asyncio.get_running_loop()
+
+    def intend() -> None:
+        intended.append(
+            asyncio.ensure_future(journal.intend("a lamp", model="veo3-pro", image=None, at=NOON))
+        )
+        intended[-1].add_done_callback(lambda _: order.append("submitted"))
+
+    def step(cursor: sqlite3.Cursor, before: float, most: int) -> int:
+        deleted = forget(cursor, before, most)
+        loop.call_soon_threadsafe(order.append, f"deleted {deleted}")
+        if deleted == 500 and len(intended) == 1:
+            loop.call_soon_threadsafe(intend)
+        return deleted
+
+    monkeypatch.setattr(tasks, "forget", step)
+    intend()
+    async with asyncio.timeout(60):
+        while order[-1:] != ["deleted 200"]:
+            await asyncio.sleep(1)
+
+    assert order == ["submitted", "deleted 500", "submitted", "deleted 500", "deleted 200"]
+    assert old_rows(path) == 0
+
+
+@pytest.mark.anyio
+async def test_closing_does_not_wait_for_old_tasks_to_be_deleted(path: Path) -> None:
+    """What is left is deleted in the next life."""
+    journal = Journal(path)
+    await journal.open()
+    make_old(path, 1200)
+    await journal.accept(["veo3-pro:1"], at=NOON)
+    await journal.aclose()
+
+    assert old_rows(path) == 700
+
+
+@pytest.mark.anyio
+async def test_old_tasks_that_cannot_be_deleted_harm_nobody(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in the log and tried again an hour later."""
+    await journal.open()
+    make_old(path, 10)
+    with monkeypatch.context() as broken:
+        broken.setattr(tasks, "forget", lambda *_: 1 / 0)
+        await journal.accept(["veo3-pro:1"], at=NOON)
+        await journal.accept(["veo3-pro:2"], at=NOON + 1)
+        await journal.open()
+    assert caplog.text.count("old tasks could not be deleted from the journal") == 1
+    assert old_rows(path) == 10
+
+    await journal.accept(["veo3-pro:3"], at=NOON + 3601)
+    await journal.open()
+    assert old_rows(path) == 0
+    assert len(await journal.pending()) == 3
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("ages", [datetime.timedelta.max, 1e11])
 async def test_what_was_delivered_may_be_kept_for_ages(
@@ -389,6 +474,8 @@ ACTS: dict[str, Act] = {
     "intend": lambda journal: journal.intend("x", model="veo3-pro", image=None, at=NOON),
     "submitted": lambda journal: journal.submitted(1, "veo3-pro:x", at=NOON),
     "refused": lambda journal: journal.refused(1, "no", at=NOON),
+    "settle": lambda journal: journal.settle(1, at=NOON),
+    "known": lambda journal: journal.known(["veo3-pro:x"]),
     "accept": lambda journal: journal.accept(["veo3-pro:x", "veo3-pro:y"], at=NOON),
     "record": lambda journal: journal.record(change("veo3-pro:x", Phase.FAILED)),
     "pending": lambda journal: journal.pending(),

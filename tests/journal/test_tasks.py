@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async import _errors
-from veo3_async._errors import JournalError, TaskFailed, Veo3Error
+from veo3_async._errors import JournalError, StillPending, TaskFailed, Veo3Error
 from veo3_async._journal import tasks
 from veo3_async._journal.schema import JOURNAL
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
@@ -125,6 +125,28 @@ def test_fault_37_only_the_services_word_ends_what_was_paid_for(
 
     assert tasks.is_end(change) is is_end
     assert (stored(lambda cursor: tasks.record(cursor, change)).final is not None) is is_end
+
+
+@pytest.mark.parametrize("phase", [Phase.LOST, Phase.GENERATING])
+def test_fault_40_losing_sight_of_a_task_is_no_end(phase: Phase) -> None:
+    """A watch that gives up, with whatever it has, leaves the task pending."""
+    for error in (None, StillPending("nothing has changed for 2 h"), Standstill("nothing changes")):
+        final = phase is Phase.LOST
+        change = Transition(
+            request_id="veo3-pro:1",
+            phase=phase,
+            previous=None,
+            status="video_generating",
+            task=VideoTask(video_url="https://file.302.ai/storm.mp4"),
+            observed_at=0.0,
+            final=final,
+            error=error,
+        )
+        assert not tasks.is_end(change)
+
+
+class Standstill(StillPending):
+    """An error as a later version may have it."""
 
 
 @given(st.text(), st.none() | st.text(), MOMENTS)
