@@ -397,6 +397,9 @@ async def test_what_was_learned_of_the_pace_outlives_the_process(
     wise = LearnedPacing()
     second = make_client(journal=tmp_path / "veo3.db", pacing=wise)
     await second.pending()
+    async with asyncio.timeout(60):
+        while wise.tasks == 0:
+            await asyncio.sleep(1)
     assert wise.tasks == 1
     assert second.stats().expected_lag == pytest.approx(knew, rel=0.01)  # rounded when kept
 

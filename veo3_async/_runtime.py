@@ -20,6 +20,7 @@ import msgspec
 
 from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError
+from veo3_async._learned_store import keep_learned
 from veo3_async._models import PollReport, Stats, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
@@ -216,9 +217,7 @@ class Runtime:
         pacing = self._settings.pacing
         if journal is None or not isinstance(pacing, LearnedPacing):
             return []
-        from veo3_async._journal.learned import keep_knowledge  # noqa: PLC0415 - loads sqlite3
-
-        return [functools.partial(keep_knowledge, pacing, journal)]
+        return [functools.partial(keep_learned, pacing, journal)]
 
     def _closables(self, parts: Parts) -> list[_Closable]:
         """Return what is closed with the polling; a journal that was handed in is not ours."""

@@ -25,14 +25,15 @@ from veo3_async._errors import (
     TaskNotFound,
     UnexpectedReply,
 )
+from veo3_async._learned_store import exchange
 from veo3_async._lifecycle.judge import Context
 from veo3_async._lifecycle.phases import NEW, end
 from veo3_async._pacing.policies import Progress
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster import Changes, Cluster, ClusterError, _permits, _worker
-from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._names import Names, token_of
 from veo3_async.cluster._nats.jetstream import Engine
+from veo3_async.cluster._notes import Notes
 from veo3_async.cluster._rate import Evidence
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import step, track_of
@@ -721,11 +722,11 @@ async def test_knowledge_that_is_none_is_replaced(
     for nonsense in (b"nonsense", b"{}", b'{"tasks": 99, "version": 7}'):
         found = await engine.last(names.shared, entry, fresh=True)
         await engine.publish(entry, nonsense, expect=0 if found is None else found[0])
-        await Knowledge(engine, names, wise).share()
+        await exchange(wise, Notes(engine, names))
         found = await engine.last(names.shared, entry, fresh=True)
         assert found is not None
         assert wise.to_dict() == msgspec.json.decode(found[1])
-    assert 3 == caplog.text.count("what others learned of the pace cannot be read")
+    assert 3 == caplog.text.count("what a pacing had learned cannot be read")
     assert 1 == wise.tasks
 
 

@@ -1,8 +1,9 @@
 """A program that lives with a journal under load, to be killed, traced and cut off.
 
-``python journal_life.py PATH`` lives one life of ``--rounds`` rounds; ``--lives N`` lets N of them
-begin, each killed at a random moment. ``--checkpoint N`` moves the WAL into the database every N
-pages instead of every 1,000, so that a short life has many of these moments.
+``python journal_life.py PATH`` lives one life of ``--rounds`` rounds; with ``--reader`` somebody
+reads the file all the while, in one transaction; ``--lives N`` lets N of them begin, each killed
+at a random moment. ``--checkpoint N`` moves the WAL into the database every N pages instead of
+every 1,000, so that a short life has many of these moments.
 
 Each line on stdout is a fact. Said after the journal has acknowledged it: ``accepted ID``,
 ``recorded ID`` (its end), ``failed`` (a `JournalError`). Said before the journal is told of it:
@@ -13,14 +14,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import os
 import random
 import signal
 import sqlite3
 import time
+from collections.abc import Iterator
 
 from veo3_async._errors import JournalError
-from veo3_async._journal import database
+from veo3_async._journal import connection as sqlite
 from veo3_async._journal.journal import Journal
 from veo3_async._models import Phase, Transition, VideoTask
 
@@ -94,24 +97,42 @@ async def live(path: str, name: str, rounds: int) -> None:
 
 
 def checkpoint_every(pages: int) -> None:
-    connect = database._connect
+    connect = sqlite.connect
 
-    def connect_eagerly(path: str) -> sqlite3.Connection:
-        connection = connect(path)
+    def connect_eagerly(path: str, mode: str = "rw") -> sqlite3.Connection:
+        connection = connect(path, mode)
         connection.execute(f"PRAGMA wal_autocheckpoint = {pages}")
         return connection
 
-    database._connect = connect_eagerly
+    sqlite.connect = connect_eagerly
 
 
-def be_killed(path: str, name: str, rounds: int) -> None:
+def begin(path: str, name: str, rounds: int) -> int:
     child = os.fork()
     if child == 0:
         asyncio.run(live(path, name, rounds))
         os._exit(0)
-    time.sleep(random.uniform(0.0, 0.12))
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
+    return child
+
+
+def be_killed(path: str, lives: int, rounds: int) -> None:
+    began = time.monotonic()
+    os.waitpid(begin(path, "first", 1), 0)
+    most = 2 * (time.monotonic() - began)  # so that half of them get to work, on any machine
+    for number in range(lives):
+        child = begin(path, str(number), rounds)
+        time.sleep(random.uniform(0.0, most))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+@contextlib.contextmanager
+def somebody_reading(path: str) -> Iterator[None]:
+    asyncio.run(live(path, "before", 1))
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT count(*) FROM tasks").fetchone()
+        yield
 
 
 def main() -> None:
@@ -120,12 +141,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--lives", type=int, default=0)
     parser.add_argument("--checkpoint", type=int, default=1000)
+    parser.add_argument("--reader", action="store_true")
     options = parser.parse_args()
     checkpoint_every(options.checkpoint)
-    for number in range(options.lives):
-        be_killed(options.path, str(number), options.rounds)
-    if not options.lives:
-        asyncio.run(live(options.path, "only", options.rounds))
+    if options.lives:
+        be_killed(options.path, options.lives, options.rounds)
+    else:
+        reading = somebody_reading if options.reader else contextlib.nullcontext
+        with reading(options.path):
+            asyncio.run(live(options.path, "only", options.rounds))
 
 
 if __name__ == "__main__":

@@ -14,19 +14,15 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from journal_values import NOON, change
 
 from veo3_async._errors import InvalidRequest, JournalError
-from veo3_async._journal import database, tasks
+from veo3_async._journal import connection as sqlite
+from veo3_async._journal import journal as journals
 from veo3_async._journal.journal import Journal
-from veo3_async._models import Phase, Transition, VideoTask
+from veo3_async._journal.schema import JOURNAL
 
-NOON = 1_750_000_000.0
 NOBODY = 65534
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "veo3.db"
 
 
 @pytest.fixture
@@ -54,18 +50,6 @@ def unprivileged() -> Iterator[Path]:
             yield Path(name)
         finally:
             os.setresuid(0, 0, 0)
-
-
-def an_end(request_id: str) -> Transition:
-    return Transition(
-        request_id=request_id,
-        phase=Phase.COMPLETED,
-        previous=None,
-        status="completed",
-        task=VideoTask(id=request_id, video_url="https://file.302.ai/storm.mp4"),
-        observed_at=NOON,
-        final=True,
-    )
 
 
 async def made(path: Path) -> None:
@@ -120,7 +104,7 @@ BAD_FILES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no database": (lambda path: path.write_text("prompts\n" * 999), "it is no SQLite database"),
     "empty": (lambda path: os.truncate(path, 0), "it is empty"),
     "newer version": (
-        lambda path: shell(path, f"PRAGMA user_version = {len(tasks.MIGRATIONS) + 1}"),
+        lambda path: shell(path, f"PRAGMA user_version = {JOURNAL.version + 1}"),
         "a newer version of veo3_async wrote it; upgrade this one",
     ),
     "another program's": (
@@ -236,11 +220,11 @@ async def test_fault_38_a_disk_that_cannot_keep_a_wal(
 ) -> None:
     """Where memory cannot be shared, as on many network disks, there is no journal."""
 
-    def connect(name: str) -> sqlite3.Connection:
+    def connect(name: str, _mode: str = "rw") -> sqlite3.Connection:
         address = f"{Path(name).as_uri()}?vfs=unix-none"
         return sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False)
 
-    monkeypatch.setattr(database, "_connect", connect)
+    monkeypatch.setattr(sqlite, "connect", connect)
     journal = Journal(path)
 
     with pytest.raises(JournalError, match="cannot keep a WAL; name a path on a local disk"):
@@ -252,14 +236,44 @@ async def test_fault_38_a_disk_that_cannot_keep_a_wal(
 async def test_fault_38_another_program_is_reading_what_a_crash_left(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A -wal that cannot be moved into the database yet is no ground to write on."""
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    """A -wal that somebody reads is written again and synced, and the journal is open at once."""
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def noted(descriptor: int) -> None:
+        synced.append(os.pread(descriptor, os.fstat(descriptor).st_size, 0))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
     await made(path)
     journal = Journal(path)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         reader.execute("SELECT * FROM tasks").fetchall()
         shell(path, "UPDATE tasks SET status = 'x'")
+        before = path.with_name("veo3.db-wal").read_bytes()
+        await journal.accept(["veo3-pro:2"], at=NOON)
+        assert await ids(journal) == {"veo3-pro:1", "veo3-pro:2"}
+        seen = reader.execute("SELECT request_id, status FROM tasks").fetchall()
+        assert seen == [("veo3-pro:1", "")]  # still what it began with
+
+    assert len(before) > 0
+    assert synced == [before]
+    await journal.aclose()
+    assert sorted(contents(path.parent)) == ["veo3.db"]
+
+
+@pytest.mark.anyio
+async def test_fault_38_another_program_is_writing_while_it_is_opened(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shell in the middle of a transaction is waited for, and then named as what to close."""
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
+    await made(path)
+    journal = Journal(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("UPDATE tasks SET status = 'x'")
         with pytest.raises(JournalError, match="another program is using it; close that one"):
             await journal.open()
 
@@ -281,8 +295,8 @@ async def test_a_half_made_journal_is_made_anew(path: Path) -> None:
 async def test_an_older_version_is_migrated(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of the version before gets the new column, once, and keeps its rows."""
     await made(path)
-    newer = (*tasks.MIGRATIONS, ("ALTER TABLE tasks ADD COLUMN price REAL",))
-    monkeypatch.setattr(tasks, "MIGRATIONS", newer)
+    newer = (*JOURNAL.migrations, ("ALTER TABLE tasks ADD COLUMN price REAL",))
+    monkeypatch.setattr(journals, "JOURNAL", JOURNAL._replace(migrations=newer))
     await made(path)
 
     journal = Journal(path)
@@ -302,7 +316,7 @@ async def test_a_row_that_somebody_spoiled_is_named(path: Path) -> None:
     shell(path, "UPDATE tasks SET since = 'yesterday'")
     journal = Journal(path)
 
-    with pytest.raises(JournalError, match="row 1 of the journal's tasks makes no sense"):
+    with pytest.raises(JournalError, match="row 1 of the journal's tasks cannot be read"):
         await journal.pending()
 
     await journal.accept(["veo3-pro:2"], at=NOON)
@@ -371,7 +385,7 @@ async def test_fault_38_another_program_is_writing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A shell that keeps a transaction open is told after a while, and waited for anew."""
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     journal = Journal(path)
     await journal.open()
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
@@ -389,12 +403,12 @@ async def test_closing_tries_once_more_what_nobody_waits_for(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was delivered while the file could not be written is noted when it can be."""
-    monkeypatch.setattr(database, "_BUSY_SECONDS", 0.05)
+    monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     journal = Journal(path)
     await journal.accept(["veo3-pro:1"], at=NOON)
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN IMMEDIATE")
-        journal.delivered(an_end("veo3-pro:1"), at=NOON)
+        journal.delivered(change("veo3-pro:1"), at=NOON)
         with pytest.raises(JournalError):
             await journal.open()
         other.execute("ROLLBACK")
@@ -410,7 +424,7 @@ async def test_fault_38_a_full_disk(memory_disk: Path) -> None:
     """Accepting fails loudly, what was accepted is still known, and room heals it."""
     journal = Journal(memory_disk / "veo3.db")
     await journal.accept(["veo3-pro:before"], at=NOON)
-    end = an_end("veo3-pro:before")
+    end = change("veo3-pro:before")
     filler = memory_disk / "filler"
     with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
         while True:
@@ -422,7 +436,7 @@ async def test_fault_38_a_full_disk(memory_disk: Path) -> None:
     assert await ids(journal) == {"veo3-pro:before"}
     journal.delivered(end, at=NOON)
     with pytest.raises(JournalError, match="the disk is full") as full:
-        await journal.record(an_end("veo3-pro:after" * 4000))
+        await journal.record(change("veo3-pro:after" * 4000))
     assert full.value.request_id is not None
 
     filler.unlink()
@@ -457,7 +471,7 @@ async def test_fault_38_each_waiter_gets_an_error_of_its_own(path: Path) -> None
     found = []
     for number in range(2):
         with pytest.raises(JournalError) as failed:
-            await journal.record(an_end(f"veo3-pro:{number}"))
+            await journal.record(change(f"veo3-pro:{number}"))
         found.append(failed.value.request_id)
 
     assert found == ["veo3-pro:0", "veo3-pro:1"]
@@ -468,7 +482,7 @@ async def test_fault_32_what_a_stranger_sent_is_not_kept(path: Path) -> None:
     """The body of a reply that made no sense, which may echo a key, stays out of the file."""
     error = InvalidRequest("refused", err_code=-10011, body="<html>Bearer sk-secret</html>")
     journal = Journal(path)
-    await journal.record(msgspec.structs.replace(an_end("veo3-pro:1"), error=error))
+    await journal.record(msgspec.structs.replace(change("veo3-pro:1"), error=error))
     [task] = await journal.pending()
     await journal.aclose()
 

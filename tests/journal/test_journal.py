@@ -10,50 +10,22 @@ import stat
 import textwrap
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from journal_values import DAY, NOON, change
 
 from veo3_async._errors import JournalError, StillPending, TaskFailed
-from veo3_async._journal import tasks
-from veo3_async._journal.database import Database, Work
+from veo3_async._journal import schema, tasks
+from veo3_async._journal.connection import Work
+from veo3_async._journal.database import Database
 from veo3_async._journal.journal import Journal
-from veo3_async._models import Phase, Transition, VideoTask
-
-NOON = 1_750_000_000.0
-DAY = 86_400.0
-
-
-@pytest.fixture
-def path(tmp_path: Path) -> Path:
-    return tmp_path / "veo3.db"
-
-
-@pytest.fixture
-async def journal(path: Path) -> AsyncIterator[Journal]:
-    journal = Journal(path)
-    yield journal
-    await journal.aclose()
-
-
-def change(request_id: str, phase: Phase, at: float = NOON, **fields: Any) -> Transition:
-    task = VideoTask(id=request_id, video_url="https://file.302.ai/storm.mp4")
-    return Transition(
-        **{
-            "request_id": request_id,
-            "phase": phase,
-            "previous": None,
-            "status": phase.value,
-            "task": task,
-            "observed_at": at,
-            "final": phase in {Phase.COMPLETED, Phase.FAILED, Phase.LOST},
-        }
-        | fields
-    )
+from veo3_async._journal.schema import Schema
+from veo3_async._models import Phase, VideoTask
 
 
 async def pending_ids(journal: Journal) -> list[str | None]:
@@ -256,6 +228,91 @@ async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
     assert left == {"veo3-pro:owed", "veo3-pro:new", "veo3-pro:x"}
 
 
+def make_old(path: Path, rows: int) -> None:
+    statement = """
+        INSERT INTO tasks (request_id, phase, status, since, delivered_at)
+        VALUES (?, 'completed', '', '2020-01-01 00:00:00.000', '2020-01-01 00:00:00.000')
+    """
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        shell.executemany(statement, ((f"veo3-pro:old-{number}",) for number in range(rows)))
+        shell.commit()
+
+
+def old_rows(path: Path) -> int:
+    with contextlib.closing(sqlite3.connect(path)) as shell:
+        query = "SELECT count(*) FROM tasks WHERE delivered_at IS NOT NULL"
+        found: int = shell.execute(query).fetchone()[0]
+        return found
+
+
+@pytest.mark.anyio
+async def test_a_submission_does_not_wait_for_old_tasks_to_be_deleted(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They go in steps, each in a transaction of its own, and what comes in goes between."""
+    await journal.open()
+    make_old(path, 1200)
+    order: list[str] = []
+    forget = tasks.forget
+    intended: list[asyncio.Future[int]] = []
+    loop = asyncio.get_running_loop()
+
+    def intend() -> None:
+        intended.append(
+            asyncio.ensure_future(journal.intend("a lamp", model="veo3-pro", image=None, at=NOON))
+        )
+        intended[-1].add_done_callback(lambda _: order.append("submitted"))
+
+    def step(cursor: sqlite3.Cursor, before: float, most: int) -> int:
+        deleted = forget(cursor, before, most)
+        loop.call_soon_threadsafe(order.append, f"deleted {deleted}")
+        if deleted == 500 and len(intended) == 1:
+            loop.call_soon_threadsafe(intend)
+        return deleted
+
+    monkeypatch.setattr(tasks, "forget", step)
+    intend()
+    async with asyncio.timeout(60):
+        while order[-1:] != ["deleted 200"]:
+            await asyncio.sleep(1)
+
+    assert order == ["submitted", "deleted 500", "submitted", "deleted 500", "deleted 200"]
+    assert old_rows(path) == 0
+
+
+@pytest.mark.anyio
+async def test_closing_does_not_wait_for_old_tasks_to_be_deleted(path: Path) -> None:
+    """What is left is deleted in the next life."""
+    journal = Journal(path)
+    await journal.open()
+    make_old(path, 1200)
+    await journal.accept(["veo3-pro:1"], at=NOON)
+    await journal.aclose()
+
+    assert old_rows(path) == 700
+
+
+@pytest.mark.anyio
+async def test_old_tasks_that_cannot_be_deleted_harm_nobody(
+    journal: Journal, path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is said in the log and tried again an hour later."""
+    await journal.open()
+    make_old(path, 10)
+    with monkeypatch.context() as broken:
+        broken.setattr(tasks, "forget", lambda *_: 1 / 0)
+        await journal.accept(["veo3-pro:1"], at=NOON)
+        await journal.accept(["veo3-pro:2"], at=NOON + 1)
+        await journal.open()
+    assert caplog.text.count("old tasks could not be deleted from the journal") == 1
+    assert old_rows(path) == 10
+
+    await journal.accept(["veo3-pro:3"], at=NOON + 3601)
+    await journal.open()
+    assert old_rows(path) == 0
+    assert len(await journal.pending()) == 3
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize("ages", [datetime.timedelta.max, 1e11])
 async def test_what_was_delivered_may_be_kept_for_ages(
@@ -285,7 +342,7 @@ def test_keep_finished_is_a_time(wrong: float) -> None:
 @pytest.mark.anyio
 async def test_a_person_can_ask_what_was_spent_this_week(path: Path) -> None:
     """The query of the docstring runs in any SQLite shell, also while the journal is in use."""
-    [*_, query] = textwrap.dedent((tasks.__doc__ or "").split("::\n", 1)[1]).split("\n\n")
+    [*_, query] = textwrap.dedent((schema.__doc__ or "").split("::\n", 1)[1]).split("\n\n")
     journal = Journal(path)
     now = time.time()
     for number, at in enumerate((now, now - DAY, now - 8 * DAY)):
@@ -407,7 +464,7 @@ async def test_what_comes_in_while_a_commit_runs_is_one_transaction(
                 group.start_soon(accept, f"veo3-pro:{number}")
             await asyncio.sleep(0)
 
-    assert transactions == [1, 1, 100]
+    assert transactions == [1, 1, 1, 100]  # the third looks for what is old
     assert len(await journal.pending()) == 101
 
 
@@ -417,6 +474,8 @@ ACTS: dict[str, Act] = {
     "intend": lambda journal: journal.intend("x", model="veo3-pro", image=None, at=NOON),
     "submitted": lambda journal: journal.submitted(1, "veo3-pro:x", at=NOON),
     "refused": lambda journal: journal.refused(1, "no", at=NOON),
+    "settle": lambda journal: journal.settle(1, at=NOON),
+    "known": lambda journal: journal.known(["veo3-pro:x"]),
     "accept": lambda journal: journal.accept(["veo3-pro:x", "veo3-pro:y"], at=NOON),
     "record": lambda journal: journal.record(change("veo3-pro:x", Phase.FAILED)),
     "pending": lambda journal: journal.pending(),
@@ -522,18 +581,16 @@ NO_TEXT = "\ud800"  # has no UTF-8, which SQLite finds out when the row is there
 
 
 @pytest.mark.anyio
-async def test_a_change_that_cannot_be_a_row_is_refused_before_anything_is_written(
-    journal: Journal, path: Path
-) -> None:
-    """What is wrong with the values is raised as what it is, and the file is not even touched."""
+async def test_a_change_that_cannot_be_a_row_is_refused(journal: Journal) -> None:
+    """What is wrong with the values is raised as what it is, and nothing is written."""
     endless: list[Any] = []
     endless.append(endless)
     task = VideoTask(id="veo3-pro:1", extra={"x": endless})
 
     with pytest.raises(RecursionError):
-        journal.record(change("veo3-pro:1", Phase.GENERATING, task=task)).send(None)
+        await journal.record(change("veo3-pro:1", Phase.GENERATING, task=task))
 
-    assert list(path.parent.iterdir()) == []
+    assert await journal.pending() == []
 
 
 @pytest.mark.anyio
@@ -559,7 +616,7 @@ async def test_one_bad_row_fails_alone(
     kinds = [type(outcome) for outcome in outcomes]
     assert kinds == [type(None), UnicodeEncodeError, UnicodeEncodeError, type(None)]
     assert await pending_ids(journal) == ["veo3-pro:0", "veo3-pro:1", "veo3-pro:4"]
-    assert transactions == [1, 1, 4, 1]
+    assert transactions == [1, 1, 1, 4, 1]  # the third looks for what is old
     assert caplog.records == []
 
 
@@ -616,7 +673,7 @@ async def test_a_delivery_that_cannot_be_a_row_is_dropped(
         await journal.accept([f"veo3-pro:{number}"], at=NOON)
 
     assert await pending_ids(journal) == ["veo3-pro:3", "veo3-pro:4"]
-    assert [r.message for r in caplog.records] == ["what nobody waits for cannot be written down"]
+    assert [r.message for r in caplog.records] == ["a delivery cannot be written to the journal"]
 
 
 # --- the thread -------------------------------------------------------------------------------
@@ -624,7 +681,7 @@ async def test_a_delivery_that_cannot_be_a_row_is_dropped(
 
 def test_fault_23_the_thread_of_a_cancelled_task_is_waited_for(path: Path) -> None:
     """Who closes the file waits until nobody else is in it."""
-    ledger = Database(path, application_id=1, migrations=[])
+    ledger = Database(str(path), Schema(application_id=1, migrations=[]))
     inside, go_on = threading.Event(), threading.Event()
 
     def work(_: sqlite3.Cursor) -> None:

@@ -6,7 +6,7 @@ import contextlib
 import copy
 import datetime
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import msgspec
@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async import _errors
-from veo3_async._errors import TaskFailed, Veo3Error
+from veo3_async._errors import JournalError, StillPending, TaskFailed, Veo3Error
 from veo3_async._journal import tasks
+from veo3_async._journal.schema import JOURNAL
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -63,23 +64,28 @@ ENDS = st.builds(
 @contextlib.contextmanager
 def database() -> Iterator[sqlite3.Connection]:
     with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
-        for migration in tasks.MIGRATIONS:
+        for migration in JOURNAL.migrations:
             for statement in migration:
                 connection.execute(statement)
         yield connection
 
 
-def stored(statement: str, row: tasks.Parameters) -> tasks.Pending:
+def stored(write: Callable[[sqlite3.Cursor], object]) -> tasks.Pending:
     """Return what comes back of a row that was written."""
     with database() as connection:
-        connection.execute(statement, row)
-        return tasks.pending(connection.execute(tasks.PENDING).fetchone())
+        write(connection.cursor())
+        return only(connection)
+
+
+def only(connection: sqlite3.Connection) -> tasks.Pending:
+    [found] = tasks.pending(connection.cursor(), after=0, most=9)
+    return found
 
 
 @given(ENDS)
 def test_an_end_is_restored(end: Transition) -> None:
     """Every end comes back equal, its error with the same class and evidence and the task."""
-    final = stored(tasks.RECORD, tasks.record(end)).final
+    final = stored(lambda cursor: tasks.record(cursor, end)).final
 
     assert final is not None
     assert msgspec.structs.replace(final, error=None) == msgspec.structs.replace(end, error=None)
@@ -118,13 +124,35 @@ def test_fault_37_only_the_services_word_ends_what_was_paid_for(
     )
 
     assert tasks.is_end(change) is is_end
-    assert (stored(tasks.RECORD, tasks.record(change)).final is not None) is is_end
+    assert (stored(lambda cursor: tasks.record(cursor, change)).final is not None) is is_end
+
+
+@pytest.mark.parametrize("phase", [Phase.LOST, Phase.GENERATING])
+def test_fault_40_losing_sight_of_a_task_is_no_end(phase: Phase) -> None:
+    """A watch that gives up, with whatever it has, leaves the task pending."""
+    for error in (None, StillPending("nothing has changed for 2 h"), Standstill("nothing changes")):
+        final = phase is Phase.LOST
+        change = Transition(
+            request_id="veo3-pro:1",
+            phase=phase,
+            previous=None,
+            status="video_generating",
+            task=VideoTask(video_url="https://file.302.ai/storm.mp4"),
+            observed_at=0.0,
+            final=final,
+            error=error,
+        )
+        assert not tasks.is_end(change)
+
+
+class Standstill(StillPending):
+    """An error as a later version may have it."""
 
 
 @given(st.text(), st.none() | st.text(), MOMENTS)
 def test_any_prompt_is_kept(prompt: str, image: str | None, at: float) -> None:
     """A prompt comes back as it was; only what has no UTF-8 is spelled out."""
-    task = stored(tasks.INTEND, tasks.intend(prompt, "veo3-pro", image, at))
+    task = stored(lambda cursor: tasks.intend(cursor, prompt, model="veo3-pro", image=image, at=at))
 
     assert task.prompt is not None
     assert task.prompt == prompt.encode(errors="backslashreplace").decode()
@@ -159,9 +187,10 @@ def test_a_time_is_utc() -> None:
         ("finished_at", "x"),
         ("error", "{"),
         ("task", "[]"),
+        ("metadata", "{"),
     ],
 )
-def test_a_row_that_makes_no_sense_is_a_value_error(column: str, value: Any) -> None:
+def test_a_row_that_cannot_be_read_is_named(column: str, value: Any) -> None:
     """Whatever somebody has spoiled, it is one kind of error."""
     end = Transition(
         request_id="veo3-pro:1",
@@ -174,12 +203,10 @@ def test_a_row_that_makes_no_sense_is_a_value_error(column: str, value: Any) -> 
         error=TaskFailed("gave up"),
     )
     with database() as connection:
-        connection.execute(tasks.RECORD, tasks.record(end))
+        tasks.record(connection.cursor(), end)
         connection.execute(f"UPDATE tasks SET {column} = ?", (value,))
-        row = connection.execute(tasks.PENDING).fetchone()
-
-    with pytest.raises(ValueError, match=r"."):
-        tasks.pending(row)
+        with pytest.raises(JournalError, match="row 1 of the journal's tasks cannot be read"):
+            only(connection)
 
 
 def test_an_error_of_an_unknown_class_is_still_an_error() -> None:
@@ -190,7 +217,7 @@ def test_an_error_of_an_unknown_class_is_still_an_error() -> None:
             " VALUES ('veo3-pro:1', 'failed', '', '2025-06-15', '2025-06-15', ?)",
             ('{"message": "gave up", "type": "annotations"}',),
         )
-        task = tasks.pending(connection.execute(tasks.PENDING).fetchone())
+        task = only(connection)
 
     assert task.final is not None
     assert type(task.final.error) is Veo3Error

@@ -1,75 +1,44 @@
-"""A SQLite file that one process writes and that keeps what it acknowledged.
+"""A SQLite file that one process writes, and of which no committed row is lost.
 
-All of it is blocking; `_journal` calls it in a worker thread. How the promise is kept:
+All of it is blocking; `group_commit` calls it in a worker thread. How that is kept:
 
 - WAL with ``synchronous=FULL``: a commit returns when it is on the disk.
-- Only one process has the file: ``<path>.lock`` is locked as long as the file is open.
-- The file appears whole, by a rename, or not at all; so one that is empty is a damaged one.
-  One that is gone, or is another one than before, is an error and never made anew.
-- After any trouble that SQLite has with the file, but for a full disk or a foreign lock, it is
-  closed, and the next transaction opens it again with all checks. A failed ``fsync`` leaves
-  pages in the cache that look written and are not, and a WAL read back from there would be a
-  rotten ground for the next commits; so every opening first moves the whole WAL into the
-  database, synced.
-- A file that was deleted or replaced stays open: brought back, it is still the one in hand, with
-  a WAL that is whole. Each transaction is refused until then.
-- What one work does wrong by itself is undone for that one, and the others are written.
+- Only one process writes the file: ``<path>.lock`` is locked as long as the file is open.
+- A new file appears whole, by a rename, or not at all; so one that is empty is a damaged one.
+  One that is gone, or is another one than before, is an error and never created again.
+- After any error of SQLite but a full disk or a foreign lock the file is closed, and the next
+  transaction opens it again with all checks. A failed ``fsync`` leaves pages in the cache that
+  look written and are not; frames appended to such a WAL would be lost with it in a power cut. So
+  every opening first moves the whole WAL into the database, synced; where somebody is reading the
+  file, which forbids that, it writes the WAL again in place, byte for byte, and syncs it.
+- A file that was deleted or replaced stays open: brought back, it is still the same file, with a
+  complete WAL. Every transaction fails until then.
+- A forked child never closes its copy of the connection, for SQLite would then touch the files.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import operator
 import os
 import pathlib
 import sqlite3
-import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from typing import IO, Any, Final, NoReturn, TypeAlias
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, TypeAlias
 
-from veo3_async._errors import JournalError
+import msgspec
 
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-else:
-    import fcntl
+from veo3_async._journal import connection as sqlite
+from veo3_async._journal.connection import Work, fail, pragma
+from veo3_async._journal.lock import locked
+from veo3_async._journal.schema import Schema
 
-__all__ = ["Database", "Work"]
-
-Work: TypeAlias = Callable[[sqlite3.Cursor], Any]
-"""A part of a transaction; what it returns goes to the one who waits for it."""
-
-_BUSY_SECONDS: Final = 5.0
-"""How long a person's SQLite shell may hold the file before a transaction fails."""
+__all__ = ["Database"]
 
 _OWNER_ONLY: Final = 0o600
-
-# SQLite's result codes, https://www.sqlite.org/rescode.html
-_FULL: Final = "the disk is full; free some space, writing is tried again"
-_ADVICE: Final[dict[int, str]] = {
-    sqlite3.SQLITE_FULL: _FULL,
-    sqlite3.SQLITE_IOERR_SHMSIZE: _FULL,  # found out when the file is opened
-    sqlite3.SQLITE_BUSY: "another program is using it; close that one",
-    sqlite3.SQLITE_LOCKED: "another program is using it; close that one",
-    sqlite3.SQLITE_READONLY: "it is read-only; make it and its directory writable",
-    sqlite3.SQLITE_CANTOPEN: "it cannot be opened; check the permissions of file and directory",
-    sqlite3.SQLITE_PERM: "it cannot be opened; check the permissions of file and directory",
-    sqlite3.SQLITE_NOTADB: "it is no SQLite database; name another path",
-    sqlite3.SQLITE_CORRUPT: "it is damaged; move it and its -wal away together, and save what "
-    "can be saved with the sqlite3 shell's .recover",
-    sqlite3.SQLITE_IOERR: "the disk failed to read or write; look into the system's log",
-}
-_PASSING: Final = frozenset({sqlite3.SQLITE_FULL, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-
-_OF_A_ROW: Final = (
-    sqlite3.DataError,
-    sqlite3.IntegrityError,
-    sqlite3.InterfaceError,
-    sqlite3.ProgrammingError,
-)
-"""SQLite's errors that are about a value, not about the file."""
+_COPY_BYTES: Final = 1 << 20
 
 _Identity: TypeAlias = tuple[int, int] | None
 
@@ -78,22 +47,13 @@ class Database:
     """A SQLite file, opened by its first transaction.
 
     :param path: Where it is, or is to be; beside it lie ``-wal``, ``-shm`` and ``.lock``.
-    :param application_id: What tells it from files of other programs.
-    :param migrations: For each version the statements that lead to the next.
 
     Every method raises `JournalError`, with what to do, for whatever is wrong with the file.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        *,
-        application_id: int,
-        migrations: Sequence[Sequence[str]],
-    ) -> None:
-        self.path = os.fspath(path)
-        self._application_id: Final = application_id
-        self._migrations: Final = migrations
+    def __init__(self, path: str, schema: Schema) -> None:
+        self.path = path
+        self._schema: Final = schema
         # The thread of a cancelled task goes on: whoever comes next waits for it here.
         self._turn: Final = threading.Lock()
         self._held: Final = contextlib.ExitStack()
@@ -104,12 +64,12 @@ class Database:
         """Do all of it in one transaction; when this returns, it is on the disk.
 
         :returns: What each returned; of one that failed by itself the `Exception`, and nothing
-            of that one is written. Works may be called twice, so they must not mind.
+            of that one is written. Works may be called twice, so they must be repeatable.
         :raises JournalError: Nothing of it is to be relied on.
         """
-        with self._turn, self._explained():
+        with self._turn, sqlite.explained(self._what), self._closed_after_errors():
             connection = self._connection or self._open()
-            results = _each_for_itself(connection, works)
+            results = sqlite.each_alone(connection, works)
             self._check_identity()
             return results
 
@@ -118,58 +78,61 @@ class Database:
         with self._turn:
             self._shut()
 
+    def abandon(self) -> None:
+        """Give up the file in a forked child, which holds no lock: it is closed never."""
+        if self._connection is not None:
+            _leak(self._connection)
+
+    @property
+    def _what(self) -> str:
+        return f"{sqlite.named(self.path)} cannot be used"
+
     @contextlib.contextmanager
-    def _explained(self) -> Iterator[None]:
+    def _closed_after_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.Error as error:
-            code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
-            if code & 0xFF not in _PASSING:
+            if sqlite.result_code(error) & 0xFF not in sqlite.TRANSIENT:
                 self._shut()
-            advice = _ADVICE.get(code) or _ADVICE.get(code & 0xFF, "SQLite failed")
-            self._fail(f"{advice} ({error})", error)
-        except OSError as error:
-            self._fail(f"check that its directory exists and is writable ({error.strerror})", error)
+            raise
 
-    def _fail(self, advice: str, cause: BaseException | None = None) -> NoReturn:
-        path = self.path if self.path.isprintable() else ascii(self.path)
-        message = f"the journal {path} cannot be used: {advice}"
-        raise JournalError(message) from cause
+    # --- opening --------------------------------------------------------------------------
 
     def _open(self) -> sqlite3.Connection:
         # SQLite follows a link before it names the -wal; so must the lock.
         try:
             self.path = os.path.realpath(self.path)
         except ValueError as error:  # a NUL, or what is no text
-            self._fail("no file can be named so; name another path", error)
+            fail(self._what, "no file can be named so; name another path", error)
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._locked())
             self._check_presence()
-            connection = stack.enter_context(contextlib.closing(_connect(self.path)))
-            self._check_origin(connection)
+            connection = stack.enter_context(contextlib.closing(sqlite.connect(self.path)))
+            _open_databases.add(self)
+            self._connection = connection  # from here on a forked child knows what not to close
+            stack.callback(self._forget_connection)
+            sqlite.check_origin(self._what, connection, self._schema)
             self._make_durable(connection)
             self._check_pages(connection)
-            _migrate(connection, self._migrations)
+            _migrate(connection, self._schema)
             self._identity = self._identities()
             self._held.push(stack.pop_all())
-        self._connection = connection
         return connection
 
     def _shut(self) -> None:
-        self._connection = None
         self._held.close()
 
-    # --- checks ---------------------------------------------------------------------------
+    def _forget_connection(self) -> None:
+        self._connection = None
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(f"{self.path}.lock", "ab", opener=_open_for_owner) as file:
+        with contextlib.ExitStack() as stack:
             try:
-                _lock(file)
-            except (BlockingIOError, PermissionError) as error:
-                self._fail(
-                    "another process or client has it open; close that or name another path", error
-                )
+                stack.enter_context(locked(f"{self.path}.lock"))
+            except BlockingIOError as error:
+                advice = "another process or client has it open; close that or name another path"
+                fail(self._what, advice, error)
             yield
 
     def _check_presence(self) -> None:
@@ -177,115 +140,58 @@ class Database:
             self._check_identity(names=("",))
         elif not os.path.exists(self.path):  # noqa: PTH110
             if os.path.exists(f"{self.path}-wal"):  # noqa: PTH110
-                self._fail("it is gone and its -wal is not; bring it back or delete the -wal too")
+                advice = "it is gone and its -wal is not; bring it back or delete the -wal too"
+                fail(self._what, advice)
             self._create()
         elif os.path.getsize(self.path) == 0:  # noqa: PTH202
-            self._fail("it is empty, so it is damaged or no journal; delete it to begin anew")
-        if not os.access(self.path, os.W_OK):  # SQLite would tell with the first row only
-            self._fail(_ADVICE[sqlite3.SQLITE_READONLY])
-
-    def _check_origin(self, connection: sqlite3.Connection) -> None:
-        if _pragma(connection, "application_id") != self._application_id:
-            self._fail("it belongs to another program; name another path")
-        if _pragma(connection, "user_version") > len(self._migrations):
-            self._fail("a newer version of veo3_async wrote it; upgrade this one")
+            advice = "it is empty, so it is damaged or no journal; delete it to begin anew"
+            fail(self._what, advice)
+        if not os.access(self.path, os.W_OK):  # SQLite would say so with the first row only
+            fail(self._what, sqlite.READ_ONLY)
 
     def _make_durable(self, connection: sqlite3.Connection) -> None:
-        _pragma(connection, "fullfsync = ON")  # macOS: its fsync alone does not reach the disk
-        mode = _pragma(connection, "journal_mode = WAL")
-        _pragma(connection, "synchronous = FULL")
-        if (mode, _pragma(connection, "synchronous")) != ("wal", 2):
-            self._fail("its file system cannot keep a WAL; name a path on a local disk")
-        if _pragma(connection, "wal_checkpoint(TRUNCATE)") != 0:
-            self._fail(_ADVICE[sqlite3.SQLITE_BUSY])
+        pragma(connection, "fullfsync = ON")  # macOS: its fsync alone does not reach the disk
+        mode = pragma(connection, "journal_mode = WAL")
+        pragma(connection, "synchronous = FULL")
+        if (mode, pragma(connection, "synchronous")) != ("wal", 2):
+            fail(self._what, "its file system cannot keep a WAL; name a path on a local disk")
+        timeout = pragma(connection, "busy_timeout")
+        pragma(connection, "busy_timeout = 0")  # who reads may do so for hours
+        refused = pragma(connection, "wal_checkpoint(TRUNCATE)")
+        pragma(connection, f"busy_timeout = {timeout}")
+        if refused:
+            again = lambda _: _write_again(f"{self.path}-wal")  # noqa: E731
+            sqlite.in_transaction(connection, [again])  # while nobody can write to it
 
     def _check_pages(self, connection: sqlite3.Connection) -> None:
-        if (found := _pragma(connection, "quick_check(1)")) != "ok":
-            self._fail(f"{_ADVICE[sqlite3.SQLITE_CORRUPT]} ({found})")
+        if (found := pragma(connection, "quick_check(1)")) != "ok":
+            fail(self._what, f"{sqlite.DAMAGED} ({found})")
 
     def _check_identity(self, names: Sequence[str] = ("", "-wal")) -> None:
         if any(_identity(self.path + name) != self._identity[name] for name in names):
-            self._fail("it was deleted or replaced while in use; bring it back or restart")
+            advice = "it was deleted or replaced while in use; bring it back or restart"
+            fail(self._what, advice)
 
     def _identities(self) -> dict[str, _Identity]:
         return {name: _identity(self.path + name) for name in ("", "-wal")}
-
-    # --- creation -------------------------------------------------------------------------
 
     def _create(self) -> None:
         draft = pathlib.Path(f"{self.path}.new")
         draft.unlink(missing_ok=True)
         draft.touch(_OWNER_ONLY, exist_ok=False)
-        with contextlib.closing(_connect(str(draft))) as connection:
-            _pragma(connection, "journal_mode = OFF")  # if this fails, the draft is thrown away
-            _pragma(connection, f"application_id = {self._application_id}")
-            _migrate(connection, self._migrations)
+        with contextlib.closing(sqlite.connect(str(draft))) as connection:
+            pragma(connection, "journal_mode = OFF")  # if this fails, the draft is thrown away
+            pragma(connection, f"application_id = {self._schema.application_id}")
+            _migrate(connection, self._schema)
         # Synced by the first commit: SQLite syncs the directory with a new -wal.
         draft.rename(self.path)
 
 
-def _connect(path: str) -> sqlite3.Connection:
-    # mode=rw: SQLite creates nothing. Each transaction may run in another thread, never two
-    # at once.
-    return sqlite3.connect(
-        f"{pathlib.Path(path).as_uri()}?mode=rw",
-        uri=True,
-        timeout=_BUSY_SECONDS,
-        isolation_level=None,
-        check_same_thread=False,
-    )
-
-
-def _pragma(connection: sqlite3.Connection, text: str) -> Any:  # noqa: ANN401 - each has its own
-    row = connection.execute(f"PRAGMA {text}").fetchone()
-    return None if row is None else row[0]
-
-
-def _migrate(connection: sqlite3.Connection, migrations: Sequence[Sequence[str]]) -> None:
-    for version in range(_pragma(connection, "user_version"), len(migrations)):
-        steps = (*migrations[version], f"PRAGMA user_version = {version + 1}")
-        _in_transaction(connection, [operator.methodcaller("execute", step) for step in steps])
-
-
-def _in_transaction(connection: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
-    with contextlib.closing(connection.cursor()) as cursor:
-        cursor.execute("BEGIN IMMEDIATE")
-        try:
-            results = [work(cursor) for work in works]
-            cursor.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:  # a full disk has rolled it back already
-                cursor.execute("ROLLBACK")
-            raise
-        return results
-
-
-def _each_for_itself(connection: sqlite3.Connection, works: Sequence[Work]) -> list[Any]:
-    """Return what each work returned, or the error that is its own."""
-    try:
-        return _in_transaction(connection, works)
-    except Exception as error:
-        if not _is_of_one(error):
-            raise
-    # Again from the start: only what goes wrong pays for a savepoint for each.
-    return _in_transaction(connection, [functools.partial(_alone, work) for work in works])
-
-
-def _alone(work: Work, cursor: sqlite3.Cursor) -> Any:  # noqa: ANN401 - each has its own
-    cursor.execute("SAVEPOINT work")
-    try:
-        result = work(cursor)
-    except Exception as error:
-        if not _is_of_one(error):
-            raise
-        cursor.execute("ROLLBACK TO work")
-        result = error
-    cursor.execute("RELEASE work")
-    return result
-
-
-def _is_of_one(error: Exception) -> bool:
-    return isinstance(error, _OF_A_ROW) or not isinstance(error, (sqlite3.Error, OSError))
+def _migrate(connection: sqlite3.Connection, schema: Schema) -> None:
+    for version in range(pragma(connection, "user_version"), schema.version):
+        steps = (*schema.migrations[version], f"PRAGMA user_version = {version + 1}")
+        works = [operator.methodcaller("execute", step) for step in steps]
+        sqlite.in_transaction(connection, works)
 
 
 def _identity(path: str) -> _Identity:
@@ -296,12 +202,38 @@ def _identity(path: str) -> _Identity:
     return found.st_dev, found.st_ino
 
 
-def _open_for_owner(path: str, flags: int) -> int:
-    return os.open(path, flags, _OWNER_ONLY)
+def _write_again(path: str) -> None:
+    """Make every byte of a file durable, those too whose sync has failed before."""
+    with open(path, "r+b", buffering=0) as file:  # noqa: PTH123 - as the names around it, a text
+        offset = 0
+        while chunk := file.read(_COPY_BYTES):
+            file.seek(offset)
+            offset += file.write(chunk)
+            file.seek(offset)
+        os.fsync(file.fileno())
 
 
-def _lock(file: IO[bytes]) -> None:
-    if sys.platform == "win32":  # pragma: no cover
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    else:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+# --- forks --------------------------------------------------------------------------------
+
+_open_databases: Final[weakref.WeakSet[Database]] = weakref.WeakSet()
+
+
+class _Leak(msgspec.Struct, gc=False):
+    """What holds itself and is unknown to the garbage collector, so that it is freed never."""
+
+    held: sqlite3.Connection
+    itself: object = None
+
+
+def _leak(connection: sqlite3.Connection) -> None:
+    leak = _Leak(connection)
+    leak.itself = leak
+
+
+def _abandon_all() -> None:
+    for database in _open_databases:
+        database.abandon()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_abandon_all)

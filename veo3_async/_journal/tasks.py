@@ -1,78 +1,49 @@
-"""What the journal writes down and reads back, without I/O: the tables, rows and values.
+"""What a journal writes and reads, one function for each, on the cursor of a transaction.
 
-A row of ``tasks`` is one task, from the moment somebody may have to pay for it. It is
-readable in any SQLite shell: times are UTC in SQLite's own spelling, phases are words. What
-was spent this week (the API tells no prices, so in tasks)::
-
-    SELECT model, count(*) AS tasks, sum(phase = 'in doubt') AS in_doubt
-    FROM tasks
-    WHERE submitted_at >= datetime('now', '-7 days') AND phase <> 'refused'
-    GROUP BY model;
+Without I/O of its own: the values, and the statements that bring them into a row and back.
 """
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator
-from typing import Final, TypeAlias
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
 
 from veo3_async._errors import (
     CompletedWithoutVideo,
     InvalidRequest,
+    JournalError,
     TaskFailed,
     TaskNotFound,
-    Veo3Error,
 )
+from veo3_async._metadata import metadata_from_json, metadata_json
 from veo3_async._models import Phase, Transition, VideoTask
-from veo3_async._stored_error import Fault, error_of, fault_of, storable
+from veo3_async._stored_error import error_from_json, error_json, storable
 
-__all__ = ["APPLICATION_ID", "MIGRATIONS", "Parameters", "Pending", "Row"]
+if TYPE_CHECKING:
+    from sqlite3 import Cursor
 
-APPLICATION_ID: Final = 0x5645_4F33
-"""``VEO3`` in ASCII; tells our files from those of other programs (``PRAGMA application_id``)."""
-
-MIGRATIONS: Final = (
-    (
-        """
-        CREATE TABLE tasks (
-          key INTEGER PRIMARY KEY,
-          request_id TEXT UNIQUE,        -- NULL: submitted, and the answer was never seen
-          phase TEXT NOT NULL,           -- in doubt, refused, or one of veo3_async.Phase
-          status TEXT NOT NULL,          -- the service's own word
-          since TEXT NOT NULL,           -- of this phase, as all times UTC
-          model TEXT,                    -- NULL, like prompt, image and submitted_at,
-          prompt TEXT,                   --   where the task was only watched
-          image TEXT,
-          submitted_at TEXT,
-          finished_at TEXT,              -- NULL: unfinished
-          delivered_at TEXT,             -- NULL: the program was not told of the end
-          video_url TEXT,
-          upsample_video_url TEXT,
-          error TEXT,                    -- JSON: why there is no video
-          task TEXT                      -- JSON: the last state that was seen
-        )
-        """,
-        # finds what is owed (NULL) as well as what is old enough to be forgotten
-        "CREATE INDEX tasks_delivered_at ON tasks (delivered_at)",
-        "CREATE TABLE notes (name TEXT PRIMARY KEY, content TEXT NOT NULL)",
-    ),
-)
-"""The statements that lead from each version (``PRAGMA user_version``) to the next, from 0."""
-
-Parameters: TypeAlias = dict[str, str | int | None]
-"""What a statement is executed with, by name."""
-
-Row: TypeAlias = tuple[str | int | None, ...]
-"""What a query brings."""
+__all__ = ["Origin", "Pending"]
 
 
-class Pending(msgspec.Struct, frozen=True, kw_only=True):
+class Origin(NamedTuple):
+    """Where a task was submitted, which is where it is polled, and what belongs to it."""
+
+    family: str | None = None
+    """Which of the service's protocols it speaks; None where that is not known."""
+    path: str | None = None
+    """The path it was submitted to; None where that is not known."""
+    metadata: Any = None
+    """What the program attached to it, as JSON has it; None where nothing was."""
+
+
+class Pending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A task that was accepted and is not finished, or whose end was not delivered yet."""
 
     key: int
-    """Number of its row; of a submission in doubt, what `Journal.refused` takes."""
+    """Number of its row; of a submission in doubt, what `Journal.settle` takes."""
     request_id: str | None
     """None where a submission was sent and its answer was never seen."""
     phase: Phase | None
@@ -80,7 +51,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     since: float
     """Seconds since the epoch: when that phase was first seen, or the submission sent."""
     model: str | None
-    """The model; this and what follows is None where the task was not submitted from here."""
+    """The model; None, like prompt, image and submitted_at, where it was not submitted here."""
     prompt: str | None
     """The prompt."""
     image: str | None
@@ -89,6 +60,16 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds since the epoch."""
     final: Transition | None
     """The end of the task, if it is known and only remains to be delivered."""
+    family: str | None = None
+    """Which of the service's protocols it speaks; None where that is not known."""
+    path: str | None = None
+    """The path it was submitted to, which is where it is polled; None where that is not known."""
+    metadata: Any = None
+    """What the program attached to it, as JSON has it; None where nothing was."""
+    token: str | None = None
+    """By which a webhook names it; None where it has no webhook."""
+    http_request_id: str | None = None
+    """The service's id of the request that submitted it, for its cost; None: not known."""
 
     @property
     def in_doubt(self) -> bool:
@@ -96,89 +77,143 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True):
         return self.request_id is None
 
 
-# --- writing ------------------------------------------------------------------------------
+def is_end(transition: Transition) -> bool:
+    """Whether a task has ended by the service's own word.
 
-INTEND: Final = """
-    INSERT INTO tasks (phase, status, since, model, prompt, image, submitted_at)
-    VALUES ('in doubt', '', :at, :model, :prompt, :image, :at)
-"""
-
-LAST_KEY: Final = "SELECT last_insert_rowid()"
-
-# An id that some watch accepted before, and whose row is taken over: it lacks the prompt.
-SUBMITTED: Final = """
-    UPDATE OR REPLACE tasks SET request_id = :request_id, phase = 'queued', since = :at
-    WHERE key = :key
-"""
-
-REFUSED: Final = """
-    UPDATE tasks
-    SET phase = 'refused', since = :at, finished_at = :at, delivered_at = :at, error = :error
-    WHERE key = :key
-"""
-
-# What is owed already stays as it is; what was delivered is owed again.
-ACCEPT: Final = """
-    INSERT INTO tasks (request_id, phase, status, since) VALUES (:request_id, 'queued', '', :at)
-    ON CONFLICT (request_id) DO UPDATE SET
-      phase = excluded.phase, status = excluded.status, since = excluded.since,
-      finished_at = NULL, delivered_at = NULL, error = NULL
-    WHERE delivered_at IS NOT NULL
-"""
-
-RECORD: Final = """
-    INSERT INTO tasks (request_id, phase, status, since, finished_at, delivered_at,
-                       video_url, upsample_video_url, error, task)
-    VALUES (:request_id, :phase, :status, :since, :finished_at, :delivered_at,
-            :video_url, :upsample_video_url, :error, :task)
-    ON CONFLICT (request_id) DO UPDATE SET
-      phase = excluded.phase, status = excluded.status, since = excluded.since,
-      finished_at = excluded.finished_at, delivered_at = excluded.delivered_at,
-      video_url = excluded.video_url, upsample_video_url = excluded.upsample_video_url,
-      error = excluded.error, task = excluded.task
-"""
-
-FORGET: Final = "DELETE FROM tasks WHERE delivered_at < :before"
-
-SAVE: Final = """
-    INSERT INTO notes (name, content) VALUES (:name, :content)
-    ON CONFLICT (name) DO UPDATE SET content = excluded.content
-"""
+    What ends a watch only (the caller's timeout, a standstill, a full disk, a gateway or a portal
+    that is not the API) leaves the task pending: somebody has paid for it.
+    """
+    match transition.error:
+        case None:
+            return transition.final and transition.phase is not Phase.LOST
+        case TaskFailed() | CompletedWithoutVideo():
+            return transition.final
+        case TaskNotFound(err_code=code) | InvalidRequest(err_code=code):
+            return transition.final and code is not None  # the API's, not just anybody's 404
+    return False
 
 
-def intend(prompt: str, model: str, image: str | None, at: float) -> Parameters:
-    """Return the parameters of `INTEND`."""
-    return {
+# --- submitting ---------------------------------------------------------------------------
+
+
+def intend(
+    cursor: Cursor,
+    prompt: str,
+    *,
+    model: str,
+    image: str | None,
+    at: float,
+    origin: Origin = Origin(),  # noqa: B008 - a tuple
+    token: str | None = None,
+) -> int:
+    """Insert a submission that is about to be sent; return its key."""
+    row = {
         "at": stamp(at),
         "model": storable(model),
         "prompt": storable(prompt),
         "image": None if image is None else storable(image),
+        "token": token,
     }
+    statement = """
+        INSERT INTO tasks (phase, status, since, model, prompt, image, submitted_at,
+                           family, path, metadata, token)
+        VALUES ('in doubt', '', :at, :model, :prompt, :image, :at,
+                :family, :path, :metadata, :token)
+    """
+    cursor.execute(statement, row | _columns(origin))
+    key: int = cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
+    return key
 
 
-def submitted(key: int, request_id: str, at: float) -> Parameters:
-    """Return the parameters of `SUBMITTED`."""
-    return {"key": key, "request_id": request_id, "at": stamp(at)}
+def submitted(
+    cursor: Cursor, key: int, request_id: str, at: float, http_request_id: str | None = None
+) -> None:
+    """Give a submission its id, whatever was thought of it before; the id is never dropped."""
+    # REPLACE: an id that some watch accepted before; this row has the prompt.
+    statement = """
+        UPDATE OR REPLACE tasks
+        SET request_id = :request_id, phase = 'queued', since = :at, http_request_id = :http,
+            finished_at = NULL, delivered_at = NULL, error = NULL
+        WHERE key = :key AND request_id IS NULL
+    """
+    row = {"key": key, "request_id": request_id, "at": stamp(at), "http": http_request_id}
+    if cursor.execute(statement, row).rowcount == 0:  # deleted by hand, or settled otherwise
+        accept(cursor, [request_id], at)
 
 
-def refused(key: int, reason: str, at: float) -> Parameters:
-    """Return the parameters of `REFUSED`."""
-    return {"key": key, "at": stamp(at), "error": _json(Fault(storable(reason)))}
+def refused(cursor: Cursor, key: int, reason: str, at: float) -> None:
+    """End a submission of which no task came."""
+    statement = """
+        UPDATE tasks
+        SET phase = 'refused', since = :at, finished_at = :at, delivered_at = :at, error = :error
+        WHERE key = :key AND request_id IS NULL
+    """
+    cursor.execute(statement, {"key": key, "at": stamp(at), "error": error_json(reason)})
 
 
-def accept(request_ids: Iterable[str], at: float) -> Iterator[Parameters]:
-    """Yield the parameters of `ACCEPT`, for each id."""
+def settle(cursor: Cursor, key: int, request_id: str | None, at: float) -> None:
+    """End the doubt about a submission: it has this id, or it did not arrive.
+
+    :raises JournalError: There is no such submission, or it is not in doubt.
+    """
+    found = cursor.execute("SELECT phase, request_id FROM tasks WHERE key = ?", (key,)).fetchone()
+    if found is None:
+        message = f"the journal has no submission {key}; pending() lists those in doubt"
+        raise JournalError(message)
+    phase, known_id = found
+    if phase != "in doubt":
+        message = f"submission {key} is not in doubt: it is {phase}"
+        raise JournalError(message, request_id=known_id)
+    if request_id is None:
+        refused(cursor, key, "looked up: it did not arrive", at)
+    else:
+        submitted(cursor, key, request_id, at)
+
+
+# --- watching -----------------------------------------------------------------------------
+
+
+def accept(
+    cursor: Cursor,
+    request_ids: Iterable[str],
+    at: float,
+    origins: Mapping[str, Origin] | None = None,
+) -> None:
+    """Insert ids that are to be watched.
+
+    One that is pending stays as it is; one whose end was delivered is pending again. Of where a
+    task was submitted only what was not known is filled in; new metadata takes the place of old.
+    """
     now = stamp(at)
-    return ({"request_id": request_id, "at": now} for request_id in request_ids)
+    insert = """
+        INSERT INTO tasks (request_id, phase, status, since) VALUES (:request_id, 'queued', '', :at)
+        ON CONFLICT (request_id) DO UPDATE SET
+          phase = excluded.phase, status = excluded.status, since = excluded.since,
+          finished_at = NULL, delivered_at = NULL, error = NULL
+        WHERE delivered_at IS NOT NULL
+    """
+    cursor.executemany(insert, ({"request_id": name, "at": now} for name in request_ids))
+    fill_in = """
+        UPDATE tasks
+        SET family = coalesce(family, :family), path = coalesce(path, :path),
+            metadata = coalesce(:metadata, metadata)
+        WHERE request_id = :request_id
+    """
+    rows = (_columns(origin, name) for name, origin in (origins or {}).items())
+    cursor.executemany(fill_in, rows)
 
 
 def record(
-    transition: Transition, delivered_at: float | None = None, *, ends_task: bool = True
-) -> Parameters:
-    """Return the parameters of `RECORD`."""
+    cursor: Cursor,
+    transition: Transition,
+    delivered_at: float | None = None,
+    *,
+    ends_task: bool = True,
+) -> None:
+    """Write down the state of a task, and when its end was delivered."""
     since = stamp(transition.observed_at)
     task = transition.task
-    return {
+    row = {
         "request_id": transition.request_id,
         "phase": transition.phase.value,
         "status": transition.status,
@@ -187,31 +222,104 @@ def record(
         "delivered_at": None if delivered_at is None else stamp(delivered_at),
         "video_url": task.video_url,
         "upsample_video_url": task.upsample_video_url,
-        "error": None if transition.error is None else _json(fault_of(transition.error)),
-        "task": _json(task),
+        "error": None if transition.error is None else error_json(transition.error),
+        "task": msgspec.json.encode(task).decode(),
     }
-
-
-def forget(now: float, keep: float) -> Parameters:
-    """Return the parameters of `FORGET`.
-
-    :param keep: Seconds that a row stays after its end was delivered; any number of them.
+    statement = """
+        INSERT INTO tasks (request_id, phase, status, since, finished_at, delivered_at,
+                           video_url, upsample_video_url, error, task)
+        VALUES (:request_id, :phase, :status, :since, :finished_at, :delivered_at,
+                :video_url, :upsample_video_url, :error, :task)
+        ON CONFLICT (request_id) DO UPDATE SET
+          phase = excluded.phase, status = excluded.status, since = excluded.since,
+          finished_at = excluded.finished_at, delivered_at = excluded.delivered_at,
+          video_url = excluded.video_url, upsample_video_url = excluded.upsample_video_url,
+          error = excluded.error, task = excluded.task
     """
-    return {"before": stamp(max(0.0, now - keep))}  # nothing was delivered before 1970
+    cursor.execute(statement, row)
 
 
-def is_end(transition: Transition) -> bool:
-    """Whether a task has ended by the service's own word.
+def forget(cursor: Cursor, before: float, most: int) -> int:
+    """Delete tasks whose end was delivered before a moment; return how many.
 
-    What ends a watch only (the caller's timeout, a full disk, a gateway or a portal that is not
-    the API) leaves the task owed: somebody has paid for it.
+    :param before: Seconds since the epoch; any number of them.
+    :param most: How many at once.
     """
-    match transition.error:
-        case None | TaskFailed() | CompletedWithoutVideo():
-            return transition.final
-        case TaskNotFound(err_code=code) | InvalidRequest(err_code=code):
-            return transition.final and code is not None  # the gateway's, not just anybody's 404
-    return False
+    statement = """
+        DELETE FROM tasks WHERE key IN (SELECT key FROM tasks WHERE delivered_at < ? LIMIT ?)
+    """
+    # nothing was delivered before 1970
+    return cursor.execute(statement, (stamp(max(0.0, before)), most)).rowcount
+
+
+# --- reading ------------------------------------------------------------------------------
+
+
+def pending(cursor: Cursor, after: int, most: int) -> list[Pending]:
+    """Return what is unfinished, in doubt or undelivered, by key.
+
+    :param after: The key behind which to begin.
+    :param most: How many at once.
+    :raises JournalError: A row cannot be read; somebody has edited it.
+    """
+    statement = """
+        SELECT key, request_id, phase, status, since, model, prompt, image, submitted_at,
+               finished_at, error, task, family, path, metadata, token, http_request_id
+        FROM tasks WHERE delivered_at IS NULL AND key > ? ORDER BY key LIMIT ?
+    """
+    return [_restored(row) for row in cursor.execute(statement, (after, most))]
+
+
+def known(cursor: Cursor, request_ids: Iterable[str]) -> dict[str, Origin]:
+    """Return what is known of ids; those that the journal does not have are left out.
+
+    :raises JournalError: A row cannot be read; somebody has edited it.
+    """
+    statement = "SELECT key, family, path, metadata FROM tasks WHERE request_id = ?"
+    found = {}
+    for name in request_ids:
+        row = cursor.execute(statement, (name,)).fetchone()
+        if row is not None:
+            key, family, path, metadata = row
+            try:
+                found[name] = Origin(family, path, metadata_from_json(metadata))
+            except ValueError as error:
+                raise _unreadable(key) from error
+    return found
+
+
+def request_id_of(cursor: Cursor, token: str) -> str | None:
+    """Return the id of the task that a webhook names by a token, or None."""
+    statement = """
+        SELECT request_id FROM tasks WHERE token = ? AND request_id IS NOT NULL
+        ORDER BY key DESC LIMIT 1
+    """
+    row = cursor.execute(statement, (token,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+# --- notes --------------------------------------------------------------------------------
+
+
+def save(cursor: Cursor, name: str, content: str) -> None:
+    """Keep a text in place of the one of that name."""
+    statement = """
+        INSERT INTO notes (name, content) VALUES (?, ?)
+        ON CONFLICT (name) DO UPDATE SET content = excluded.content
+    """
+    cursor.execute(statement, (name, content))
+
+
+def load(cursor: Cursor, name: str) -> str | None:
+    """Return the text that was kept under this name, or None."""
+    row = cursor.execute("SELECT content FROM notes WHERE name = ?", (name,)).fetchone()
+    return None if row is None else str(row[0])
+
+
+# --- rows and values ----------------------------------------------------------------------
+
+_EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - as the times of a row
+_PHASES: Final = {phase.value: phase for phase in Phase}
 
 
 def stamp(at: float) -> str:
@@ -219,52 +327,28 @@ def stamp(at: float) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "milliseconds")[:23]
 
 
-def _json(value: msgspec.Struct) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-# --- reading ------------------------------------------------------------------------------
-
-PENDING: Final = """
-    SELECT key, request_id, phase, status, since, model, prompt, image, submitted_at,
-           finished_at, error, task
-    FROM tasks WHERE delivered_at IS NULL ORDER BY key
-"""
-
-LOAD: Final = "SELECT content FROM notes WHERE name = :name"
-
-
-def pending(row: Row) -> Pending:
-    """Return what a row that `PENDING` brought stands for.
-
-    :raises ValueError: It makes no sense; somebody has edited it.
-    """
-    try:
-        stored = msgspec.convert(row, _Stored)
-        return Pending(
-            key=stored.key,
-            request_id=stored.request_id,
-            phase=None if stored.request_id is None else Phase(stored.phase),
-            since=moment(stored.since),
-            model=stored.model,
-            prompt=stored.prompt,
-            image=stored.image,
-            submitted_at=None if stored.submitted_at is None else moment(stored.submitted_at),
-            final=_final(stored),
-        )
-    except msgspec.MsgspecError as error:
-        raise ValueError(str(error)) from error
-
-
 def moment(text: str) -> float:
     """Return the seconds since the epoch that `stamp` spelled.
 
-    :raises ValueError: It is no time.
+    :raises ValueError: It is no time, or one with a time zone.
     """
-    return datetime.datetime.fromisoformat(text).replace(tzinfo=datetime.UTC).timestamp()
+    at = datetime.datetime.fromisoformat(text)
+    if at.tzinfo is not None:
+        message = f"{text!r} has a time zone, and times here are UTC without one"
+        raise ValueError(message)
+    return (at - _EPOCH).total_seconds()
 
 
-class _Stored(msgspec.Struct, array_like=True):
+def _columns(origin: Origin, request_id: str | None = None) -> dict[str, str | None]:
+    return {
+        "request_id": request_id,
+        "family": origin.family,
+        "path": origin.path,
+        "metadata": metadata_json(origin.metadata),
+    }
+
+
+class _Row(msgspec.Struct, array_like=True, gc=False):
     key: int
     request_id: str | None
     phase: str
@@ -277,23 +361,52 @@ class _Stored(msgspec.Struct, array_like=True):
     finished_at: str | None
     error: str | None
     task: str | None
+    family: str | None
+    path: str | None
+    metadata: str | None
+    token: str | None
+    http_request_id: str | None
 
 
-def _final(stored: _Stored) -> Transition | None:
-    if stored.request_id is None or stored.finished_at is None:
+def _restored(columns: tuple[object, ...]) -> Pending:
+    try:
+        row = msgspec.convert(columns, _Row)
+        return Pending(
+            key=row.key,
+            request_id=row.request_id,
+            phase=None if row.request_id is None else _PHASES[row.phase],
+            since=moment(row.since),
+            model=row.model,
+            prompt=row.prompt,
+            image=row.image,
+            submitted_at=None if row.submitted_at is None else moment(row.submitted_at),
+            final=None if row.finished_at is None else _final(row, row.finished_at),
+            family=row.family,
+            path=row.path,
+            metadata=metadata_from_json(row.metadata),
+            token=row.token,
+            http_request_id=row.http_request_id,
+        )
+    except (ValueError, KeyError, msgspec.MsgspecError) as error:
+        raise _unreadable(columns[0]) from error
+
+
+def _final(row: _Row, finished_at: str) -> Transition | None:
+    if row.request_id is None:
         return None
-    task = msgspec.json.decode(stored.task or "{}", type=VideoTask)
+    task = msgspec.json.decode(row.task or "{}", type=VideoTask)
     return Transition(
-        request_id=stored.request_id,
-        phase=Phase(stored.phase),
+        request_id=row.request_id,
+        phase=_PHASES[row.phase],
         previous=None,
-        status=stored.status,
+        status=row.status,
         task=task,
-        observed_at=moment(stored.finished_at),
+        observed_at=moment(finished_at),
         final=True,
-        error=None if stored.error is None else _error(stored.error, stored.request_id, task),
+        error=None if row.error is None else error_from_json(row.error, row.request_id, task),
     )
 
 
-def _error(text: str, request_id: str, task: VideoTask) -> Veo3Error:
-    return error_of(msgspec.json.decode(text, type=Fault), request_id, task)
+def _unreadable(key: object) -> JournalError:
+    message = f"row {key} of the journal's tasks cannot be read; correct or delete it"
+    return JournalError(message)

@@ -16,7 +16,7 @@ import msgspec
 from veo3_async._lifecycle.phases import NEW, State, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak
 from veo3_async._models import Phase, Transition, VideoTask
-from veo3_async._stored_error import Fault, error_of, fault_of
+from veo3_async._stored_error import StoredError, restored_error, stored_error
 
 __all__ = ["Record", "decode", "encode"]
 
@@ -61,7 +61,7 @@ class _Change(msgspec.Struct, frozen=True, omit_defaults=True):
     observed_at: float
     final: bool = False
     eta: float | None = None
-    error: Fault | None = None
+    error: StoredError | None = None
 
 
 class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -145,7 +145,7 @@ def _change(transition: Transition) -> _Change:
         observed_at=transition.observed_at,
         final=transition.final,
         eta=transition.eta,
-        error=None if transition.error is None else fault_of(transition.error),
+        error=None if transition.error is None else stored_error(transition.error),
     )
 
 
@@ -159,5 +159,7 @@ def _transition(change: _Change, request_id: str) -> Transition:
         observed_at=change.observed_at,
         final=change.final,
         eta=change.eta,
-        error=None if change.error is None else error_of(change.error, request_id, change.task),
+        error=None
+        if change.error is None
+        else restored_error(change.error, request_id, change.task),
     )

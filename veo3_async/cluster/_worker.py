@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import functools
 import logging
 import random
 import time
@@ -16,6 +17,7 @@ import anyio
 import msgspec
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
+from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.judge import Context, Track
 from veo3_async._models import VideoTask
@@ -24,11 +26,11 @@ from veo3_async._pacing.policies import Pacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
-from veo3_async.cluster._knowledge import Knowledge
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
+from veo3_async.cluster._notes import Notes
 from veo3_async.cluster._permits import Permits
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import Silent, Step, begun, is_news, step, step_bug, track_of
@@ -48,6 +50,7 @@ PERMITS: Final = "permits"
 _AT_ONCE: Final = 0.0
 _AFTER_TROUBLE: Final = 5.0
 _PARTING_SECONDS: Final = 2.0
+_LEARNED_SECONDS: Final = 60.0
 
 _Outcome = VideoTask | Problem
 
@@ -121,10 +124,11 @@ class Worker:
             self._keep_in_hand,
             permits.follow,
         ]
-        knowledge = None
         if isinstance(self._pacing, LearnedPacing):
-            knowledge = Knowledge(self._engine, self._names, self._pacing)
-            duties.append(knowledge.keep)
+            notes = Notes(self._engine, self._names)
+            duties.append(
+                functools.partial(keep_learned, self._pacing, notes, every=_LEARNED_SECONDS)
+            )
         try:
             async with anyio.create_task_group() as tasks:
                 scope = tasks.cancel_scope
@@ -137,7 +141,7 @@ class Worker:
                         slots.start_soon(self._guard, self._slot(ids, permits), scope)
                 scope.cancel()
         finally:
-            await self._part(knowledge)
+            await self._part()
 
     async def _guard(self, duty: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
         """Let the first error end all, and no group of errors be raised."""
@@ -147,10 +151,8 @@ class Worker:
             self._failure = self._failure or error
             scope.cancel()
 
-    async def _part(self, knowledge: Knowledge | None) -> None:
+    async def _part(self) -> None:
         with anyio.move_on_after(_PARTING_SECONDS, shield=True):
-            if knowledge is not None:
-                await knowledge.part()
             with contextlib.suppress(Veo3Error):
                 await self._engine.purge(self._names.workers, self._names.life_sign(self._name))
 

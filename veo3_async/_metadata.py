@@ -1,0 +1,45 @@
+"""What a program attaches to a task, as JSON."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from veo3_async._errors import InvalidRequest
+
+__all__ = ["METADATA_BYTES", "metadata_from_json", "metadata_json"]
+
+METADATA_BYTES: Final = 16 * 1024
+"""What the JSON of it may take, in UTF-8."""
+
+
+def metadata_json(metadata: object) -> str | None:
+    """Return the JSON of what a program attaches to a task; None for None.
+
+    What comes back is what JSON makes of it: tuples become lists, keys become text.
+
+    :raises InvalidRequest: It cannot be JSON, or takes more than 16 kB.
+    """
+    if metadata is None:
+        return None
+    try:
+        text = json.dumps(metadata, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    except (TypeError, ValueError, RecursionError) as error:
+        message = f"metadata is whatever JSON can say, and this it cannot: {error}"
+        raise InvalidRequest(message) from None
+    data = text.encode(errors="backslashreplace")  # of a lone surrogate it makes JSON's own escape
+    if len(data) > METADATA_BYTES:
+        message = (
+            f"metadata may take {METADATA_BYTES:,} bytes of JSON, and this takes {len(data):,}; "
+            "keep it elsewhere and attach its key"
+        )
+        raise InvalidRequest(message)
+    return data.decode()
+
+
+def metadata_from_json(text: str | None) -> Any:  # noqa: ANN401 - anything that JSON can say
+    """Return what `metadata_json` made text of; None for None.
+
+    :raises ValueError: It is no JSON.
+    """
+    return None if text is None else json.loads(text)
