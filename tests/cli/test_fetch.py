@@ -29,7 +29,7 @@ def test_fetch_writes_the_task(command: Command, service: Service) -> None:
 
 def test_a_failed_task_is_shown_with_the_reason(capfd: pytest.CaptureFixture[str]) -> None:
     """Of two the nearer one, as in every error."""
-    show_task(VideoTask(status="failed", video_generation_error="unsafe", error_message="[403]"))
+    show_task(VideoTask(status="failed", failure_reason="unsafe", error_message="[403]"))
     assert capfd.readouterr().out.splitlines()[-1].split() == ["error", "unsafe"]
 
 
