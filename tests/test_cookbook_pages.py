@@ -15,10 +15,10 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from browser import CHROMIUM, chromium
 from cookbook_life import RECIPES, poll_by_poll, recipe
 from cookbook_lives import lives
 
+from benchmarks._browser import CHROMIUM, chromium
 from veo3_async import LearnedPacing
 from veo3_async.testing import FakeVeo3, Life
 
