@@ -6,9 +6,12 @@ import ast
 import asyncio
 import contextlib
 import json
+import os
 import pathlib
 import random
+import signal
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
@@ -249,6 +252,45 @@ window.EventSource = class extends EventSource {
 """
 
 
+@pytest.mark.parametrize("name", ["sse_fastapi", "sse_aiohttp"])
+async def test_a_copy_in_an_empty_folder_runs_and_ends_on_ctrl_c(
+    fast: FakeVeo3, tmp_path: pathlib.Path, name: str
+) -> None:
+    """What a user copies is a program; Ctrl-C ends it at once, with a stream open, in peace."""
+    request_id = fast.add(life=Life.scripted([PENDING]))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    (tmp_path / "mine.py").write_text((RECIPES / f"{name}.py").read_text())
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "mine.py",
+        cwd=tmp_path,
+        env=os.environ | {"PORT": str(port)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with aiohttp.ClientSession() as session:
+            await answers(session, url)
+            async with session.get(f"{url}/videos/{request_id}/events") as stream:
+                await stream.content.readuntil(b"queued")
+                program.send_signal(signal.SIGINT)
+                await stream.read()
+        _, errors = await asyncio.wait_for(program.communicate(), 20)
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert program.returncode == 0
+    assert b"Traceback" not in errors
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
 UVICORN = """
 import asyncio, runpy
 import uvicorn
@@ -319,9 +361,7 @@ async def test_forty_pages_get_their_video_or_the_reason_once(
 ) -> None:
     """Through rate limits, kill -9 and failures: each page sees one end, and pays once."""
     chance = random.Random(40)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     async with (
         FakeVeo3(speed=40, lives=Life.mixed, seed=40, rate_limit=40) as veo,

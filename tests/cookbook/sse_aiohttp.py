@@ -7,6 +7,7 @@ page can spend your money: put a login before it.
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator
 
@@ -270,4 +271,4 @@ if (location.hash) follow(decodeURIComponent(location.hash.slice(1)));
 
 
 if __name__ == "__main__":
-    web.run_app(make_app(), host="127.0.0.1", port=8000)
+    web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

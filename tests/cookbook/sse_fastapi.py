@@ -7,6 +7,7 @@ page can spend your money: put a login before it.
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -264,4 +265,6 @@ if (location.hash) follow(decodeURIComponent(location.hash.slice(1)));
 
 
 if __name__ == "__main__":
-    asyncio.run(Server(uvicorn.Config(app, port=8000)).serve())
+    config = uvicorn.Config(app, port=int(os.environ.get("PORT", "8000")))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(Server(config).serve())
