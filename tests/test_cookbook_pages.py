@@ -364,7 +364,7 @@ async def test_forty_pages_get_their_video_or_the_reason_once(
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     async with (
-        FakeVeo3(speed=40, lives=Life.mixed, seed=40, rate_limit=40) as veo,
+        FakeVeo3(speed=150, lives=Life.mixed, seed=40, rate_limit=60) as veo,
         lives(
             program,
             str(RECIPES / f"{name}.py"),
