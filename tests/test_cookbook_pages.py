@@ -6,16 +6,22 @@ import ast
 import asyncio
 import contextlib
 import json
+import os
 import pathlib
-from collections.abc import AsyncIterator, Callable
+import random
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from browser import CHROMIUM, chromium
 from cookbook_life import RECIPES, poll_by_poll, recipe
+from cookbook_lives import lives
 
+from benchmarks._browser import CHROMIUM, chromium
 from veo3_async import LearnedPacing
 from veo3_async.testing import FakeVeo3, Life
 
@@ -35,9 +41,11 @@ async def served_by_uvicorn(names: Any) -> AsyncIterator[str]:
     running = asyncio.create_task(server.serve())
     while not server.started:
         await asyncio.sleep(0.01)
-    yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    server.should_exit = True
-    await running
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        await running
 
 
 @contextlib.asynccontextmanager
@@ -45,8 +53,10 @@ async def served_by_aiohttp(names: Any) -> AsyncIterator[str]:
     runner = web.AppRunner(names.make_app())
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 APPS: list[Any] = [
@@ -85,8 +95,10 @@ async def serving(file: pathlib.Path) -> AsyncIterator[str]:
     runner = web.AppRunner(app)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    await runner.cleanup()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @contextlib.asynccontextmanager
@@ -238,6 +250,167 @@ window.EventSource = class extends EventSource {
   }
 };
 """
+
+
+@pytest.mark.parametrize("name", ["sse_fastapi", "sse_aiohttp"])
+async def test_a_copy_in_an_empty_folder_runs_and_ends_on_ctrl_c(
+    fast: FakeVeo3, tmp_path: pathlib.Path, name: str
+) -> None:
+    """What a user copies is a program; Ctrl-C ends it at once, with a stream open, in peace."""
+    request_id = fast.add(life=Life.scripted([PENDING]))
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    (tmp_path / "mine.py").write_text((RECIPES / f"{name}.py").read_text())
+    program = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "mine.py",
+        cwd=tmp_path,
+        env=os.environ | {"PORT": str(port)},
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        async with aiohttp.ClientSession() as session:
+            await answers(session, url)
+            async with session.get(f"{url}/videos/{request_id}/events") as stream:
+                await stream.content.readuntil(b"queued")
+                program.send_signal(signal.SIGINT)
+                await stream.read()
+        _, errors = await asyncio.wait_for(program.communicate(), 20)
+    finally:
+        if program.returncode is None:
+            program.kill()
+            await program.wait()
+    assert program.returncode == 0
+    assert b"Traceback" not in errors
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+UVICORN = """
+import asyncio, runpy
+import uvicorn
+from veo3_async import LearnedPacing, Veo3Client
+LearnedPacing.delay = lambda *_: 0.1
+Veo3Client("key")  # imports aiohttp
+recipe = runpy.run_path(sys.argv[1])
+
+def live():
+    config = uvicorn.Config(recipe["app"], port=int(sys.argv[2]), log_level="error")
+    asyncio.run(recipe["Server"](config).serve())
+"""
+AIOHTTP = """
+import runpy
+from veo3_async import LearnedPacing
+LearnedPacing.delay = lambda *_: 0.1
+recipe = runpy.run_path(sys.argv[1])
+from aiohttp import web
+
+def live():
+    web.run_app(recipe["make_app"](), host="127.0.0.1", port=int(sys.argv[2]), print=None)
+"""
+
+
+class Reader:
+    """What a browser does with a stream: it connects again, from where it was, to the end."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.said: list[dict[str, Any]] = []
+        self.connects = 0
+
+    @property
+    def ends(self) -> list[dict[str, Any]]:
+        return [each for each in self.said if each["final"]]
+
+    async def read(self) -> None:
+        last = ""
+        async with aiohttp.ClientSession() as session:
+            while not self.ends:
+                self.connects += 1
+                with contextlib.suppress(aiohttp.ClientError):
+                    async with session.get(self.url, headers={"Last-Event-ID": last}) as reply:
+                        assert reply.status == 200
+                        async for line in reply.content:
+                            name, _, value = line.decode().strip().partition(": ")
+                            if name == "id":
+                                last = value
+                            if name == "data":
+                                self.said.append(json.loads(value))
+                await asyncio.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("name", "program"),
+    [
+        pytest.param("sse_fastapi", UVICORN, id="fastapi"),
+        pytest.param("sse_aiohttp", AIOHTTP, id="aiohttp"),
+    ],
+)
+async def test_forty_pages_get_their_video_or_the_reason_once(
+    anyio_backend: object,  # noqa: ARG001 - runs in its loop
+    tmp_path: pathlib.Path,
+    name: str,
+    program: str,
+) -> None:
+    """Through rate limits, kill -9 and failures: each page sees one end, and pays once."""
+    chance = random.Random(40)
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    async with (
+        FakeVeo3(speed=150, lives=Life.mixed, seed=40, rate_limit=60) as veo,
+        lives(
+            program,
+            str(RECIPES / f"{name}.py"),
+            str(port),
+            folder=tmp_path,
+            environment={"AI302_API_KEY": veo.api_key, "AI302_BASE_URL": veo.url},
+        ) as app,
+        aiohttp.ClientSession() as session,
+        asyncio.TaskGroup() as reading,
+    ):
+        readers: list[Reader] = []
+        while len(readers) < 40:
+            await app.begin()
+            await answers(session, url)
+            for _ in range(10):
+                prompt = {"prompt": f"the boat of {len(readers)}"}
+                async with session.post(f"{url}/videos", json=prompt) as reply:
+                    request_id = (await reply.json())["id"]
+                readers.append(Reader(f"{url}/videos/{request_id}/events"))
+                reading.create_task(readers[-1].read())
+            enough = said_to(readers) + chance.randint(1, 40)
+            while said_to(readers) < enough and not all(each.ends for each in readers):
+                await asyncio.sleep(0.01)
+            await app.kill()
+        await app.begin()
+        while not all(each.ends for each in readers):
+            await asyncio.sleep(0.01)
+    assert {len(each.ends) for each in readers} == {1}
+    assert all(end["url"] or end["reason"] for each in readers for end in each.ends)
+    assert any(end["reason"] for each in readers for end in each.ends)
+    assert max(each.connects for each in readers) >= 2
+    assert len(veo.ids) == 40
+
+
+def said_to(readers: Iterable[Reader]) -> int:
+    return sum(len(each.said) for each in readers)
+
+
+async def answers(session: aiohttp.ClientSession, url: str) -> None:
+    """Return when a program is up."""
+    while True:
+        with contextlib.suppress(aiohttp.ClientError):
+            async with session.get(url) as reply:
+                assert reply.ok
+                return
+        await asyncio.sleep(0.02)
 
 
 def test_both_pages_are_one_program() -> None:

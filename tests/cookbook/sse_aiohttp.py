@@ -7,12 +7,13 @@ page can spend your money: put a login before it.
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 from collections.abc import AsyncIterator
 
 from aiohttp import web
 
-from veo3_async import ClientClosed, InvalidRequest, Transition, Veo3Client, Veo3Error, Watch
+from veo3_async import InvalidRequest, Transition, Veo3Client, Veo3Error, Watch
 
 KEEP = 1000  # finished tasks that are answered from memory
 HEARTBEAT = 15.0  # seconds: proxies cut a connection that is silent for long
@@ -45,6 +46,7 @@ class Videos:
         self.tasks: dict[str, Task] = {}
         self._veo = veo
         self._watch = watch
+        self._missed: list[str] = []
         self._closing = False
         self._start = secrets.token_hex(4)  # tells our event ids from those before a restart
 
@@ -56,8 +58,12 @@ class Videos:
     def task(self, request_id: str) -> Task:
         """Return a task; one that is not known yet is watched from now on."""
         if request_id not in self.tasks:
-            with contextlib.suppress(ClientClosed):  # then `run` opens the next watch, with it
+            try:
                 self._watch.add(request_id)
+            except InvalidRequest:
+                raise
+            except Veo3Error:
+                self._missed.append(request_id)  # `run` is about to open the next watch
             self.tasks[request_id] = Task()
         return self.tasks[request_id]
 
@@ -74,7 +80,8 @@ class Videos:
             await asyncio.sleep(TRY_AGAIN)
             with contextlib.suppress(Veo3Error):
                 self._watch = await self._veo.resume(keep_open=True)
-                self._watch.add(*(key for key, task in self.tasks.items() if not task.final))
+                self._watch.add(*self._missed)
+                self._missed.clear()
 
     def _tell(self, change: Transition) -> None:
         self.tasks.setdefault(change.request_id, Task()).tell(
@@ -264,4 +271,4 @@ if (location.hash) follow(decodeURIComponent(location.hash.slice(1)));
 
 
 if __name__ == "__main__":
-    web.run_app(make_app(), host="127.0.0.1", port=8000)
+    web.run_app(make_app(), host="127.0.0.1", port=int(os.environ.get("PORT", "8000")))

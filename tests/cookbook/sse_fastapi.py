@@ -7,6 +7,7 @@ page can spend your money: put a login before it.
 import asyncio
 import contextlib
 import json
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator
@@ -17,7 +18,7 @@ from fastapi import FastAPI, Header
 from fastapi.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel
 
-from veo3_async import ClientClosed, InvalidRequest, Transition, Veo3Client, Veo3Error, Watch
+from veo3_async import InvalidRequest, Transition, Veo3Client, Veo3Error, Watch
 
 KEEP = 1000  # finished tasks that are answered from memory
 HEARTBEAT = 15.0  # seconds: proxies cut a connection that is silent for long
@@ -50,6 +51,7 @@ class Videos:
         self.tasks: dict[str, Task] = {}
         self._veo = veo
         self._watch = watch
+        self._missed: list[str] = []
         self._closing = False
         self._start = secrets.token_hex(4)  # tells our event ids from those before a restart
 
@@ -61,8 +63,12 @@ class Videos:
     def task(self, request_id: str) -> Task:
         """Return a task; one that is not known yet is watched from now on."""
         if request_id not in self.tasks:
-            with contextlib.suppress(ClientClosed):  # then `run` opens the next watch, with it
+            try:
                 self._watch.add(request_id)
+            except InvalidRequest:
+                raise
+            except Veo3Error:
+                self._missed.append(request_id)  # `run` is about to open the next watch
             self.tasks[request_id] = Task()
         return self.tasks[request_id]
 
@@ -79,7 +85,8 @@ class Videos:
             await asyncio.sleep(TRY_AGAIN)
             with contextlib.suppress(Veo3Error):
                 self._watch = await self._veo.resume(keep_open=True)
-                self._watch.add(*(key for key, task in self.tasks.items() if not task.final))
+                self._watch.add(*self._missed)
+                self._missed.clear()
 
     def _tell(self, change: Transition) -> None:
         self.tasks.setdefault(change.request_id, Task()).tell(
@@ -258,4 +265,6 @@ if (location.hash) follow(decodeURIComponent(location.hash.slice(1)));
 
 
 if __name__ == "__main__":
-    asyncio.run(Server(uvicorn.Config(app, port=8000)).serve())
+    config = uvicorn.Config(app, port=int(os.environ.get("PORT", "8000")))
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(Server(config).serve())
