@@ -107,20 +107,24 @@ async def watching(
     ids: list[str], transport: Inside, pacing: Patience
 ) -> AsyncIterator[tuple[Poller, Watch]]:
     """Poll these ids with everything but the client's face and its sockets."""
-    poller = Poller(
+    dispatcher: Dispatcher[Job] = Dispatcher(
         transport,  # type: ignore[arg-type]  # it sends
-        pacing,
-        model="veo3-pro",
         max_rate=1e9,
         max_in_flight=8,
+    )
+    subscriptions = Subscriptions(dispatcher, pacing, None)
+    poller = Poller(
+        dispatcher,
+        subscriptions,
+        pacing,
+        route=route_of("veo3-pro"),
         on_poll=None,
         journal=None,
-        keep_knowledge=None,
     )
     mailbox = Mailbox("best", keep_open=True)
-    poller.register(mailbox, None)
-    poller.subscribe(mailbox, ids)
-    watch = Watch(mailbox, poller, owner=None)
+    subscriptions.register(mailbox, None)
+    subscriptions.subscribe(mailbox, ids)
+    watch = Watch(mailbox, subscriptions, owner=None)
     runner = asyncio.create_task(poller.run())
     consumer = asyncio.create_task(_consume(watch))
     try:

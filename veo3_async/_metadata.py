@@ -1,13 +1,13 @@
-"""What a program attaches to a task, as JSON."""
+"""What belongs to a task beside its id: where it is polled, and what a program attached, as JSON."""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from veo3_async._errors import InvalidRequest
 
-__all__ = ["METADATA_BYTES", "metadata_from_json", "metadata_json"]
+__all__ = ["METADATA_BYTES", "Origin", "metadata_from_json", "metadata_json"]
 
 METADATA_BYTES: Final = 16 * 1024
 """What the JSON of it may take, in UTF-8."""
@@ -43,3 +43,16 @@ def metadata_from_json(text: str | None) -> Any:  # noqa: ANN401 - anything that
     :raises ValueError: It is no JSON.
     """
     return None if text is None else json.loads(text)
+
+
+class Origin(NamedTuple):
+    """Where a task was submitted, which is where it is polled, and what belongs to it."""
+
+    family: str | None = None
+    """Which of the service's protocols it speaks; None where that is not known."""
+    path: str | None = None
+    """The path it was submitted to; None where that is not known."""
+    metadata: Any = None
+    """What the program attached to it, as JSON has it; None where nothing was."""
+    was_seen: bool = False
+    """Whether a state of it was ever seen."""

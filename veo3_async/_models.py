@@ -213,6 +213,8 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that are left by what was learned so far; None where nothing is known."""
     error: Veo3Error | None = None
     """Why a final transition has no video; None where it has one."""
+    metadata: Any = None
+    """What the program attached to the task when it was submitted, as JSON has it; or None."""
 
 
 class PollReport(msgspec.Struct, frozen=True, kw_only=True):

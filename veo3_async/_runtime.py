@@ -28,9 +28,11 @@ from veo3_async._polling.calls import Calls
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.job import Job
+from veo3_async._polling.origins import Origins
 from veo3_async._polling.poller import Poller
 from veo3_async._polling.subscriptions import Subscriptions
 from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
 
 if TYPE_CHECKING:
@@ -53,7 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     transport: Transport
     make_downloader: Callable[[], Downloader]
     pacing: Pacing
-    model: str
+    route: Route
     max_rate: float
     on_poll: Hook[PollReport] | None
     journal: str | os.PathLike[str] | Journal | None
@@ -173,9 +175,14 @@ class Runtime:
             return Stats(rate=self._settings.max_rate)
         return _stats(self._parts, self._settings.pacing, self._loop.time())
 
-    async def poll_once(self, request_id: str) -> tuple[VideoTask | Problem, Reply | None]:
-        """Ask once for the state of a task, in its turn; with the reply where one came."""
-        return await self.started().calls.poll(request_id)
+    async def poll_once(
+        self, request_id: str, route: Route | None = None
+    ) -> tuple[VideoTask | Problem, Reply | None]:
+        """Ask once for the state of a task, in its turn; with the reply where one came.
+
+        :param route: Where it is polled; None: by its prefix, else where this client polls.
+        """
+        return await self.started().calls.poll(request_id, route)
 
     # --- the parts --------------------------------------------------------------------------
 
@@ -186,7 +193,8 @@ class Runtime:
             max_rate=settings.max_rate,
             max_in_flight=settings.transport.max_connections,
         )
-        subscriptions = Subscriptions(dispatcher, settings.pacing, journal)
+        origins = Origins(journal)
+        subscriptions = Subscriptions(dispatcher, settings.pacing, origins, journal)
         return Parts(
             dispatcher=dispatcher,
             subscriptions=subscriptions,
@@ -194,12 +202,12 @@ class Runtime:
                 dispatcher,
                 subscriptions,
                 settings.pacing,
-                model=settings.model,
+                route=settings.route,
                 on_poll=settings.on_poll,
                 journal=journal,
                 beside=self._beside(journal),
             ),
-            calls=Calls(dispatcher, settings.model, journal),
+            calls=Calls(dispatcher, origins, settings.route, journal),
             downloader=settings.make_downloader(),
             journal=journal,
         )

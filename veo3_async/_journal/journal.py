@@ -21,7 +21,8 @@ from veo3_async._journal.database import Database
 from veo3_async._journal.group_commit import GroupCommit
 from veo3_async._journal.reader import Reader, back_up
 from veo3_async._journal.schema import JOURNAL
-from veo3_async._journal.tasks import Origin, Pending
+from veo3_async._journal.tasks import Pending
+from veo3_async._metadata import Origin
 from veo3_async._models import Transition
 
 __all__ = ["Journal"]

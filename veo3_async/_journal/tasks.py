@@ -18,25 +18,14 @@ from veo3_async._errors import (
     TaskFailed,
     TaskNotFound,
 )
-from veo3_async._metadata import metadata_from_json, metadata_json
+from veo3_async._metadata import Origin, metadata_from_json, metadata_json
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._stored_error import error_from_json, error_json, storable
 
 if TYPE_CHECKING:
     from sqlite3 import Cursor
 
-__all__ = ["Origin", "Pending"]
-
-
-class Origin(NamedTuple):
-    """Where a task was submitted, which is where it is polled, and what belongs to it."""
-
-    family: str | None = None
-    """Which of the service's protocols it speaks; None where that is not known."""
-    path: str | None = None
-    """The path it was submitted to; None where that is not known."""
-    metadata: Any = None
-    """What the program attached to it, as JSON has it; None where nothing was."""
+__all__ = ["Pending"]
 
 
 class Pending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -275,14 +264,18 @@ def known(cursor: Cursor, request_ids: Iterable[str]) -> dict[str, Origin]:
 
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
-    statement = "SELECT key, family, path, metadata FROM tasks WHERE request_id = ?"
+    statement = """
+        SELECT key, family, path, metadata, task IS NOT NULL FROM tasks WHERE request_id = ?
+    """
     found = {}
     for name in request_ids:
         row = cursor.execute(statement, (name,)).fetchone()
         if row is not None:
-            key, family, path, metadata = row
+            key, family, path, metadata, was_seen = row
             try:
-                found[name] = Origin(family, path, metadata_from_json(metadata))
+                found[name] = Origin(
+                    family, path, metadata_from_json(metadata), bool(was_seen)
+                )
             except ValueError as error:
                 raise _unreadable(key) from error
     return found
@@ -404,6 +397,7 @@ def _final(row: _Row, finished_at: str) -> Transition | None:
         observed_at=moment(finished_at),
         final=True,
         error=None if row.error is None else error_from_json(row.error, row.request_id, task),
+        metadata=metadata_from_json(row.metadata),
     )
 
 

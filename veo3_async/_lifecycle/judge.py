@@ -29,7 +29,8 @@ from veo3_async._lifecycle.phases import (
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, Verdict, after_fault, backoff
 from veo3_async._models import Transition, VideoTask
 from veo3_async._pacing.policies import Pacing
-from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families import Route, siblings
 from veo3_async._protocol.http import Reply
 
 __all__ = [
@@ -65,6 +66,10 @@ class Track(msgspec.Struct, frozen=True, gc=False):
     clock: PhaseClock = NOT_SEEN
     is_known: bool = False
     """Whether a state of it was ever seen: here, in the journal or in the cluster."""
+    route: Route | None = None
+    """Where it is polled; None where the caller knows it."""
+    untried: tuple[Route, ...] | None = None
+    """Where else it may be, once the API has not known it where it was thought to be."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -197,12 +202,22 @@ def _after_problem(
     if verdict is Verdict.FATAL:
         error = problem.error(attempts=context.attempts, elapsed=context.elapsed)
         return Ruling(track, views, None, error)
+    if problem.kind is Kind.NOT_FOUND and (elsewhere := _elsewhere(track)) is not None:
+        return Ruling(elsewhere, views, 0.0)
     return Ruling(
         track,
         [_ended_by_problem(track, view, problem, context) for view in views],
         None,
         ends_task=True,
     )
+
+
+def _elsewhere(track: Track) -> Track | None:
+    """Return a track on another path of the family, or None where all were tried."""
+    if track.route is None:
+        return None
+    untried = siblings(track.route) if track.untried is None else track.untried
+    return replace(track, route=untried[0], untried=untried[1:]) if untried else None
 
 
 def _ended_by_problem(track: Track, view: View, problem: Problem, context: Context) -> View:
@@ -281,7 +296,7 @@ def _followed(
         lasted = track.clock.lasted(state, context.now)
         successor = clock.last.phase
         _call(lambda: pacing.phase_ended(last, lasted, successor))
-    return Track(track.request_id, NO_FAULTS, clock, is_known=True)
+    return Track(track.request_id, NO_FAULTS, clock, is_known=True, route=track.route)
 
 
 def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[View]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+from msgspec.structs import replace
 
 from veo3_async._lifecycle.judge import Context, Track, View
+from veo3_async._models import Transition
 from veo3_async._polling.agenda import Entry
 from veo3_async._polling.mailbox import Mailbox
 
@@ -26,6 +30,15 @@ class Job(Entry, kw_only=True):
     """Hash of the last reply's bytes: the same bytes bring nothing new."""
     reread_at: float = math.inf
     """From when on the same bytes may mean something else, seconds of the loop's clock."""
+
+    metadata: Any = None
+    """What the program attached to the task, or None."""
+
+    def labelled(self, change: Transition) -> Transition:
+        """Return a transition with the metadata of its task."""
+        if self.metadata is None:
+            return change
+        return replace(change, metadata=self.metadata)
 
     def views(self) -> list[View]:
         """Return each watcher's side of it, in their order."""

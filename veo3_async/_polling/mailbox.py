@@ -13,6 +13,7 @@ import msgspec
 from veo3_async._errors import ClientClosed, Veo3Error
 from veo3_async._lifecycle.phases import NEW, State, Until, end
 from veo3_async._models import Transition
+from veo3_async._protocol.families import Route
 
 __all__ = ["Mailbox"]
 
@@ -32,12 +33,15 @@ class Mailbox:
         "_unread",
         "_wake",
         "deadline",
+        "route",
         "states",
         "until",
     )
 
-    def __init__(self, until: Until, *, keep_open: bool) -> None:
+    def __init__(self, until: Until, route: Route, *, keep_open: bool) -> None:
         self.until: Final = until
+        self.route: Final = route
+        """Where ids are polled of which nothing is known."""
         self.states: Final[dict[str, State]] = {}
         self._keep_open = keep_open
         self._unread: collections.OrderedDict[str, list[Transition]] = collections.OrderedDict()

@@ -48,7 +48,7 @@ class Poller:
     """Polls the ids that are subscribed to.
 
     :param pacing: When an id is asked for again.
-    :param model: Whose path ids are polled at that do not name a known model.
+    :param route: Where ids are polled of which nothing is known.
     :param on_poll: Called after every poll, or None.
     :param journal: What changes are written to before they are delivered, or None.
     :param beside: Coroutines that run as long as the polling.
@@ -60,7 +60,7 @@ class Poller:
         subscriptions: Subscriptions,
         pacing: Pacing,
         *,
-        model: str,
+        route: families.Route,
         on_poll: Hook[PollReport] | None,
         journal: Journal | None,
         beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
@@ -69,7 +69,7 @@ class Poller:
         self._subscriptions = subscriptions
         self._loop = asyncio.get_running_loop()
         self._pacing = pacing
-        self._route = families.route_of(model)
+        self._route = route
         self._on_poll = on_poll
         self._journal = journal
         self._beside = beside
@@ -89,7 +89,7 @@ class Poller:
         job.attempts += 1
         sent = self._loop.time()
         with turn:
-            route = families.route_for_id(job.request_id, self._route)
+            route = job.track.route or self._route
             reply = await turn.send(families.poll_call(route, job.request_id))
             now = self._loop.time()
             answer = self._read(job, reply, now)
@@ -119,7 +119,7 @@ class Poller:
             return UNCHANGED
         job.fingerprint = None
         try:
-            route = families.route_for_id(job.request_id, self._route)
+            route = job.track.route or self._route
             answer = families.read(route, reply, request_id=job.request_id, wall_now=time.time())
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             return bug

@@ -8,17 +8,19 @@ import contextlib
 import itertools
 import time
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Final, NoReturn
 
 from veo3_async._errors import JournalError, StillPending, Veo3Error
 from veo3_async._lifecycle.judge import Track
 from veo3_async._lifecycle.phases import NEW, State, observe, remembered
+from veo3_async._metadata import Origin
 from veo3_async._models import Transition
 from veo3_async._pacing.policies import Eta, Pacing
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
+from veo3_async._polling.origins import Origins, route_in
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
@@ -33,14 +35,20 @@ class Subscriptions:
     """The ids that are polled, and the mailboxes of those who watch them.
 
     :param pacing: Says what is left for an id.
+    :param origins: Knows where ids are polled.
     :param journal: What ids are written to before they are polled, or None.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher[Job], pacing: Pacing, journal: Journal | None
+        self,
+        dispatcher: Dispatcher[Job],
+        pacing: Pacing,
+        origins: Origins,
+        journal: Journal | None,
     ) -> None:
         self._dispatcher = dispatcher
         self._pacing = pacing
+        self._origins = origins
         self._journal = journal
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[str, Job] = {}
@@ -86,7 +94,7 @@ class Subscriptions:
         """
         new = mailbox.open_for(request_ids)
         if self._journal is None:
-            self._join(mailbox, iter(new))
+            self._join(mailbox, {i: self._origins.of(i, mailbox.route) for i in new})
         elif new:
             self._unaccepted.append((mailbox, new))
             self._has_unaccepted.set()
@@ -102,6 +110,7 @@ class Subscriptions:
         """Note that a final transition was dealt with, unless somebody still watches the task."""
         if self._journal is not None and transition.request_id not in self._jobs:
             self._journal.delivered(transition, at=time.time())
+            self._origins.forget(transition.request_id)
 
     def abandon(self, mailbox: Mailbox) -> None:
         """Drop all ids of a mailbox; may be called from any thread."""
@@ -143,10 +152,13 @@ class Subscriptions:
 
         Returns whether the mailbox still wanted it.
         """
+        job = self._jobs.get(transition.request_id)
+        if job is not None:
+            transition = job.labelled(transition)
         if not mailbox.post(transition):
             return False
         self.transitions += 1
-        if transition.final and (job := self._jobs.get(transition.request_id)) is not None:
+        if transition.final and job is not None:
             self._leave(job, mailbox)
         return True
 
@@ -181,28 +193,38 @@ class Subscriptions:
     # --- joining ----------------------------------------------------------------------------
 
     async def _accept_for(self, mailbox: Mailbox, request_ids: list[str]) -> None:
-        assert self._journal is not None  # noqa: S101 - `subscribe` looked
         try:
-            await self._journal.accept(request_ids, at=time.time())
+            origins = await self._origins.accept(request_ids, mailbox.route)
         except JournalError as error:
             for request_id in request_ids:
                 if request_id in mailbox.states:
                     own = JournalError(error.message, request_id=request_id)
                     self._finish(mailbox, request_id, own)
         else:
-            self._join(mailbox, iter(request_ids))
+            self._join(mailbox, origins)
 
-    def _join(self, mailbox: Mailbox, request_ids: Iterator[str]) -> None:
+    def _join(self, mailbox: Mailbox, origins: Mapping[str, Origin]) -> None:
+        self._join_some(mailbox, iter(origins.items()))
+
+    def _join_some(self, mailbox: Mailbox, origins: Iterator[tuple[str, Origin]]) -> None:
         now = self._loop.time()
         watchers = (mailbox,)  # one for all of them: memory
-        batch = list(itertools.islice(request_ids, _BATCH))
-        for request_id in batch:
+        batch = list(itertools.islice(origins, _BATCH))
+        for request_id, origin in batch:
             if request_id not in mailbox.states:
                 continue  # discarded while its batch waited
             job = self._jobs.get(request_id)
             if job is None:
                 job = Job(
-                    request_id=request_id, watchers=watchers, added=now, track=Track(request_id)
+                    request_id=request_id,
+                    watchers=watchers,
+                    added=now,
+                    track=Track(
+                        request_id,
+                        route=route_in(origin, mailbox.route),
+                        is_known=origin.was_seen,
+                    ),
+                    metadata=origin.metadata,
                 )
                 self._jobs[request_id] = job
                 self._dispatcher.put(job, now)
@@ -210,7 +232,7 @@ class Subscriptions:
                 self._share(job, mailbox)
         self._dispatcher.pump()
         if len(batch) == _BATCH:
-            self._loop.call_soon(self._join, mailbox, request_ids)
+            self._loop.call_soon(self._join_some, mailbox, origins)
 
     def _share(self, job: Job, mailbox: Mailbox) -> None:
         """Let a mailbox share the polls of a job, and bring it up to date at once."""

@@ -1,0 +1,71 @@
+"""What one client knows of its tasks beside their ids.
+
+A task is polled where it was submitted. For an id from elsewhere the journal may know it; else the
+prefix of the id says it, else what the watch was opened with.
+"""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Final
+
+from veo3_async._metadata import Origin
+from veo3_async._protocol.families import Route, route_for_id
+
+if TYPE_CHECKING:
+    from veo3_async._journal.journal import Journal
+
+__all__ = ["Origins", "route_in"]
+
+_MOST: Final = 100_000
+"""Submissions that are remembered until they are watched to their end."""
+
+
+class Origins:
+    """Where tasks are polled, and what was attached to them.
+
+    :param journal: Keeps it, or None: then only what this client has submitted is known.
+    """
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        self._submitted: collections.OrderedDict[str, Origin] = collections.OrderedDict()
+
+    def remember(self, request_id: str, origin: Origin) -> None:
+        """Keep what a submission was made with."""
+        self._submitted[request_id] = origin
+        if len(self._submitted) > _MOST:
+            self._submitted.popitem(last=False)
+
+    def forget(self, request_id: str) -> None:
+        """Forget a task that has ended."""
+        self._submitted.pop(request_id, None)
+
+    def of(self, request_id: str, default: Route) -> Origin:
+        """Return what is known without asking the journal.
+
+        :param default: Where an id is polled of which nothing is known.
+        """
+        if (known := self._submitted.get(request_id)) is not None:
+            return known
+        route = route_for_id(request_id, default)
+        return Origin(route.family, route.path)
+
+    async def accept(self, request_ids: Iterable[str], default: Route) -> Mapping[str, Origin]:
+        """Write ids into the journal, and return what is known of each.
+
+        :raises JournalError: They could not be written down.
+        """
+        assert self._journal is not None  # noqa: S101 - the caller looked
+        origins = {request_id: self.of(request_id, default) for request_id in request_ids}
+        await self._journal.accept(origins, at=time.time(), origins=origins)
+        return await self._journal.known(origins)
+
+
+def route_in(origin: Origin, default: Route) -> Route:
+    """Return where a task is polled."""
+    if origin.family is None or origin.path is None:
+        return default
+    return Route(origin.family, origin.path)
