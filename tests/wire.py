@@ -69,3 +69,8 @@ def problem_of(
     outcome = judged(said, status, headers, route=route)
     assert isinstance(outcome, Problem), outcome
     return outcome
+
+
+def json_of(content: Mapping[str, Any]) -> bytes:
+    """Return JSON as a server writes it."""
+    return json.dumps(content).encode()

@@ -9,6 +9,7 @@ endpoints are told in these fields.
 
 from __future__ import annotations
 
+import decimal
 import enum
 from typing import Any, Final
 
@@ -18,12 +19,15 @@ from veo3_async._errors import Veo3Error
 
 __all__ = [
     "FINAL",
+    "Cost",
     "GenerationRequest",
+    "ModelParameter",
     "Phase",
     "PollReport",
     "SourceImage",
     "Stats",
     "Transition",
+    "VideoModel",
     "VideoTask",
 ]
 
@@ -265,6 +269,63 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that a task takes on average, as a `LearnedPacing` knows now; else None."""
     expected_lag: float | None = None
     """Seconds from the end of a task to the poll that sees it, on average, likewise."""
+
+
+class Cost(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request cost, as the account's record says."""
+
+    cost: decimal.Decimal | None = None
+    """PTC, of which one is 1 USD; None where the record does not say."""
+    model: str = ""
+    """What was asked for."""
+    input_token: int | None = None
+    """Tokens that went in, at models that count them."""
+    output_token: int | None = None
+    """Tokens that came out, at models that count them."""
+    process_time: float | None = None
+    """How long it took, in the unit of the record, which is not documented."""
+
+
+class ModelParameter(msgspec.Struct, frozen=True, kw_only=True):
+    """A parameter of a model, as the list of models has it."""
+
+    name: str = ""
+    """Such as ``duration``; ``image1`` and the like are sent as ``image``."""
+    required: bool = False
+    """Whether a submission without it is refused."""
+    description: str = ""
+    """In English where there is a text in it."""
+    options: tuple[str, ...] = ()
+    """The values that it may have; empty where the list does not say."""
+    minimum: float | None = None
+    """The least that it may be; None where the list does not say."""
+    maximum: float | None = None
+    """The most that it may be; None where the list does not say."""
+    step: float | None = None
+    """Between two values that it may have; None where the list does not say."""
+
+
+class VideoModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model of the unified endpoint, as the list of models has it."""
+
+    name: str = ""
+    """What ``model=`` takes."""
+    display_name: str = ""
+    """As people call it."""
+    provider: str = ""
+    """Who makes it."""
+    price: str = ""
+    """A text, such as ``0.5 PTC/time``."""
+    description: str = ""
+    """In English where there is a text in it."""
+    takes_text: bool = False
+    """Whether it makes a video from text alone."""
+    takes_image: bool = False
+    """Whether it makes one from an image."""
+    takes_video: bool = False
+    """Whether it makes one from a video."""
+    parameters: tuple[ModelParameter, ...] = ()
+    """What a submission may say."""
 
 
 FINAL: Final = frozenset({Phase.COMPLETED, Phase.COMPLETED_PLAIN, Phase.FAILED, Phase.LOST})

@@ -8,8 +8,7 @@ says why. Anything else leaves it open whether the task exists.
 from __future__ import annotations
 
 import enum
-import urllib.parse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -31,7 +30,6 @@ __all__ = [
     "SubmitVerdict",
     "checked_prompt",
     "json_body",
-    "public_url",
     "submit_error",
     "submit_verdict",
     "submitted_id",
@@ -103,37 +101,22 @@ def json_body(fields: dict[str, Any], extra: object) -> bytes:
         raise InvalidRequest(message) from None
 
 
-def public_url(image: object) -> str:
-    """Return the URL of an image as it came.
-
-    :raises InvalidRequest: It is no http(s) URL.
-    """
-    if isinstance(image, str):
-        try:
-            parts = urllib.parse.urlsplit(image)
-        except ValueError:
-            parts = urllib.parse.SplitResult("", "", "", "", "")
-        if parts.scheme in {"http", "https"} and parts.hostname and image.isprintable():
-            return image
-    message = (
-        "the image is a public http(s) URL that the service can fetch; put a local file on a "
-        f"web server first: {str(image)[:64]!r}"
-    )
-    raise InvalidRequest(message)
-
-
 # --- what comes back ------------------------------------------------------------------------
 
 
-def submitted_id(reply: Reply, *, wall_now: float) -> str | Problem:
+def submitted_id(
+    reply: Reply, *, wall_now: float, names: Sequence[str] = ("task_id", "request_id", "id")
+) -> str | Problem:
     """Find the request id in the reply to a submission, in every envelope that was seen.
 
     One that begins with a model's name is it; the others may be of the gateway, for its own use.
+
+    :param names: Fields that may have it, the likeliest first; ``data`` may be it, too.
     """
     content = json_of(reply.body)
     fields = content[0] if isinstance(content, list) and len(content) == 1 else content
     if reply.status in SUCCESS and isinstance(fields, dict) and not _is_refusal(fields):
-        ids = list(_ids(fields))
+        ids = list(_ids(fields, names))
         if ids:
             return next(filter(model_of, ids), ids[0])
     return problem_of(reply, content, wall_now=wall_now)
@@ -153,10 +136,12 @@ def _is_refusal(fields: dict[str, Any]) -> bool:
     return error.is_own or not isinstance(status, str) or status.lower() in _REFUSALS
 
 
-def _ids(fields: Mapping[str, object]) -> Iterator[str]:
+def _ids(fields: Mapping[str, object], names: Sequence[str]) -> Iterator[str]:
     data = fields.get("data")
     nested = data if isinstance(data, dict) else {}
-    for name in ("task_id", "request_id", "id"):
+    if "data" in names and (found := _id(data)):
+        yield found
+    for name in names:
         for holder in (fields, nested):
             if name == "request_id" and {"code", "message"} <= holder.keys():
                 continue  # of the HTTP request, not of a task

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from veo3_async.testing._dialects import Family
 from veo3_async.testing._faults import (
     Body,
     Cut,
@@ -37,6 +38,7 @@ __all__ = [
     "Drip",
     "Envelope",
     "FakeVeo3",
+    "Family",
     "Fault",
     "Film",
     "HangUp",

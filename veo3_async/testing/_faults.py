@@ -30,8 +30,9 @@ __all__ = [
     "Where",
 ]
 
-Where = Literal["poll", "submit", "file", "connect"]
-"""What a fault spoils: a GET for a state, a POST, a video file, or a connection as it is made."""
+Where = Literal["poll", "submit", "upload", "account", "file", "connect"]
+"""What a fault spoils: a GET for a state, a POST of a task, an upload, a GET about the account, a
+video file, or a connection as it is made."""
 
 _NGINX: Final = (
     "<html>\r\n<head><title>{0}</title></head>\r\n<body>\r\n<center><h1>{0}</h1></center>\r\n"

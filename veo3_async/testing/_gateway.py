@@ -10,6 +10,7 @@ import email.utils
 import hashlib
 import itertools
 import re
+import urllib.parse
 import uuid
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
@@ -18,8 +19,20 @@ from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
+from veo3_async.testing._account import UPLOAD, Account, is_account, is_open
+from veo3_async.testing._dialects import (
+    POSTED_AT,
+    RECORD_MODELS,
+    Family,
+    Place,
+    find,
+    said_by,
+    submitted_reply,
+    webhook_body,
+)
 from veo3_async.testing._faults import Body, Fault, Redirect, Rules, Status, Where
 from veo3_async.testing._lives import Life, Position, advance, fields_at
+from veo3_async.testing._orders import understood
 from veo3_async.testing._replies import (
     IMAGE_URL,
     Answer,
@@ -37,8 +50,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MODELS", "Envelope", "Gateway", "Lives", "Outcome", "Received", "sample"]
 
-MODELS: Final = ("veo3", "veo3-fast", "veo3-fast-frames", "veo3-pro", "veo3-pro-frames")
-"""Every model that the wire page names."""
+MODELS: Final = RECORD_MODELS
+"""Every model of the record family that the wire page names."""
 
 Envelope = Literal["task_id", "request_id", "id", "data", "data_object"]
 """Where the answer to a POST has the id: a field of that name, ``data`` as a text, or ``task_id``
@@ -47,8 +60,7 @@ in an object ``data``."""
 Lives = Callable[[Random], Life] | Sequence[Life]
 """The life of each new task: drawn by a function, or taken from a row again and again."""
 
-_ROUTE: Final = re.compile(r"/302/submit/([^/]+)")
-_FILE: Final = re.compile(r"/files/([^/]+\.mp4)")
+_FILE: Final = re.compile(r"/files/([^/]+\.(?:mp4|jpg))")
 
 
 class Received(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +73,7 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     """Path and query exactly as they were on the wire."""
     request_id: str | None
-    """The decoded ``request_id`` of the query, or None where there is none."""
+    """The decoded id of the task, of the query or the path, or None where there is none."""
     headers: Mapping[str, str]
     """Request headers, case-insensitive; the key is in ``Authorization``."""
     body: bytes
@@ -78,7 +90,16 @@ class Received(msgspec.Struct, frozen=True, kw_only=True):
         """What the faults call it."""
         if self.path.startswith("/files/"):
             return "file"
+        if self.path == UPLOAD:
+            return "upload"
+        if is_account(self.path):
+            return "account"
         return "submit" if self.method == "POST" else "poll"
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The decoded query; of a name that comes twice the last."""
+        return dict(urllib.parse.parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
 
     def __repr__(self) -> str:  # without the headers: the key is in them
         return f"<Received {self.method} {self.target} at={self.at:.3f} on={self.connection}>"
@@ -89,6 +110,17 @@ class Outcome(msgspec.Struct, frozen=True):
 
     answer: Answer
     fault: Fault | None = None
+
+
+class Hook(msgspec.Struct, frozen=True):
+    """A webhook that is to be called at the end of a task."""
+
+    request_id: str
+    url: str
+    http_id: str
+    """Of the POST that made the task."""
+    at: float
+    """When, on the loop's clock."""
 
 
 class _Task(msgspec.Struct):
@@ -141,6 +173,10 @@ class Gateway:
         self._time_unit: Final = time_unit
         self._keyed_by_path: Final = keyed_by_path
         self._expired: Final[set[str]] = set()
+        self.account: Final = Account()
+        self.hooks: Final[list[Hook]] = []
+        """Webhooks of tasks that were made, for the server to call."""
+        self._answers: Final = itertools.count(1)
 
     # --- what the test does ---------------------------------------------------------------
 
@@ -158,8 +194,7 @@ class Gateway:
         :raises ValueError: The id is taken.
         """
         if request_id is None:
-            model = request.model.removesuffix("-frames")
-            request_id = f"{model}:{uuid.UUID(int=self.rng.getrandbits(128), version=4)}"
+            request_id = _made_up(request, self.rng)
         if request_id in self.tasks:
             message = f"there is a task {request_id!r} already"
             raise ValueError(message)
@@ -196,17 +231,35 @@ class Gateway:
         outcome = self._outcome(request)
         date = email.utils.formatdate(self.epoch + request.at, usegmt=True)
         outcome.answer.headers["Date"] = date
+        if request.where != "file":
+            outcome.answer.headers.setdefault("request-id", self._http_id(next(self._answers)))
         return outcome
+
+    def hook_body(self, hook: Hook) -> dict[str, Any]:
+        """Return what is posted at the end of a task."""
+        task = self.tasks[hook.request_id]
+        last = Position(hook.at, len(task.life.stages) - 1)
+        return webhook_body(self._record(hook.request_id, task, last), hook.http_id, hook.url)
+
+    @staticmethod
+    def _http_id(number: int) -> str:
+        digest = hashlib.blake2b(b"%d" % number, digest_size=16).digest()
+        return str(uuid.UUID(bytes=digest, version=4))
 
     def _outcome(self, request: Received) -> Outcome:
         where = request.where
-        if where != "file" and (refused := self._refused(request)):
+        if where != "file" and not is_open(request.path) and (refused := self._refused(request)):
             return Outcome(refused)
         fault = self.rules.choose(where, request.request_id, reused=request.reused, rng=self.rng)
         if isinstance(fault, Status | Body | Redirect):
             return Outcome(replacement(fault))
-        if where == "file":
-            return Outcome(self._file(request), fault)
+        match where:
+            case "file":
+                return Outcome(self._file(request), fault)
+            case "upload":
+                return Outcome(self.account.upload(request, self.files_url), fault)
+            case "account":
+                return Outcome(self.account.answer(request), fault)
         truth = self._api(request)
         return truth if fault is None else Outcome(truth.answer, fault)
 
@@ -220,22 +273,22 @@ class Gateway:
         return None
 
     def _api(self, request: Received) -> Outcome:
-        route = _ROUTE.fullmatch(request.path)
-        if route is None:
+        place = find(request.path)
+        if place is None:
             return Outcome(refusal(404, -10010))
-        if (model := route[1]) not in MODELS:
+        if place.family == "record" and place.model not in MODELS:
             return Outcome(refusal(400, -10009))
         if request.method == "GET":
-            return self._poll(request, model)
+            return self._poll(request, place)
         if request.method == "POST":
-            return Outcome(self._submit(request, model))
+            return Outcome(self._submit(request, place))
         return Outcome(refusal(405))
 
-    def _poll(self, request: Received, model: str) -> Outcome:
+    def _poll(self, request: Received, place: Place) -> Outcome:
         if not request.request_id:
             return Outcome(refusal(400, -10011))
         task = self.tasks.get(request.request_id)
-        if task is None or (self._keyed_by_path and task.request.model != model):
+        if task is None or not self._is_there(task, request, place):
             return Outcome(refusal(404, -10010))
         if task.position is None:
             task.created, task.position = request.at, Position(request.at)
@@ -243,10 +296,17 @@ class Gateway:
         says = task.life.stages[task.position.index].says
         if isinstance(says, Status | Body | Redirect):
             return Outcome(replacement(says))
-        answer = json_answer(200, self._state(request.request_id, task, task.position))
+        record = self._record(request.request_id, task, task.position)
+        answer = json_answer(200, said_by(task.request.family, record))
         return Outcome(answer, None if isinstance(says, dict) else says)
 
-    def _state(self, request_id: str, task: _Task, position: Position) -> dict[str, Any]:
+    def _is_there(self, task: _Task, request: Received, place: Place) -> bool:
+        if task.request.family != place.family:
+            return False
+        is_same = request.path == task.request.path
+        return is_same or place.family in {"tasks", "unified"} or not self._keyed_by_path
+
+    def _record(self, request_id: str, task: _Task, position: Position) -> dict[str, Any]:
         return task_body(
             fields_at(task.life, position.index),
             request_id=request_id,
@@ -258,14 +318,25 @@ class Gateway:
             unit=self._time_unit,
         )
 
-    def _submit(self, request: Received, model: str) -> Answer:
-        wanted = _understood(request.body, model)
+    def _submit(self, request: Received, place: Place) -> Answer:
+        wanted = understood(request, place)
         if isinstance(wanted, str):
             return refusal(400, -10011, wanted)
         request_id = self.add(None, None, wanted, now=request.at)
+        http_id = self._http_id(next(self._answers))
+        self.account.charge(http_id, wanted.model, request.path, self.epoch + request.at)
+        if wanted.webhook is not None and (ends := self.ends_at(request_id)) is not None:
+            self.hooks.append(Hook(request_id, wanted.webhook, http_id, ends))
+        answer = json_answer(200, self._submitted(place.family, request_id, request.at))
+        answer.headers["request-id"] = http_id
+        return answer
+
+    def _submitted(self, family: Family, request_id: str, at: float) -> dict[str, Any]:
+        if family != "record":
+            return submitted_reply(family, request_id, self._milliseconds(at))
         if self._envelope == "data_object":
-            return json_answer(200, {"data": {"task_id": request_id}})
-        return json_answer(200, {self._envelope: request_id})
+            return {"data": {"task_id": request_id}}
+        return {self._envelope: request_id}
 
     def _file(self, request: Received) -> Answer:
         route = _FILE.fullmatch(request.path)
@@ -273,6 +344,8 @@ class Gateway:
             return refusal(404)
         if (name := route[1]) in self._expired:
             return refusal(403)
+        if (uploaded := self.account.uploads.get(name)) is not None:
+            return Answer(200, {"Content-Type": "image/jpeg"}, uploaded)
         said, if_range = request.headers.get("Range"), request.headers.get("If-Range")
         return file_answer(self.film(name), name, said=said, if_range=if_range)
 
@@ -307,9 +380,18 @@ class _Window:
 _URL_FIELDS: Final = ("video_url", "upsample_video_url")
 
 
-def sample(model: str) -> Request:
+def sample(model: str, family: Family) -> Request:
     """Return what a task was asked to be that nobody submitted."""
-    return Request(model, "a lighthouse in a storm", (IMAGE_URL,))
+    path = POSTED_AT[family].format(model=model)
+    return Request(model, "a lighthouse in a storm", (IMAGE_URL,), family, path)
+
+
+def _made_up(request: Request, rng: Random) -> str:
+    """Return an id as the family has them."""
+    if request.family == "unified":
+        return str(300_000_000_000_000 + rng.getrandbits(46))
+    bare = str(uuid.UUID(int=rng.getrandbits(128), version=4))
+    return bare if request.family != "record" else f"{request.model.removesuffix('-frames')}:{bare}"
 
 
 def _drawn_from(lives: Lives | None) -> Callable[[Random], Life]:
@@ -317,21 +399,3 @@ def _drawn_from(lives: Lives | None) -> Callable[[Random], Life]:
         return lives
     row = itertools.cycle([Life.documented()] if lives is None else lives)
     return lambda _rng: next(row)
-
-
-def _understood(body: bytes, model: str) -> Request | str:
-    """Return what a POST asks for, or what is wrong with it."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return "Invalid request: the body is no JSON"
-    if not isinstance(content, dict):
-        return "Invalid request: the body is no JSON object"
-    prompt, image = content.get("text_prompt"), content.get("input_image")
-    if not isinstance(prompt, str) or not prompt.strip():
-        return "Invalid request: text_prompt is missing"
-    if not model.endswith("-frames"):
-        return Request(model, prompt, ())
-    if not isinstance(image, str) or not image.startswith(("https://", "http://")):
-        return "Invalid request: input_image is missing or no public URL"
-    return Request(model, prompt, (image,))

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import msgspec
 
+from veo3_async.testing._dialects import Family
 from veo3_async.testing._faults import Body, Redirect, Status
 from veo3_async.testing._films import Excerpt, Film, requested_range
 
@@ -76,6 +77,10 @@ class Request(msgspec.Struct, frozen=True):
     model: str
     prompt: str
     images: tuple[str, ...]
+    family: Family = "record"
+    path: str = "/302/submit/veo3-pro"
+    """Where it was posted."""
+    webhook: str | None = None
 
 
 def json_answer(status: int, content: object) -> Answer:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import http
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
+import aiohttp
 import msgspec
 from aiohttp import web
 
 from veo3_async.testing._delivery import deliver, hang_up
+from veo3_async.testing._dialects import Family, find
 from veo3_async.testing._faults import Fault, HangUp, Where
 from veo3_async.testing._films import Film
-from veo3_async.testing._gateway import Envelope, Gateway, Lives, Received, sample
+from veo3_async.testing._gateway import Envelope, Gateway, Hook, Lives, Received, sample
 from veo3_async.testing._replies import TimeUnit
 
 if TYPE_CHECKING:
@@ -25,6 +29,14 @@ if TYPE_CHECKING:
     from veo3_async.testing._lives import Life
 
 __all__ = ["FakeVeo3"]
+
+_MODEL_OF: Final[dict[Family, str]] = {
+    "record": "veo3-pro",
+    "queue": "veo3",
+    "tasks": "veo3.1",
+    "unified": "google-veo3.1",
+}
+_HOOK_TRIES: Final = 3
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -39,9 +51,9 @@ class FakeVeo3:
             async with Veo3Client(server.api_key, base_url=server.url) as veo:
                 task = await veo.wait(request_id)
 
-    It serves the poll and the submission of every model of the wire page, and the video files
-    that its replies point to. It knows no clock but the event loop's, starts no thread, and stops
-    at once, whatever it is doing.
+    It serves the poll and the submission of every family of the wire page, uploads, webhooks, what
+    the account says, and the video files that its replies point to. It knows no clock but the
+    event loop's, starts no thread, and stops at once, whatever it is doing.
 
     :param api_key: The only key that is not answered with 401.
     :param speed: Factor by which all lives run faster, above 0.
@@ -191,19 +203,23 @@ class FakeVeo3:
         request_id: str | None = None,
         life: Life | None = None,
         *,
-        model: str = "veo3-pro",
+        family: Family = "record",
+        model: str | None = None,
         begins: Literal["now", "first_poll"] = "now",
     ) -> str:
         """Make a task known and return its id; to be called on the running event loop.
 
         :param request_id: Any text; None makes one up, such as ``veo3-pro:68935cd4-…``.
         :param life: What becomes of it; None takes the next of ``lives``.
-        :param model: Where it was posted.
+        :param family: Whose protocol says what becomes of it.
+        :param model: What was asked for; None is ``veo3-pro``, or one of the family's.
         :param begins: When the life begins.
         :raises ValueError: The id is taken.
         """
         waits = begins == "first_poll"
-        return self._gateway.add(request_id, life, sample(model), now=_now(), waits=waits)
+        return self._gateway.add(
+            request_id, life, sample(model or _MODEL_OF[family], family), now=_now(), waits=waits
+        )
 
     def fault(
         self,
@@ -254,6 +270,10 @@ class FakeVeo3:
         """
         self._gateway.renew(request_id)
 
+    def set_balance(self, balance: str) -> None:
+        """Say from now on that this is left, in PTC as the service writes it."""
+        self._gateway.account.balance = balance
+
     # --- what the test sees ---------------------------------------------------------------
 
     @property
@@ -269,6 +289,12 @@ class FakeVeo3:
         :raises KeyError: The id is not known.
         """
         return self._gateway.ends_at(request_id)
+
+    @property
+    def uploads(self) -> dict[str, bytes]:
+        """What was uploaded, by its URL."""
+        uploads = self._gateway.account.uploads
+        return {self._gateway.files_url + name: content for name, content in uploads.items()}
 
     def polls_of(self, request_id: str) -> list[Received]:
         """Return the recorded polls of an id, in order; empty with ``record=False``."""
@@ -295,9 +321,32 @@ class FakeVeo3:
             self._note(received)
             if self._latency:
                 await asyncio.sleep(self._latency)
-            return await deliver(request, self._gateway.answer(received))
+            answer = self._gateway.answer(received)
+            self._call_hooks()
+            return await deliver(request, answer)
         finally:
             self.in_flight -= 1
+
+    def _call_hooks(self) -> None:
+        """See to the webhooks of the tasks that were made."""
+        while self._gateway.hooks:
+            task = asyncio.create_task(self._call_hook(self._gateway.hooks.pop()))
+            self._handlers.add(task)
+            task.add_done_callback(self._handlers.discard)
+
+    async def _call_hook(self, hook: Hook) -> None:
+        """Post at the end of a task, up to 3 times, 2 · N s apart, until 200 answers."""
+        await asyncio.sleep(max(0.0, hook.at - _now()))
+        body = msgspec.json.encode(self._gateway.hook_body(hook))
+        headers = {"Content-Type": "application/json"}
+        async with aiohttp.ClientSession() as session:
+            for attempt in range(1, _HOOK_TRIES + 1):
+                with contextlib.suppress(aiohttp.ClientError, TimeoutError):
+                    async with session.post(hook.url, data=body, headers=headers) as reply:
+                        if reply.status == http.HTTPStatus.OK:
+                            return
+                if attempt < _HOOK_TRIES:
+                    await asyncio.sleep(2.0 * attempt)
 
     def _note(self, received: Received) -> None:
         self.received += 1
@@ -342,13 +391,15 @@ class _Listener(web.Server):
 
 
 async def _receive(request: web.BaseRequest, line: _Line) -> Received:
+    place = find(request.path)
+    in_path = None if place is None else place.request_id
     return Received(
         method=request.method,
         path=request.path,
         target=request.raw_path,
-        request_id=request.query.get("request_id"),
+        request_id=in_path or request.query.get("request_id"),
         headers=request.headers,
-        body=await request.read() if request.body_exists else b"",
+        body=await request.content.read() if request.body_exists else b"",
         at=_now(),
         connection=line.number,
         reused=line.requests > 1,

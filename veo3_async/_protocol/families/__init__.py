@@ -6,19 +6,24 @@ What its replies say comes out as a `VideoTask` of the same meaning for all, or 
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
 from veo3_async._errors import InvalidRequest
 from veo3_async._models import VideoTask
 from veo3_async._protocol.errors import Problem
-from veo3_async._protocol.families import record
+from veo3_async._protocol.families import queue, record, tasks, unified
+from veo3_async._protocol.families._options import Image, SubmitOptions
 from veo3_async._protocol.families._route import Route
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.ids import check_model
 
 __all__ = [
+    "Image",
     "Route",
+    "SubmitOptions",
     "poll_call",
     "posted_to",
     "read",
@@ -34,6 +39,9 @@ class _Family(Protocol):
     @property
     def NAME(self) -> str: ...  # noqa: N802 - a constant of the module
 
+    @property
+    def MODELS(self) -> tuple[str, ...]: ...  # noqa: N802 - likewise
+
     def route_of(self, model: str) -> Route: ...
 
     def posted_to(self, route: Route, *, image: object | None) -> Route: ...
@@ -43,9 +51,10 @@ class _Family(Protocol):
         route: Route,
         prompt: str,
         *,
-        image: str | None,
+        image: Image | None,
         options: Mapping[str, Any] | None,
         extra: Mapping[str, Any] | None,
+        webhook: str | None,
     ) -> Call: ...
 
     def submitted(self, route: Route, reply: Reply, *, wall_now: float) -> str | Problem: ...
@@ -59,22 +68,59 @@ class _Family(Protocol):
     def siblings(self, route: Route) -> tuple[Route, ...]: ...
 
 
-_FAMILIES: Final[dict[str, _Family]] = {family.NAME: family for family in (record,)}
+_FAMILIES: Final[dict[str, _Family]] = {
+    family.NAME: family for family in (record, queue, tasks, unified)
+}
+
+_SAME_LETTERS: Final = 0.8
+"""From which likeness on a name is taken for a misspelt one (`difflib`, 0 to 1)."""
 
 
 def route_of(model: str, family: str | None = None) -> Route:
     """Return where tasks of a model are posted and polled.
 
-    :param family: Says it where the name does not; None goes by the name.
-    :raises InvalidRequest: The model cannot be a part of a path, or there is no such family.
+    A name that no family is known to have is the unified endpoint's, but for one that looks like
+    a known name that is misspelt: that costs money elsewhere, or nothing is made.
+
+    :param family: Says it where the name does not, and takes any name; None goes by the name.
+    :raises InvalidRequest: The model cannot be a part of a path, is near to one that is known, or
+        there is no such family.
     """
     check_model(model)
-    if family is None:
-        return record.route_of(model)
-    if family not in _FAMILIES:
-        message = f"there is no family {family!r}; there are {', '.join(_FAMILIES)}"
+    if family is not None:
+        if family not in _FAMILIES:
+            message = f"there is no family {family!r}; there are {', '.join(_FAMILIES)}"
+            raise InvalidRequest(message)
+        return _FAMILIES[family].route_of(model)
+    for one in _FAMILIES.values():
+        if model in one.MODELS:
+            return one.route_of(model)
+    if _plain(model) in unified.MODELS:
+        return unified.route_of(model)
+    if near := _near(model):
+        message = (
+            f"no model {model!r} is known; near it are {', '.join(near)}. If it is the unified "
+            f"endpoint's all the same, say family={unified.NAME!r}"
+        )
         raise InvalidRequest(message)
-    return _FAMILIES[family].route_of(model)
+    return unified.route_of(model)
+
+
+def _near(model: str) -> list[str]:
+    """Return known names that a name may be a slip of; another version of one is none."""
+    known = [name for one in _FAMILIES.values() for name in one.MODELS]
+    plain = _plain(model)
+    close = difflib.get_close_matches(plain, known, n=3, cutoff=_SAME_LETTERS)
+    return [name for name in close if _words(name) != _words(plain) or name == plain]
+
+
+def _plain(model: str) -> str:
+    """Return a name as the unified endpoint compares it."""
+    return model.lower().replace("_", "-")
+
+
+def _words(name: str) -> str:
+    return re.sub(r"[0-9.]+", "#", name)
 
 
 def route_for_id(request_id: str, default: Route) -> Route:
@@ -94,19 +140,22 @@ def submit_call(
     route: Route,
     prompt: str,
     *,
-    image: str | None = None,
+    image: Image | None = None,
     options: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    webhook: str | None = None,
 ) -> Call:
     """Return the request that submits a task.
 
-    :param image: URL of an image that the video begins with, or None.
-    :param options: Fields that the family documents, by their names.
+    :param image: URL of an image that the video begins with, or None; a list of several, and
+        ``data:`` URLs, where the family takes them.
+    :param options: Fields that the family documents, by their names; None in one leaves it away.
     :param extra: Further fields, as they are sent.
+    :param webhook: URL that the service posts to at the end, where the family documents it.
     :raises InvalidRequest: Something of it cannot be sent, or the family does not know it.
     """
     return _FAMILIES[route.family].submit_call(
-        route, prompt, image=image, options=options, extra=extra
+        route, prompt, image=image, options=options, extra=extra, webhook=webhook
     )
 
 

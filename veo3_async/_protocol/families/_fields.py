@@ -19,11 +19,14 @@ __all__ = [
     "SECONDS_BELOW",
     "Rules",
     "build",
+    "flag",
     "is_url",
     "milliseconds",
     "rules_of",
     "text",
+    "url_or_none",
     "video_url",
+    "whole",
 ]
 
 MAX_WHOLE: Final = 2**53 - 1
@@ -154,7 +157,7 @@ def video_url(value: object) -> str | None:
     if isinstance(value, dict):
         value = value.get("url")
     if isinstance(value, list):
-        value = next((url for item in value if (url := _url_or_none(item))), None)
+        value = next((url for item in value if (url := url_or_none(item))), None)
     if not isinstance(value, str):
         raise TypeError
     url = value.strip()
@@ -170,7 +173,8 @@ def is_url(text: str) -> bool:
     return _URL.match(text) is not None
 
 
-def _url_or_none(item: object) -> str | None:
+def url_or_none(item: object) -> str | None:
+    """Return the URL that a value holds in any shape, None where it holds none."""
     try:
         return video_url(item)
     except _UNREADABLE:

@@ -15,9 +15,6 @@ Nothing here raises on what the server sends: a reply is a value, or a `Problem`
 
 from __future__ import annotations
 
-import functools
-import re
-import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -25,7 +22,7 @@ import msgspec
 
 from veo3_async._errors import InvalidRequest
 from veo3_async._models import GenerationRequest, Phase, SourceImage, VideoTask
-from veo3_async._protocol.errors import SUCCESS, Problem, own_error, problem_of
+from veo3_async._protocol.errors import Problem, own_error
 from veo3_async._protocol.families._fields import (
     MAX_WHOLE,
     SECONDS_BELOW,
@@ -36,13 +33,25 @@ from veo3_async._protocol.families._fields import (
     text,
     video_url,
 )
-from veo3_async._protocol.families._route import Route
+from veo3_async._protocol.families._options import (
+    ANY,
+    ASPECT_RATIOS,
+    Image,
+    checked_options,
+    one_image,
+    refuse_webhook,
+)
+from veo3_async._protocol.families._outcome import task_or_problem
+from veo3_async._protocol.families._route import Route, call_for_id
+from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, canonical
+from veo3_async._protocol.families._wrappers import merged_with, unwrapped
 from veo3_async._protocol.http import Call, Reply, server_time
 from veo3_async._protocol.ids import model_of
 from veo3_async._protocol.parsing import json_of, reason_in
-from veo3_async._protocol.submission import checked_prompt, json_body, public_url, submitted_id
+from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
 __all__ = [
+    "MODELS",
     "NAME",
     "PHASE_OF_WORD",
     "poll_call",
@@ -92,9 +101,6 @@ PHASE_OF_WORD: Final = {
 else it may say is UNKNOWN and runs."""
 
 _ENDS: Final = frozenset({"completed", "failed"})
-_ENDS_OF_GATEWAYS: Final = frozenset(
-    {"canceled", "cancelled", "expired", "timeout", "rejected", "blocked"}
-)
 _REFUSALS: Final = frozenset({"failed", "error", "fail", "failure"})
 """Words that the envelopes of gateways have too: of a task they are with an id or a time only."""
 
@@ -109,8 +115,13 @@ _CLOCKS_APART: Final = 60.0
 
 _PATH: Final = "/302/submit/"
 _FRAMES: Final = "-frames"
-_MODELS: Final = ("veo3-pro", "veo3-pro-frames", "veo3-fast", "veo3-fast-frames")
-_PLAIN: Final = re.compile(r"[A-Za-z0-9._~:-]*")  # nothing to quote: as every id so far
+MODELS: Final = ("veo3-pro", "veo3-pro-frames", "veo3-fast", "veo3-fast-frames")
+_OPTIONS: Final = {
+    "aspect_ratio": ASPECT_RATIOS,
+    "enable_upsample": ANY,
+    "enhance_prompt": ANY,
+    "generate_audio": ANY,
+}
 
 
 def route_of(model: str) -> Route:
@@ -121,7 +132,7 @@ def route_of(model: str) -> Route:
 def route_for_id(request_id: str) -> Route | None:
     """Return where an id is polled by the model that it begins with, None where it names none."""
     model = model_of(request_id)
-    return route_of(model) if model in _MODELS else None
+    return route_of(model) if model in MODELS else None
 
 
 def siblings(route: Route) -> tuple[Route, ...]:
@@ -132,7 +143,7 @@ def siblings(route: Route) -> tuple[Route, ...]:
     """
     model = route.path.removeprefix(_PATH)
     twin = model.removesuffix(_FRAMES) if model.endswith(_FRAMES) else model + _FRAMES
-    names = sorted(_MODELS, key=lambda name: name != twin)
+    names = sorted(MODELS, key=lambda name: name != twin)
     return tuple(route_of(name) for name in names if name != model)
 
 
@@ -154,9 +165,10 @@ def submit_call(
     route: Route,
     prompt: str,
     *,
-    image: str | None = None,
+    image: Image | None = None,
     options: Mapping[str, Any] | None = None,
     extra: Mapping[str, Any] | None = None,
+    webhook: str | None = None,
 ) -> Call:
     """Return the request that submits a task.
 
@@ -166,8 +178,10 @@ def submit_call(
     fields: dict[str, Any] = {"text_prompt": checked_prompt(prompt)}
     path = posted_to(route, image=image).path
     if image is not None:
-        fields["input_image"] = public_url(image)
-    return Call("POST", path, json_body(fields | dict(options or {}), extra))
+        fields["input_image"] = one_image(image)
+    refuse_webhook(webhook, NAME)
+    fields |= checked_options(options, _OPTIONS, of=NAME)
+    return Call("POST", path, json_body(fields, extra))
 
 
 def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
@@ -177,19 +191,8 @@ def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
 
 
 def poll_call(route: Route, request_id: str) -> Call:
-    """Return the request for the state of a task.
-
-    The ``:`` of an id is legal in a query and goes out as it is; all else that is not
-    unreserved (RFC 3986) is percent-encoded, so any id arrives exactly.
-    """
-    return _poll_call(route.path, request_id)
-
-
-@functools.lru_cache(maxsize=1024)
-def _poll_call(path: str, request_id: str) -> Call:
-    if not _PLAIN.fullmatch(request_id):
-        request_id = urllib.parse.quote(request_id, safe=":")
-    return Call("GET", f"{path}?request_id={request_id}")
+    """Return the request for the state of a task."""
+    return call_for_id(f"{route.path}?request_id=", request_id)
 
 
 # --- replies --------------------------------------------------------------------------------
@@ -205,18 +208,19 @@ def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> Vid
     """
     del route, request_id
     content = json_of(reply.body)
-    if (fields := _unwrapped(content)) is not None:
-        task = task_of(fields)
-        if task.best_url or (reply.status in SUCCESS and _is_state(task, fields)):
-            return _without_future(task, reply)
-    return problem_of(reply, content, wall_now=wall_now)
+    fields = unwrapped(content, _TELLING, _merged)
+    task = None if fields is None else task_of(fields)
+    if fields is not None and task is not None:
+        is_state = task.best_url is not None or _is_state(task, fields)
+        task = _without_future(task, reply) if is_state else None
+    return task_or_problem(task, reply, content, wall_now=wall_now)
 
 
 def task_of(fields: Mapping[str, Any]) -> VideoTask:
     """Return the task that a record, as JSON, tells of; any fields of any types give one."""
     task = _typed(fields) or _by_field(fields)
     upsampled = task.upsample_video_url
-    word = task.status.strip().lower()
+    word = canonical(task.status)
     if upsampled is None and word == "completed" and task.upsample_status == _DONE:
         upsampled = task.video_url  # a gateway with one field for both
     wanted = _wants_upsample(task, word)
@@ -226,7 +230,7 @@ def task_of(fields: Mapping[str, Any]) -> VideoTask:
         phase=phase,
         failure_reason=None if phase is Phase.COMPLETED else _reason(fields, task.images),
         family=NAME,
-        ended=word in _ENDS or word in _ENDS_OF_GATEWAYS,
+        ended=word in _ENDS or word in ENDS_OF_GATEWAYS,
         wants_upsample=wanted,
         upsample_video_url=upsampled,
     )
@@ -273,13 +277,13 @@ _TRACES: Final = frozenset(
 
 def _is_state(task: VideoTask, fields: Mapping[str, Any]) -> bool:
     """Return whether a success without a video is the state of a task."""
-    word = task.status.strip().lower()
+    word = canonical(task.status)
     is_proven = bool(task.id) or bool(task.status_update_time)
     if word in _REFUSALS:
         return is_proven
     if not is_proven and (error := own_error(fields)) is not None and error.is_own:
         return False
-    if word in PHASE_OF_WORD or word in _ENDS_OF_GATEWAYS or task.status_update_time:
+    if word in PHASE_OF_WORD or word in ENDS_OF_GATEWAYS or task.status_update_time:
         return True
     known = any(fields.get(name) is not None for name in _TRACES)
     return task.running is not None or (bool(word) and (is_proven or known))
@@ -296,31 +300,10 @@ def _without_future(task: VideoTask, reply: Reply) -> VideoTask:
 
 # --- wrappers -------------------------------------------------------------------------------
 
-_WRAPPERS: Final = ("data", "detail", "result")
 _TELLING: Final = (
     *("status", "video_url", "upsample_video_url", "running", "status_update_time"),
     "video_generation_status",
 )
-_MAX_WRAPPERS: Final = 4
-
-
-def _unwrapped(content: object, depth: int = _MAX_WRAPPERS) -> dict[str, Any] | None:
-    """Return the record that a reply is or holds: in a list of one, in ``data`` and the like."""
-    if isinstance(content, list) and len(content) == 1 and depth:
-        return _unwrapped(content[0], depth - 1)
-    if not isinstance(content, dict):
-        return None
-    for name in _WRAPPERS if depth else ():
-        if isinstance(content.get(name), dict | list):
-            inner = _unwrapped(content[name], depth - 1)
-            if inner is not None and _is_record(inner):
-                outer = {key: value for key, value in content.items() if key != name}
-                return _merged(outer, inner)
-    return content
-
-
-def _is_record(content: dict[str, Any]) -> bool:
-    return any(isinstance(content.get(name), str | bool | int) for name in _TELLING)
 
 
 def _merged(outer: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
@@ -329,7 +312,7 @@ def _merged(outer: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     The id is the outer one, which the gateway nearest to us made. A video outside is another than
     the plain one inside where that was upsampled, as gateways have one field for both.
     """
-    merged = outer | {name: value for name, value in record.items() if value not in (None, "")}
+    merged = merged_with(outer, record)
     if outer.get("id"):
         merged["id"] = outer["id"]
     video, plain = outer.get("video_url"), record.get("video_url")

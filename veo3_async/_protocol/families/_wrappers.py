@@ -1,0 +1,44 @@
+"""What stands around the state of a task: envelopes of gateways, lists of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+__all__ = ["merged_with", "unwrapped"]
+
+_WRAPPERS: Final = ("data", "detail", "result")
+_MAX_WRAPPERS: Final = 4
+
+
+def merged_with(outer: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
+    """Return what an envelope and its content say; the content first, where it says something."""
+    return outer | {name: value for name, value in inner.items() if value not in (None, "")}
+
+
+def unwrapped(
+    content: object,
+    telling: Iterable[str],
+    merge: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = merged_with,
+    depth: int = _MAX_WRAPPERS,
+) -> dict[str, Any] | None:
+    """Return the state that a reply is or holds: in a list of one, in ``data`` and the like.
+
+    :param telling: Fields of which a state has at least one.
+    :param merge: Makes one of an envelope and its content.
+    """
+    if isinstance(content, list) and len(content) == 1 and depth:
+        return unwrapped(content[0], telling, merge, depth - 1)
+    if not isinstance(content, dict):
+        return None
+    for name in _WRAPPERS if depth else ():
+        if isinstance(content.get(name), dict | list):
+            inner = unwrapped(content[name], telling, merge, depth - 1)
+            if inner is not None and _tells(inner, telling):
+                outer = {key: value for key, value in content.items() if key != name}
+                return merge(outer, inner)
+    return content
+
+
+def _tells(content: dict[str, Any], telling: Iterable[str]) -> bool:
+    return any(isinstance(content.get(name), str | bool | int) for name in telling)

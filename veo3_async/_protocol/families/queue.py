@@ -1,0 +1,188 @@
+"""Family B, ``queue``: fal's queue protocol, handed through (veo3, veo2).
+
+*  An object ``video`` with a URL is the end, with or without a status: a finished reply may be
+   the bare output, without status and id.
+*  ``COMPLETED`` beside ``error`` or ``detail`` is a failure; without a video and without an error
+   it is asked for again.
+*  ``detail`` as a list is fal's own word on what was asked for, and final; as a text it passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from veo3_async._errors import InvalidRequest
+from veo3_async._models import Phase, VideoTask
+from veo3_async._protocol.errors import Problem, own_error
+from veo3_async._protocol.families._fields import text, url_or_none
+from veo3_async._protocol.families._options import (
+    ANY,
+    ASPECT_RATIOS,
+    Image,
+    checked_options,
+    refuse_image,
+    refuse_webhook,
+)
+from veo3_async._protocol.families._outcome import task_or_problem
+from veo3_async._protocol.families._route import Route, call_for_id
+from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, RUNNING_WORDS, canonical
+from veo3_async._protocol.families._wrappers import unwrapped
+from veo3_async._protocol.http import Call, Reply
+from veo3_async._protocol.parsing import json_of, reason_in
+from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
+
+__all__ = [
+    "MODELS",
+    "NAME",
+    "PHASE_OF_WORD",
+    "poll_call",
+    "posted_to",
+    "read",
+    "route_of",
+    "siblings",
+    "submit_call",
+    "submitted",
+]
+
+NAME: Final = "queue"
+MODELS: Final = ("veo3", "veo2")
+
+PHASE_OF_WORD: Final = RUNNING_WORDS | {
+    "completed": Phase.GENERATED,  # and COMPLETED with its video
+    "failed": Phase.FAILED,
+}
+"""What the words mean, in lower case; whatever else may be said is UNKNOWN and runs."""
+
+_PATH: Final = "/302/submit/"
+_OPTIONS: Final = {"aspect_ratio": ANY, "enhance_prompt": ANY, "generate_audio": ANY}
+_DURATIONS: Final = ("5s", "6s", "7s", "8s")
+_OPTIONS_OF_VEO2: Final = {"aspect_ratio": ASPECT_RATIOS, "duration": _DURATIONS}
+_KNOWN: Final = frozenset({"request_id", "status", "video", "error", "detail"})
+_TELLING: Final = ("status", "request_id")
+
+
+def route_of(model: str) -> Route:
+    """Return where tasks of a model are posted and polled."""
+    return Route(NAME, _PATH + model)
+
+
+def siblings(route: Route) -> tuple[Route, ...]:
+    """Return the other paths of the family."""
+    return tuple(other for name in MODELS if (other := route_of(name)) != route)
+
+
+def posted_to(route: Route, *, image: object | None) -> Route:
+    """Return where a task is posted, and so polled.
+
+    :raises InvalidRequest: There is an image.
+    """
+    model = route.path.removeprefix(_PATH)
+    refuse_image(image, of=model, other="veo3-pro, veo3.1 or a unified model")
+    return route
+
+
+def submit_call(
+    route: Route,
+    prompt: str,
+    *,
+    image: Image | None = None,
+    options: Mapping[str, Any] | None = None,
+    extra: Mapping[str, Any] | None = None,
+    webhook: str | None = None,
+) -> Call:
+    """Return the request that submits a task.
+
+    :raises InvalidRequest: Something of it is not taken, or cannot be sent.
+    """
+    model = posted_to(route, image=image).path.removeprefix(_PATH)
+    refuse_webhook(webhook, NAME)
+    fields: dict[str, Any] = {"prompt": checked_prompt(prompt)}
+    if model == "veo2":
+        given = dict(options or {})
+        if isinstance(given.get("duration"), int):
+            given["duration"] = f"{given['duration']}s"
+        fields |= checked_options(given, _OPTIONS_OF_VEO2, of=model)
+        if "aspect_ratio" not in fields and "aspect_ratio" not in (extra or {}):
+            message = "veo2 wants aspect_ratio: 16:9 or 9:16"
+            raise InvalidRequest(message)
+    else:
+        fields |= checked_options(options, _OPTIONS, of=model)
+    return Call("POST", route.path, json_body(fields, extra))
+
+
+def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
+    """Return the id that a reply to a submission names, or what is wrong with the reply."""
+    del route
+    return submitted_id(reply, wall_now=wall_now, names=("request_id", "task_id", "id"))
+
+
+def poll_call(route: Route, request_id: str) -> Call:
+    """Return the request for the state of a task."""
+    return call_for_id(f"{route.path}?request_id=", request_id)
+
+
+def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
+    """Judge a reply to a poll. Total: any bytes give a task or a problem."""
+    del route, request_id
+    content = json_of(reply.body)
+    if isinstance(content, dict) and (why := _final_detail(content)) and reply.status < 500:
+        return _task(content, "", Phase.FAILED, reason=why)
+    fields = unwrapped(content, _TELLING)
+    task = None if fields is None else _state(fields)
+    return task_or_problem(task, reply, content, wall_now=wall_now)
+
+
+def _state(fields: Mapping[str, Any]) -> VideoTask | None:
+    """Return the task that an object tells of, None where it is no state of one."""
+    said = fields.get("status")
+    status = said if isinstance(said, str) else ""
+    word = canonical(status)
+    if url_or_none(fields.get("video")) is not None:
+        return _task(fields, status, Phase.COMPLETED)
+    is_proven = bool(fields.get("request_id"))
+    trouble = reason_in(fields.get("error")) or reason_in(fields.get("detail"))
+    if not is_proven and (error := own_error(fields)) is not None and error.is_own:
+        return None
+    if word == "completed":
+        phase = Phase.FAILED if trouble else Phase.GENERATED
+        return _task(fields, status, phase, reason=trouble)
+    if word == "failed":
+        return _task(fields, status, Phase.FAILED, reason=trouble) if is_proven else None
+    known = word in PHASE_OF_WORD or word in ENDS_OF_GATEWAYS
+    if not word or not (is_proven or (known and not trouble)):
+        return None
+    return _task(fields, status, PHASE_OF_WORD.get(word, Phase.UNKNOWN), reason=trouble)
+
+
+def _task(
+    fields: Mapping[str, Any], status: str, phase: Phase, *, reason: str | None = None
+) -> VideoTask:
+    video = fields.get("video")
+    word = canonical(status)
+    extra = {name: value for name, value in fields.items() if name not in _KNOWN}
+    extra |= {name: fields[name] for name in ("video", "error", "detail") if fields.get(name)}
+    try:
+        own_id = text(fields.get("request_id") or "")
+    except TypeError:
+        own_id = None
+    return VideoTask(
+        id=own_id or "",
+        status=status,
+        phase=phase,
+        failure_reason=reason,
+        family=NAME,
+        ended=phase.is_final or word == "completed" or word in ENDS_OF_GATEWAYS,
+        wants_upsample=False,
+        video_url=url_or_none(video),
+        extra=extra,
+    )
+
+
+def _final_detail(content: Mapping[str, Any]) -> str | None:
+    """Return what fal says of a request that it refuses for good, None where it does not."""
+    detail = content.get("detail")
+    if not isinstance(detail, list) or not detail or content.get("video"):
+        return None
+    is_fals = all(isinstance(one, dict) and "msg" in one and "type" in one for one in detail)
+    return (reason_in(detail) or "no reason given") if is_fals else None
