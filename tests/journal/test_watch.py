@@ -108,4 +108,4 @@ async def test_a_change_that_cannot_become_a_row_ends_its_id_alone(
         ends = {change.request_id: change async for change in changes if change.final}
     assert ends[other].phase is Phase.COMPLETED
     assert ends[poisoned].phase is Phase.LOST
-    assert "bug of ours" in str(ends[poisoned].error)
+    assert "internal error" in str(ends[poisoned].error)
