@@ -18,10 +18,15 @@ from typing import Any, TypeVar
 import msgspec
 
 from veo3_async import FixedPacing, Progress, Veo3Client
+from veo3_async._polling.dispatcher import Dispatcher
+from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
+from veo3_async._polling.origins import Origins
 from veo3_async._polling.poller import Poller
+from veo3_async._polling.subscriptions import Subscriptions
 from veo3_async._polling.watch import Watch
 from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.families import route_of
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._transport.endpoint import ApiKey
 from veo3_async._transport.transport import Transport
@@ -112,16 +117,17 @@ async def watching(
         max_rate=1e9,
         max_in_flight=8,
     )
-    subscriptions = Subscriptions(dispatcher, pacing, None)
+    route = route_of("veo3-pro")
+    subscriptions = Subscriptions(dispatcher, pacing, Origins(None), None)
     poller = Poller(
         dispatcher,
         subscriptions,
         pacing,
-        route=route_of("veo3-pro"),
+        route=route,
         on_poll=None,
         journal=None,
     )
-    mailbox = Mailbox("best", keep_open=True)
+    mailbox = Mailbox("best", route, keep_open=True)
     subscriptions.register(mailbox, None)
     subscriptions.subscribe(mailbox, ids)
     watch = Watch(mailbox, subscriptions, owner=None)

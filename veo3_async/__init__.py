@@ -29,18 +29,23 @@ from veo3_async._errors import (
     Veo3Error,
 )
 from veo3_async._journal.tasks import Pending
+from veo3_async._lifecycle.phases import Until
 from veo3_async._models import (
+    Cost,
     GenerationRequest,
+    ModelParameter,
     Phase,
     PollReport,
     SourceImage,
     Stats,
     Transition,
+    VideoModel,
     VideoTask,
 )
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import BackoffPacing, Eta, FixedPacing, Pacing, Progress
 from veo3_async._polling.watch import Watch
+from veo3_async._protocol.families import SubmitOptions
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
@@ -52,6 +57,7 @@ __all__ = [
     "BackoffPacing",
     "ClientClosed",
     "CompletedWithoutVideo",
+    "Cost",
     "DownloadError",
     "Eta",
     "FixedPacing",
@@ -60,6 +66,7 @@ __all__ = [
     "Journal",
     "JournalError",
     "LearnedPacing",
+    "ModelParameter",
     "Pacing",
     "Pending",
     "Phase",
@@ -70,13 +77,16 @@ __all__ = [
     "SourceImage",
     "Stats",
     "StillPending",
+    "SubmitOptions",
     "SubmitUncertain",
     "TaskFailed",
     "TaskNotFound",
     "Transition",
     "UnexpectedReply",
+    "Until",
     "Veo3Client",
     "Veo3Error",
+    "VideoModel",
     "VideoTask",
     "Watch",
 ]

@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
+import decimal
 import functools
 import os
 import pathlib
+import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
 from veo3_async._arguments import count, positive, seconds
 from veo3_async._errors import ClientClosed
 from veo3_async._lifecycle.phases import Until
-from veo3_async._models import PollReport, Stats, VideoTask
+from veo3_async._models import PollReport, Stats, Transition, VideoModel, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.mailbox import Mailbox
+from veo3_async._polling.submissions import Draft, ImageSource
 from veo3_async._polling.watch import Watch
-from veo3_async._protocol.families import posted_to, route_of, submit_call
-from veo3_async._protocol.ids import check_model, check_request_id
+from veo3_async._protocol.families import Route, SubmitOptions, route_of
+from veo3_async._protocol.ids import check_request_id
 from veo3_async._runtime import Runtime, Settings
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url
 
@@ -41,7 +45,11 @@ class Veo3Client:
     :param api_key: The key; None takes it from ``AI302_API_KEY``, else ``AI302_KEY``.
     :param base_url: Where the API is; None takes ``AI302_BASE_URL``, else
         ``https://api.302.ai``. ``http`` is for this machine and private networks only.
-    :param model: The model whose path is asked for ids that do not name a known one.
+    :param model: The model that is submitted to, and where ids from elsewhere are polled that do
+        not name a known one: ``veo3-pro``, ``veo3-fast``, ``veo3``, ``veo2``, ``veo3-v2``,
+        ``veo3.1`` …, or any name of the unified endpoint (see `models`).
+    :param family: ``"record"``, ``"queue"``, ``"tasks"`` or ``"unified"``, where the name of the
+        model does not tell which protocol it speaks; None goes by the name.
     :param session: An ``aiohttp.ClientSession`` to use; it is never closed and never changed.
         Its middlewares are not used. None makes one.
     :param pacing: When an id is asked for again; None makes a `LearnedPacing`.
@@ -55,6 +63,7 @@ class Veo3Client:
     :param proxy: URL of an HTTP proxy; None goes direct, whatever the environment says.
     :param on_poll: A plain function that gets a `PollReport` after every poll. What it raises
         is logged once and ignored.
+    :param on_change: The same for every `Transition` that a poll shows, whoever watches.
     :raises AuthenticationError: There is no key, or it cannot be one.
     :raises InvalidRequest: The model cannot be a part of a path.
     :raises ValueError: Another argument is out of its range.
@@ -67,6 +76,7 @@ class Veo3Client:
         *,
         base_url: str | None = None,
         model: str = "veo3-pro",
+        family: str | None = None,
         session: aiohttp.ClientSession | None = None,
         pacing: Pacing | None = None,
         max_polls_per_second: float = 20.0,
@@ -75,13 +85,15 @@ class Veo3Client:
         journal: str | os.PathLike[str] | Journal | None = None,
         proxy: str | None = None,
         on_poll: Callable[[PollReport], object] | None = None,
+        on_change: Callable[[Transition], object] | None = None,
     ) -> None:
         try:
             key = ApiKey.find(api_key)
         finally:
             del api_key  # this frame is in the traceback of what follows
         self._base_url: Final = find_base_url(base_url)
-        self._model: Final = check_model(model)
+        self._model: Final = model
+        self._route: Final = route_of(model, family)
         pacing = LearnedPacing() if pacing is None else pacing
         if not isinstance(pacing, Pacing):
             message = f"pacing is a Pacing, such as FixedPacing(10), not {pacing!r}"
@@ -104,9 +116,10 @@ class Veo3Client:
                 ),
                 make_downloader=functools.partial(Downloader, proxy=proxy),
                 pacing=pacing,
-                model=self._model,
+                route=self._route,
                 max_rate=positive("max_polls_per_second", max_polls_per_second),
                 on_poll=None if on_poll is None else Hook("on_poll", on_poll),
+                on_change=None if on_change is None else Hook("on_change", on_change),
                 journal=journal,
             )
         )
@@ -128,6 +141,8 @@ class Veo3Client:
         until: Until = "best",
         timeout: float | datetime.timedelta | None = None,
         keep_open: bool = False,
+        model: str | None = None,
+        family: str | None = None,
     ) -> Watch:
         """Return the transitions of these tasks as they come, as one stream.
 
@@ -141,21 +156,27 @@ class Veo3Client:
         :param timeout: Seconds for the whole watch, after which every unfinished id ends with
             `StillPending` and no other is taken; None waits for ever.
         :param keep_open: Do not end with the last id: `Watch.add` brings more.
-        :raises InvalidRequest: One of the ids cannot be one; nothing is watched then.
+        :param model: Where ids from elsewhere are polled: what this client or its journal has
+            submitted is polled there, and a known prefix says it. None takes the client's.
+        :param family: As for the client.
+        :raises InvalidRequest: One of the ids cannot be one, or there is no such model; nothing is
+            watched then.
         :raises TypeError: One of the ids is no ``str``, or the timeout no time.
         :raises ValueError: ``until`` is another word, or the timeout not finite and above 0.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         :raises RuntimeError: No event loop is running.
         """
-        watch, _ = self._watch(request_ids, until=until, timeout=timeout, keep_open=keep_open)
+        route = self._route_of(model, family)
+        watch, _ = self._watch(request_ids, route, until, timeout, keep_open=keep_open)
         return watch
 
     def _watch(
         self,
         request_ids: Sequence[str],
-        *,
+        route: Route,
         until: Until,
         timeout: float | datetime.timedelta | None,
+        *,
         keep_open: bool,
     ) -> tuple[Watch, Mailbox]:
         if until not in {"best", "video"}:
@@ -165,10 +186,15 @@ class Veo3Client:
         for request_id in request_ids:
             check_request_id(request_id)
         subscriptions = self.runtime.started().subscriptions
-        mailbox = Mailbox(until, keep_open=keep_open)
+        mailbox = Mailbox(until, route, keep_open=keep_open)
         subscriptions.register(mailbox, limit)
         subscriptions.subscribe(mailbox, request_ids)
         return Watch(mailbox, subscriptions, owner=self.runtime), mailbox
+
+    def _route_of(self, model: str | None, family: str | None) -> Route:
+        if model is None and family is None:
+            return self._route
+        return route_of(self._model if model is None else model, family)
 
     async def wait(
         self,
@@ -176,6 +202,9 @@ class Veo3Client:
         *,
         until: Until = "best",
         timeout: float | datetime.timedelta | None = None,  # noqa: ASYNC109 - ends in StillPending
+        model: str | None = None,
+        family: str | None = None,
+        on_change: Callable[[Transition], object] | None = None,
     ) -> VideoTask:
         """Return the finished task.
 
@@ -184,6 +213,8 @@ class Veo3Client:
 
         Parameters as for `watch`.
 
+        :param on_change: A plain function that gets every `Transition` of this task. What it
+            raises is logged once and ignored.
         :raises TaskFailed: The service gave the task up.
         :raises TaskNotFound: The service has not known the id for 30 s.
         :raises StillPending: The timeout is over; the task goes on.
@@ -194,17 +225,28 @@ class Veo3Client:
         :raises ClientClosed: The client was closed, before or meanwhile, or belongs to another
             loop or process.
         """
-        async with self.watch(request_id, until=until, timeout=timeout) as changes:
-            ends = [change async for change in changes if change.final]
-        if not ends:
+        hook = None if on_change is None else Hook("on_change", on_change)
+        end: Transition | None = None
+        watch = self.watch(request_id, until=until, timeout=timeout, model=model, family=family)
+        async with watch as changes:
+            async for change in changes:
+                if hook is not None:
+                    hook(change)
+                end = change
+        if end is None or not end.final:
             message = "the watch was closed before the task had ended"
             raise ClientClosed(message, request_id=request_id)
-        if ends[0].error is not None:
-            raise ends[0].error
-        return ends[0].task
+        if end.error is not None:
+            raise end.error
+        return end.task
 
-    async def fetch(self, request_id: str) -> VideoTask:
+    async def fetch(
+        self, request_id: str, *, model: str | None = None, family: str | None = None
+    ) -> VideoTask:
         """Return the state of a task as it is now: one GET, repeated up to 3 times on faults.
+
+        :param model: As for `watch`.
+        :param family: As for `watch`.
 
         :raises TaskNotFound: The service does not know the id (yet).
         :raises ServiceUnavailable: The faults did not pass.
@@ -215,15 +257,20 @@ class Veo3Client:
             loop or process.
         """
         check_request_id(request_id)
-        return await self.runtime.started().calls.fetch(request_id)
+        route = None if model is None and family is None else self._route_of(model, family)
+        return await self.runtime.started().calls.fetch(request_id, route)
 
     async def submit(
         self,
         prompt: str,
         *,
-        image: str | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = None,
         model: str | None = None,
+        family: str | None = None,
+        metadata: Any = None,  # noqa: ANN401 - whatever JSON can say
+        webhook: str | None = None,
         extra: Mapping[str, Any] | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> str:
         """Submit a task and return its request id, which `watch` takes.
 
@@ -232,12 +279,21 @@ class Veo3Client:
         it is written down before; one that is cut short is listed by `pending` as in doubt.
 
         :param prompt: What the video is to show; not empty.
-        :param image: Public http(s) URL of an image that the video begins with, or None.
-        :param model: ``"veo3-pro"``, ``"veo3-fast"``, ``"veo3"`` or another of their kind; None
-            takes the client's.
-        :param extra: Further fields of the request's JSON.
+        :param image: An image that the video begins with, or several where the family takes them:
+            a public http(s) URL, or a path (`pathlib.Path`) or bytes, which are uploaded before
+            (up to 50 MB; 0.001 PTC each; an upload that breaks off is not resumed).
+        :param model: As for the client; None takes the client's.
+        :param family: As for the client.
+        :param metadata: Anything JSON can say, up to 16 kB: it comes back in `Transition` and in
+            `pending`, and is kept in the journal.
+        :param webhook: A public URL of yours with ``{token}`` in it, where the family documents
+            webhooks: hand the token of each call to `webhook_received`. Polls are few until then.
+        :param extra: Further fields of the request's JSON, as they are sent.
+        :param options: What the family documents, such as ``aspect_ratio="9:16"``. One that it
+            does not know is refused before anything is paid.
         :raises InvalidRequest: Something cannot be sent, or the service refuses it.
-        :raises SubmitUncertain: The task may exist and may have been charged.
+        :raises SubmitUncertain: The task may exist and may have been charged; a note
+            (``__notes__``) says what the account shows since then.
         :raises ServiceUnavailable: The service cannot be reached; no task exists.
         :raises AuthenticationError: The key is refused.
         :raises QuotaExceeded: The balance or a quota is used up.
@@ -247,11 +303,119 @@ class Veo3Client:
         :raises JournalError: The intent could not be written down, and nothing was sent; or the
             id could not, and is in ``request_id``.
         """
-        model = self._model if model is None else model
-        route = posted_to(route_of(model), image=image)
-        call = submit_call(route, prompt, image=image, extra=extra)
-        calls = self.runtime.started().calls
-        return await calls.submit(route, call, prompt=prompt, model=model, image=image)
+        draft = Draft(
+            prompt=prompt,
+            model=self._model if model is None else model,
+            route=self._route_of(model, family),
+            image=image,
+            options=options,
+            extra=extra,
+            metadata=metadata,
+            webhook=webhook,
+        )
+        return await self.runtime.started().submissions.submit(draft)
+
+    async def generate(
+        self,
+        prompt: str,
+        *,
+        on_change: Callable[[Transition], object] | None = None,
+        until: Until = "best",
+        timeout: float | datetime.timedelta | None = None,  # noqa: ASYNC109 - ends in StillPending
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        model: str | None = None,
+        family: str | None = None,
+        metadata: Any = None,  # noqa: ANN401 - whatever JSON can say
+        webhook: str | None = None,
+        extra: Mapping[str, Any] | None = None,
+        **options: Unpack[SubmitOptions],
+    ) -> VideoTask:
+        """Submit a task and wait for it; return it finished.
+
+        Parameters and errors as for `submit` and `wait`. 302.AI has no cancelling: a task whose
+        waiting ends early, by its ``timeout`` too, goes on and is paid for; the error has its
+        ``request_id``.
+
+        :param timeout: Seconds for the waiting, which begins when it is submitted.
+        """
+        request_id = await self.submit(
+            prompt,
+            image=image,
+            model=model,
+            family=family,
+            metadata=metadata,
+            webhook=webhook,
+            extra=extra,
+            **options,
+        )
+        return await self.wait(request_id, until=until, timeout=timeout, on_change=on_change)
+
+    def poke(self, *request_ids: str) -> None:
+        """Make these ids due now, as a person who presses refresh wants it; the throttle holds.
+
+        Ids that nobody watches are ignored.
+
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
+        """
+        self.runtime.started().subscriptions.poke(request_ids)
+
+    def webhook_received(self, token: str) -> bool:
+        """Take the call of a webhook as a hint that its task is worth a poll now.
+
+        Nothing in the body of a webhook is believed, so nothing of it is wanted here. A token
+        makes one poll a second at most, an unknown one none.
+
+        :param token: What stood in the place of ``{token}`` in the URL.
+        :returns: Whether the token is one of this client's.
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
+        """
+        parts = self.runtime.started()
+        request_id = parts.webhooks.received(token, asyncio.get_running_loop().time())
+        if request_id is not None:
+            parts.subscriptions.poke([request_id])
+        return parts.webhooks.knows(token)
+
+    # --- the account ------------------------------------------------------------------------
+
+    async def models(self) -> tuple[VideoModel, ...]:
+        """Return what the unified endpoint offers, with parameters and prices; kept for an hour.
+
+        :raises Veo3Error: The list cannot be had.
+        """
+        return await self.runtime.started().account.models()
+
+    async def balance(self) -> decimal.Decimal | None:
+        """Return the balance in PTC, of which one is 1 USD; None where the account does not say.
+
+        :raises AuthenticationError: The key is refused, or may not ask that.
+        :raises Veo3Error: The account cannot be asked.
+        """
+        return await self.runtime.started().account.balance()
+
+    async def cost(self, request_id: str) -> decimal.Decimal | None:
+        """Return what a task has cost, in PTC; None where that cannot be found out.
+
+        It is found by the id of the HTTP request that submitted it, which the client remembers
+        and the journal keeps; of the unified endpoint the task itself says it.
+
+        :raises AuthenticationError: The key is refused, or may not ask that.
+        :raises Veo3Error: The account cannot be asked.
+        """
+        check_request_id(request_id)
+        return await self.runtime.cost(request_id)
+
+    async def settle(self, key: int, request_id: str | None = None) -> None:
+        """End the doubt about a submission, after a person has looked into the account.
+
+        :param key: The `Pending.key` of the submission.
+        :param request_id: The id of its task, which is pending from now on; None: there is none.
+        :raises JournalError: There is no journal or no such submission, or it is not in doubt.
+        :raises InvalidRequest: The id cannot be one.
+        :raises ClientClosed: The client was closed, or belongs to another loop or process.
+        """
+        if request_id is not None:
+            check_request_id(request_id)
+        await self.runtime.needed_journal().settle(key, request_id, at=time.time())
 
     async def download(
         self,
@@ -320,10 +484,15 @@ class Veo3Client:
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
         owed = [p for p in await self.pending() if p.request_id is not None]
+        webhooks = self.runtime.started().webhooks
+        for p in owed:
+            if p.token is not None and p.request_id is not None:
+                webhooks.expect(p.token, p.request_id)
         watch, mailbox = self._watch(
             [p.request_id for p in owed if p.request_id is not None and p.final is None],
-            until=until,
-            timeout=timeout,
+            self._route,
+            until,
+            timeout,
             keep_open=keep_open,
         )
         for end in (p.final for p in owed if p.final is not None):

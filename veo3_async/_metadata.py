@@ -1,4 +1,4 @@
-"""What belongs to a task beside its id: where it is polled, and what a program attached, as JSON."""
+"""What belongs to a task beside its id: where it is polled, and what a program attached."""
 
 from __future__ import annotations
 
@@ -56,3 +56,5 @@ class Origin(NamedTuple):
     """What the program attached to it, as JSON has it; None where nothing was."""
     was_seen: bool = False
     """Whether a state of it was ever seen."""
+    http_request_id: str | None = None
+    """The service's id of the HTTP request that submitted it, for its cost; None: not known."""

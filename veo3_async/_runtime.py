@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import decimal
 import functools
 import logging
 import os
@@ -21,16 +22,20 @@ import msgspec
 from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError
 from veo3_async._learned_store import keep_learned
-from veo3_async._models import PollReport, Stats, VideoTask
+from veo3_async._models import PollReport, Stats, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
+from veo3_async._polling.account import Account
 from veo3_async._polling.calls import Calls
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.job import Job
 from veo3_async._polling.origins import Origins
 from veo3_async._polling.poller import Poller
+from veo3_async._polling.submissions import Submissions
 from veo3_async._polling.subscriptions import Subscriptions
+from veo3_async._polling.webhooks import Webhooks
+from veo3_async._protocol.account import cost_request_ids
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
@@ -58,6 +63,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     route: Route
     max_rate: float
     on_poll: Hook[PollReport] | None
+    on_change: Hook[Transition] | None
     journal: str | os.PathLike[str] | Journal | None
 
 
@@ -67,7 +73,11 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     dispatcher: Dispatcher[Job]
     subscriptions: Subscriptions
     poller: Poller
+    origins: Origins
     calls: Calls
+    account: Account
+    submissions: Submissions
+    webhooks: Webhooks
     downloader: Downloader
     journal: Journal | None
 
@@ -184,6 +194,21 @@ class Runtime:
         """
         return await self.started().calls.poll(request_id, route)
 
+    async def cost(self, request_id: str) -> decimal.Decimal | None:
+        """Return what a task has cost, in PTC, or None where that cannot be found out."""
+        parts = self.started()
+        origin = parts.origins.of(request_id, self._settings.route)
+        http_ids = [origin.http_request_id]
+        if origin.http_request_id is None and parts.journal is not None:
+            known = (await parts.journal.known([request_id])).get(request_id)
+            http_ids = [None if known is None else known.http_request_id]
+        if http_ids == [None]:
+            task = await parts.calls.fetch(request_id)
+            http_ids = list(cost_request_ids(task))
+        costs = [await parts.account.cost(http_id) for http_id in http_ids if http_id is not None]
+        known_costs = [cost for cost in costs if cost is not None]
+        return sum(known_costs, decimal.Decimal(0)) if known_costs else None
+
     # --- the parts --------------------------------------------------------------------------
 
     def _made(self) -> Parts:
@@ -195,6 +220,8 @@ class Runtime:
         )
         origins = Origins(journal)
         subscriptions = Subscriptions(dispatcher, settings.pacing, origins, journal)
+        calls = Calls(dispatcher, origins, settings.route)
+        account, webhooks = Account(calls), Webhooks()
         return Parts(
             dispatcher=dispatcher,
             subscriptions=subscriptions,
@@ -204,10 +231,15 @@ class Runtime:
                 settings.pacing,
                 route=settings.route,
                 on_poll=settings.on_poll,
+                on_change=settings.on_change,
                 journal=journal,
                 beside=self._beside(journal),
             ),
-            calls=Calls(dispatcher, origins, settings.route, journal),
+            origins=origins,
+            calls=calls,
+            account=account,
+            submissions=Submissions(calls, account, origins, webhooks, journal),
+            webhooks=webhooks,
             downloader=settings.make_downloader(),
             journal=journal,
         )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -265,17 +265,17 @@ def known(cursor: Cursor, request_ids: Iterable[str]) -> dict[str, Origin]:
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
     statement = """
-        SELECT key, family, path, metadata, task IS NOT NULL FROM tasks WHERE request_id = ?
+        SELECT key, family, path, metadata, task IS NOT NULL, http_request_id
+        FROM tasks WHERE request_id = ?
     """
     found = {}
     for name in request_ids:
         row = cursor.execute(statement, (name,)).fetchone()
         if row is not None:
-            key, family, path, metadata, was_seen = row
+            key, family, path, metadata, was_seen, http_id = row
             try:
-                found[name] = Origin(
-                    family, path, metadata_from_json(metadata), bool(was_seen)
-                )
+                attached = metadata_from_json(metadata)
+                found[name] = Origin(family, path, attached, bool(was_seen), http_id)
             except ValueError as error:
                 raise _unreadable(key) from error
     return found

@@ -33,6 +33,8 @@ class Job(Entry, kw_only=True):
 
     metadata: Any = None
     """What the program attached to the task, or None."""
+    has_webhook: bool = False
+    """Whether a webhook will tell its end, so that few polls are enough."""
 
     def labelled(self, change: Transition) -> Transition:
         """Return a transition with the metadata of its task."""

@@ -32,16 +32,28 @@ class Origins:
     def __init__(self, journal: Journal | None) -> None:
         self._journal = journal
         self._submitted: collections.OrderedDict[str, Origin] = collections.OrderedDict()
+        self._with_webhook: set[str] = set()
 
-    def remember(self, request_id: str, origin: Origin) -> None:
-        """Keep what a submission was made with."""
+    def remember(self, request_id: str, origin: Origin, *, webhook: bool = False) -> None:
+        """Keep what a submission was made with.
+
+        :param webhook: Whether a webhook will tell the end.
+        """
         self._submitted[request_id] = origin
+        if webhook:
+            self._with_webhook.add(request_id)
         if len(self._submitted) > _MOST:
-            self._submitted.popitem(last=False)
+            oldest, _ = self._submitted.popitem(last=False)
+            self._with_webhook.discard(oldest)
 
     def forget(self, request_id: str) -> None:
         """Forget a task that has ended."""
         self._submitted.pop(request_id, None)
+        self._with_webhook.discard(request_id)
+
+    def has_webhook(self, request_id: str) -> bool:
+        """Whether a webhook will tell the end of a task."""
+        return request_id in self._with_webhook
 
     def of(self, request_id: str, default: Route) -> Origin:
         """Return what is known without asking the journal.

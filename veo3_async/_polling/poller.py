@@ -17,7 +17,7 @@ from veo3_async._errors import JournalError, Veo3Error
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.judge import UNCHANGED, Answer, Ruling, judge, judge_bug
 from veo3_async._lifecycle.phases import kept_once
-from veo3_async._models import PollReport, VideoTask
+from veo3_async._models import PollReport, Transition, VideoTask
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.dispatcher import Dispatcher, Turn
 from veo3_async._polling.hooks import Hook
@@ -25,6 +25,7 @@ from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.outage import Outage
 from veo3_async._polling.subscriptions import Subscriptions
+from veo3_async._polling.webhooks import SPARSE_SECONDS
 from veo3_async._protocol import families
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Reply
@@ -50,6 +51,7 @@ class Poller:
     :param pacing: When an id is asked for again.
     :param route: Where ids are polled of which nothing is known.
     :param on_poll: Called after every poll, or None.
+    :param on_change: Called for every change of a task, whoever watches it, or None.
     :param journal: What changes are written to before they are delivered, or None.
     :param beside: Coroutines that run as long as the polling.
     """
@@ -62,6 +64,7 @@ class Poller:
         *,
         route: families.Route,
         on_poll: Hook[PollReport] | None,
+        on_change: Hook[Transition] | None = None,
         journal: Journal | None,
         beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
@@ -71,6 +74,7 @@ class Poller:
         self._pacing = pacing
         self._route = route
         self._on_poll = on_poll
+        self._on_change = on_change
         self._journal = journal
         self._beside = beside
         self._journal_failed = False
@@ -190,7 +194,10 @@ class Poller:
             job.fingerprint = None
             return _RECORD_AGAIN
         job.reread_at = now + ruling.reread_in
+        self._announce(job, ruling)
         self._deliver(job, watchers, ruling)
+        if ruling.delay is not None and job.has_webhook and not isinstance(answer, Problem):
+            return max(ruling.delay, SPARSE_SECONDS)
         return ruling.delay
 
     def _fail(self, fatal: BaseException) -> None:
@@ -219,6 +226,20 @@ class Poller:
             return not any(change.final for change in changes.values())
         self._journal_failed = False
         return True
+
+    def _announce(self, job: Job, ruling: Ruling) -> None:
+        """Say each change once, whoever watches it."""
+        changes = {view.change.phase: view.change for view in ruling.views if view.change}
+        for change in changes.values():
+            _log.info(
+                "%s is %s%s",
+                change.request_id,
+                change.phase.value,
+                f": {change.error}" if change.error else "",
+                extra={"request_id": change.request_id},
+            )
+            if self._on_change is not None:
+                self._on_change(job.labelled(change))
 
     def _deliver(self, job: Job, watchers: Sequence[Mailbox], ruling: Ruling) -> None:
         for mailbox, view in zip(watchers, ruling.views, strict=True):

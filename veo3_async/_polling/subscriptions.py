@@ -225,6 +225,7 @@ class Subscriptions:
                         is_known=origin.was_seen,
                     ),
                     metadata=origin.metadata,
+                    has_webhook=self._origins.has_webhook(request_id),
                 )
                 self._jobs[request_id] = job
                 self._dispatcher.put(job, now)

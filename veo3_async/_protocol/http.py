@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import email.utils
 import functools
+import pathlib
 import re
 import zlib
 from collections.abc import Callable, Mapping
@@ -24,6 +25,16 @@ of what follows it: the 52,428 empty ones that 1 MiB holds would stop the event 
 _MAX_RETRY_AFTER: Final = 120.0
 
 
+class Form(msgspec.Struct, frozen=True, gc=False):
+    """A multipart form with one file in the field ``file``."""
+
+    filename: str
+    size: int
+    """Bytes."""
+    content: bytes | pathlib.Path
+    """The file itself, or where it lies: then it is read while it is sent."""
+
+
 class Call(msgspec.Struct, frozen=True, gc=False):
     """A request, complete but for the host and the key."""
 
@@ -32,7 +43,9 @@ class Call(msgspec.Struct, frozen=True, gc=False):
     target: str
     """Path and query, percent-encoded: sent as it is."""
     body: bytes | None = None
-    """JSON, or None for a GET."""
+    """JSON, or None."""
+    form: Form | None = None
+    """A file to upload, or None."""
 
 
 class Reply(msgspec.Struct, frozen=True, gc=False):

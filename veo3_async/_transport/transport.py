@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import pathlib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import aiohttp
 from multidict import CIMultiDict, CIMultiDictProxy
@@ -20,7 +21,7 @@ from yarl import URL
 
 from veo3_async._cancellation import ended, is_cancelled
 from veo3_async._protocol.errors import Kind, Problem
-from veo3_async._protocol.http import MAX_BODY_BYTES, Call, Reply, inflated
+from veo3_async._protocol.http import MAX_BODY_BYTES, Call, Form, Reply, inflated
 from veo3_async._transport.connections import (
     BORROWED,
     OnceRequest,
@@ -38,6 +39,8 @@ __all__ = ["Transport"]
 
 _CONNECT_SECONDS: Final = 10.0
 _READ_SECONDS: Final = 20.0
+_UPLOAD_SECONDS: Final = 600.0
+"""Of one upload: 50 MB at 85 kB/s."""
 _KEEPALIVE_SECONDS: Final = 30.0
 
 _MAX_HEADER_BYTES: Final = 1 << 16
@@ -109,6 +112,7 @@ class Transport:
         self.max_connections: Final = _at_most(session, max_connections)
         """Requests that can be under way at once; what goes beyond would wait inside aiohttp."""
         self._deadlines = Deadlines(total=request_timeout, silence=_READ_SECONDS)
+        self._upload_deadlines = Deadlines(total=_UPLOAD_SECONDS, silence=_UPLOAD_SECONDS)
         self._timeout = aiohttp.ClientTimeout(
             total=None,  # the deadlines see to it
             sock_connect=min(_CONNECT_SECONDS, request_timeout),
@@ -130,7 +134,7 @@ class Transport:
         """
         body = None if call.body is None else _Body(call.body)
         try:
-            with self._deadlines.limit() as limited:
+            with self._deadlines_of(call).limit() as limited:
                 return await self._exchange(call, body, limited)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
             if type(error) is ValueError and self._borrowed is not None:
@@ -146,9 +150,13 @@ class Transport:
             stop.__context__ = None
             raise stop.with_traceback(None)  # noqa: B904 - nothing to be a cause
 
+    def _deadlines_of(self, call: Call) -> Deadlines:
+        return self._deadlines if call.form is None else self._upload_deadlines
+
     async def aclose(self) -> None:
         """Close own sessions and their connections; a cancellation comes out after that."""
         self._deadlines.close()
+        self._upload_deadlines.close()
         closing = asyncio.ensure_future(self._close())
         await ended(closing)
         closing.result()
@@ -161,7 +169,9 @@ class Transport:
     async def _exchange(self, call: Call, body: _Body | None, limited: Limited) -> Reply | Problem:
         if self._borrowed is not None and self._borrowed.closed:
             return _SESSION_CLOSED
-        response = await self._sent(call, body)
+        response = await (
+            self._sent(call, body) if call.form is None else self._uploaded(call, call.form)
+        )
         protocol = protocol_of(response)
         try:
             content = await _read(response, limited)
@@ -179,6 +189,27 @@ class Transport:
         headers, content = self._without_secret(response, content)
         close = None if protocol is None else protocol.close
         return Reply(response.status, headers, content, close)
+
+    async def _uploaded(self, call: Call, form: Form) -> aiohttp.ClientResponse:
+        """Send a file, read while it is sent."""
+        data = aiohttp.FormData()
+        with contextlib.ExitStack() as stack:
+            content: bytes | BinaryIO | pathlib.Path = form.content
+            if isinstance(content, pathlib.Path):
+                content = stack.enter_context(content.open("rb"))
+            data.add_field("file", content, filename=form.filename)
+            return await self._session(fresh=True).request(
+                call.method,
+                _url(self._base_url + call.target),
+                headers=self._headers,
+                data=data,
+                allow_redirects=False,
+                raise_for_status=False,
+                auto_decompress=False,
+                timeout=self._timeout,
+                proxy=self._proxy,
+                middlewares=None if self._borrowed is None else BORROWED,
+            )
 
     async def _sent(self, call: Call, body: _Body | None) -> aiohttp.ClientResponse:
         """Send a call, on the first connection that is clean: the others are closed unused."""
