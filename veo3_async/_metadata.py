@@ -1,4 +1,4 @@
-"""What belongs to a task beside its id: where it is polled, and what a program attached, as JSON."""
+"""What belongs to a task beside its id: where it is polled, and attached metadata as JSON."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -273,9 +273,7 @@ def known(cursor: Cursor, request_ids: Iterable[str]) -> dict[str, Origin]:
         if row is not None:
             key, family, path, metadata, was_seen = row
             try:
-                found[name] = Origin(
-                    family, path, metadata_from_json(metadata), bool(was_seen)
-                )
+                found[name] = Origin(family, path, metadata_from_json(metadata), bool(was_seen))
             except ValueError as error:
                 raise _unreadable(key) from error
     return found
