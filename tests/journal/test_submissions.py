@@ -42,7 +42,7 @@ async def test_a_submission_is_known_with_all_that_belongs_to_it(path: Path) -> 
     for found in (doubt, task):
         assert (found.family, found.path, found.metadata, found.token) == (*V2, metadata, "t0k")
     assert (doubt.http_request_id, task.http_request_id) == (None, "2025-abc")
-    assert known == {"301504317665393": (*V2, metadata)}
+    assert known == {"301504317665393": Origin(*V2, metadata)}
     assert by_token == ["301504317665393", None, None]
 
 
@@ -59,7 +59,7 @@ async def test_metadata_outlives_changes_and_the_end(journal: Journal) -> None:
     assert owed.final is not None
     assert (owed.family, owed.path, owed.metadata, owed.token) == (*V2, 42, "t0k")
     assert await journal.pending() == []
-    assert await journal.known(["veo3-pro:1"]) == {"veo3-pro:1": Origin(*V2, 42)}
+    assert await journal.known(["veo3-pro:1"]) == {"veo3-pro:1": Origin(*V2, 42, was_seen=True)}
 
 
 async def test_what_is_known_of_a_watched_id_is_filled_in(journal: Journal) -> None:
@@ -75,9 +75,9 @@ async def test_what_is_known_of_a_watched_id_is_filled_in(journal: Journal) -> N
     await journal.accept(everything, at=NOON, origins={"veo3-pro:1": Origin()})
 
     assert await journal.known(everything) == {
-        "veo3-pro:1": (*V2, "second"),
-        "veo3-pro:2": (*guess, None),
-        "veo3-pro:3": (None, None, None),
+        "veo3-pro:1": Origin(*V2, "second"),
+        "veo3-pro:2": Origin(*guess),
+        "veo3-pro:3": Origin(),
     }
 
 
