@@ -28,7 +28,7 @@ from veo3_async import (
     Veo3Error,
     VideoTask,
 )
-from veo3_async._polling import calls
+from veo3_async._protocol import families
 from veo3_async._protocol.families import Route, read
 from veo3_async._protocol.http import Reply
 from veo3_async._transport.transport import Transport
@@ -433,7 +433,7 @@ async def test_a_bug_met_in_a_reply_leaves_no_permit_behind(
         return read(route, reply, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(calls, "read", broken)
+        patch.setattr(families, "read", broken)
         with pytest.raises(LookupError):
             await veo.fetch(request_id)
     async with asyncio.timeout(60):

@@ -15,7 +15,7 @@ from veo3_async._models import VideoTask
 from veo3_async._protocol.families import Route, poll_call, route_for_id, route_of, siblings
 from veo3_async._protocol.ids import MAX_ID_BYTES, check_model, check_request_id
 
-DEFAULT: Final = route_of("mine")
+DEFAULT: Final = route_of("mine", "record")
 
 
 def path_of(route: Route) -> str:
