@@ -51,11 +51,12 @@ class Turn:
     A context manager; left without `settle`, the permit is given back.
     """
 
-    __slots__ = ("_dispatcher", "_is_settled", "_permit")
+    __slots__ = ("_dispatcher", "_is_settled", "_target", "_permit")
 
     def __init__(self, dispatcher: Dispatcher[Entry], permit: Permit) -> None:
         self._dispatcher = dispatcher
         self._permit = permit
+        self._target = ""
         self._is_settled = False
 
     def __enter__(self) -> Self:
@@ -72,13 +73,14 @@ class Turn:
 
     async def send(self, call: Call) -> Reply | Problem:
         """Send the request; only a cancellation is raised."""
+        self._target = call.target
         return await self._dispatcher.send(call)
 
     def settle(self, outcome: object) -> None:
         """Say what the request brought: a `Problem`, or anything else for a success."""
         if not self._is_settled:
             self._is_settled = True
-            self._dispatcher.settle(self._permit, outcome)
+            self._dispatcher.settle(self._permit, outcome, self._target)
 
 
 class _Claim(msgspec.Struct, Generic[_E], frozen=True, gc=False):
@@ -209,8 +211,11 @@ class Dispatcher(Generic[_E]):
             self.sent[call.method] += 1
         return answer
 
-    def settle(self, permit: Permit, outcome: object) -> None:
-        """Let the throttle learn from an outcome; `pump` after it."""
+    def settle(self, permit: Permit, outcome: object, target: str) -> None:
+        """Let the throttle learn from an outcome; `pump` after it.
+
+        :param target: That of the call, which tells ids from each other.
+        """
         self.in_flight -= 1
         now = self._loop.time()
         if not isinstance(outcome, Problem):
@@ -219,12 +224,20 @@ class Dispatcher(Generic[_E]):
         self.failures[outcome.kind] += 1
         rand = random.random()
         match outcome:
-            case Problem(kind=kind, retry_after=hint) if kind in NO_CAPACITY:
-                self.throttle.throttled(permit, now, reason=kind.value, retry_after=hint, rand=rand)
+            case Problem(kind=kind, retry_after=hint) if _limits_rate(outcome):
+                self.throttle.throttled(
+                    permit, now, whose=target, reason=kind.value, retry_after=hint, rand=rand
+                )
             case Problem(kind=Kind.LOCAL):
                 self.throttle.pause(permit, now, reason=Kind.LOCAL.value, rand=rand)
             case Problem(is_served=False):
-                self.throttle.failed(permit, now, rand=rand)
+                self.throttle.failed(
+                    permit,
+                    now,
+                    is_sent=outcome.kind not in _UNSENT,
+                    is_answered=outcome.http_status is not None,
+                    rand=rand,
+                )
             case _:
                 self.throttle.succeeded(permit, now)
 
@@ -325,6 +338,13 @@ class Dispatcher(Generic[_E]):
         for waiter in self._single_calls:
             if not waiter.done():
                 waiter.set_exception(_stopped())
+
+
+def _limits_rate(problem: Problem) -> bool:
+    # With the gateway's own code its channels are busy, however slowly one asks.
+    return problem.kind in NO_CAPACITY and (
+        problem.kind is Kind.THROTTLED or problem.err_code is None
+    )
 
 
 def _stopped() -> ClientClosed:
