@@ -17,6 +17,7 @@ from veo3_async._lifecycle.retries import NO_FAULTS, Streak, after_fault, backof
 from veo3_async._pacing.policies import FixedPacing, Progress
 from veo3_async._polling.agenda import Agenda, Entry
 from veo3_async._models import Phase
+from veo3_async._protocol.errors import Kind
 from veo3_async._throttle.throttle import Permit, Throttle
 
 from ._limiters import Answer, Limiter
@@ -148,6 +149,7 @@ class _Client:
                 whose=one.request_id,
                 reason=kind.value,
                 retry_after=hint,
+                may_be_ban=kind is Kind.THROTTLED,
                 rand=self.rng.random(),
             )
         else:

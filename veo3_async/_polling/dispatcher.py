@@ -226,7 +226,13 @@ class Dispatcher(Generic[_E]):
         match outcome:
             case Problem(kind=kind, retry_after=hint) if _limits_rate(outcome):
                 self.throttle.throttled(
-                    permit, now, whose=target, reason=kind.value, retry_after=hint, rand=rand
+                    permit,
+                    now,
+                    whose=target,
+                    reason=kind.value,
+                    retry_after=hint,
+                    may_be_ban=kind is Kind.THROTTLED,
+                    rand=rand,
                 )
             case Problem(kind=Kind.LOCAL):
                 self.throttle.pause(permit, now, reason=Kind.LOCAL.value, rand=rand)

@@ -18,6 +18,7 @@ _CONFIRMED_AGAIN: Final = 3  # where it is known that the service counts over a 
 
 _MIN_GAP: Final = 1.0  # seconds
 _MAX_GAP: Final = 300.0
+_MAX_OUTAGE_GAP: Final = 30.0  # of an outage, no request makes it longer
 
 
 class Opening(msgspec.Struct, frozen=True):
@@ -74,10 +75,10 @@ class Blockade:
         """Different ids that were refused one after another."""
         return len(self._refused)
 
-    @property
-    def gap(self) -> float:
-        """Seconds until the next probe."""
-        return min(_MAX_GAP, _MIN_GAP * 2.0 ** min(len(self._refused) - self._confirmed, 16))
+    def gap(self, *, may_be_ban: bool) -> float:
+        """Return the seconds until the next probe: 1, doubling to 300 for a ban, else to 30."""
+        longest = _MAX_GAP if may_be_ban else _MAX_OUTAGE_GAP
+        return min(longest, _MIN_GAP * 2.0 ** min(len(self._refused) - self._confirmed, 16))
 
     def served(self, sent: float) -> None:
         """Count a request that was served.

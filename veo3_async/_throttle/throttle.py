@@ -199,6 +199,7 @@ class Throttle:
         whose: str,
         reason: str,
         retry_after: float | None,
+        may_be_ban: bool,
         rand: float,
     ) -> None:
         """Learn that the server refused a request for its rate.
@@ -206,6 +207,8 @@ class Throttle:
         :param whose: What tells ids from each other: one id's trouble is not everybody's.
         :param reason: What `reason` is to say.
         :param retry_after: Seconds that the server asks for, or None.
+        :param may_be_ban: Whether each refused request may make it longer, as a 429 says, and not
+            an outage.
         :param rand: A random number, 0 ≤ rand < 1.
         """
         self._hear(permit, now)
@@ -221,7 +224,7 @@ class Throttle:
             self._cut(permit, now)
         if self._blockade.is_on:
             if is_probe or not was_blocked:
-                self._wait_for_opening(now, rand)
+                self._wait_for_opening(now, rand, may_be_ban=may_be_ban)
         elif is_probe:
             self._pause_for_probe(now, rand)
 
@@ -347,9 +350,9 @@ class Throttle:
         until = now + paused_for(retry_after, rand) if believed and retry_after else now
         self._hinted_until = min(self._hinted_until, until)
 
-    def _wait_for_opening(self, now: float, rand: float) -> None:
+    def _wait_for_opening(self, now: float, rand: float, *, may_be_ban: bool) -> None:
         self._was_hinted = self._hinted_until > now
-        gap = self._blockade.gap
+        gap = self._blockade.gap(may_be_ban=may_be_ban)
         self._pause(self._hinted_until if self._was_hinted else now + paused_for(gap, rand))
 
     def _refill(self, now: float) -> None:
