@@ -14,9 +14,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak, after_fault, backoff
+from veo3_async._models import Phase
 from veo3_async._pacing.policies import FixedPacing, Progress
 from veo3_async._polling.agenda import Agenda, Entry
-from veo3_async._models import Phase
 from veo3_async._protocol.errors import Kind
 from veo3_async._throttle.throttle import Permit, Throttle
 
@@ -126,9 +126,7 @@ class _Client:
         has_ended = self.now >= self.ended.ids[one.request_id]
         self.ended.log.append((self.now, answer))
         back = self.now + _seconds(answer, self.rng)
-        heapq.heappush(
-            self.under_way, (back, len(self.ended.log), permit, one, answer, has_ended)
-        )
+        heapq.heappush(self.under_way, (back, len(self.ended.log), permit, one, answer, has_ended))
         return self.now
 
     def _answered(
@@ -158,9 +156,7 @@ class _Client:
         return backoff(one.streak, kind, self.now, self.rng.random(), retry_after=hint)
 
 
-def naive(
-    limiter: Limiter, *, ids: int = 200, seed: int = 0, until: float = PATIENCE
-) -> Ended:
+def naive(limiter: Limiter, *, ids: int = 200, seed: int = 0, until: float = PATIENCE) -> Ended:
     """Poll as a loop does that takes any answer but the end for "not yet", and sleeps for 5 s."""
     rng = random.Random(seed)
     ended = Ended(ids_of(ids))

@@ -74,5 +74,3 @@ def test_a_refusal_in_the_first_half_second_is_no_stop() -> None:
         cubic.sent(moment)
     cubic.throttled(0.4)
     assert cubic.rate == pytest.approx(0.7 * 8)
-
-

@@ -18,8 +18,6 @@ from veo3_async._throttle.throttle import Permit, Throttle
 
 from ._budget import START, Budget
 
-
-
 LIMIT: Final = 20
 
 Server = Callable[[float], bool]

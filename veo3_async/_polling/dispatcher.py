@@ -20,7 +20,7 @@ from veo3_async._cancellation import is_cancelled
 from veo3_async._errors import ClientClosed
 from veo3_async._polling.agenda import Agenda, Entry
 from veo3_async._polling.histogram import Histogram
-from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem
+from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._throttle.throttle import Permit, Throttle
 
@@ -51,7 +51,7 @@ class Turn:
     A context manager; left without `settle`, the permit is given back.
     """
 
-    __slots__ = ("_dispatcher", "_is_settled", "_target", "_permit")
+    __slots__ = ("_dispatcher", "_is_settled", "_permit", "_target")
 
     def __init__(self, dispatcher: Dispatcher[Entry], permit: Permit) -> None:
         self._dispatcher = dispatcher
@@ -224,7 +224,7 @@ class Dispatcher(Generic[_E]):
         self.failures[outcome.kind] += 1
         rand = random.random()
         match outcome:
-            case Problem(kind=kind, retry_after=hint) if _limits_rate(outcome):
+            case Problem(kind=kind, retry_after=hint) if outcome.limits_rate:
                 self.throttle.throttled(
                     permit,
                     now,
@@ -344,13 +344,6 @@ class Dispatcher(Generic[_E]):
         for waiter in self._single_calls:
             if not waiter.done():
                 waiter.set_exception(_stopped())
-
-
-def _limits_rate(problem: Problem) -> bool:
-    # With the gateway's own code its channels are busy, however slowly one asks.
-    return problem.kind in NO_CAPACITY and (
-        problem.kind is Kind.THROTTLED or problem.err_code is None
-    )
 
 
 def _stopped() -> ClientClosed:

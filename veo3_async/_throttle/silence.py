@@ -47,7 +47,9 @@ class Silence:
 
         :param rate: Requests a second that are allowed.
         """
-        return self.unanswered >= max(_MIN_UNANSWERED, rate * max(_SECONDS, _LATENCIES * self._latency))
+        return self.unanswered >= max(
+            _MIN_UNANSWERED, rate * max(_SECONDS, _LATENCIES * self._latency)
+        )
 
     def heard(self, sent: float, now: float) -> int:
         """Count an answer to what was sent at a moment; return how many arrived with it.
