@@ -72,7 +72,7 @@ class Window:
         periods = (now - self._known_since) / self._seconds - _HOLD_PERIODS
         if periods <= 0:
             return self.rate
-        return self.rate * (1 + _GROWTH * 2.0 ** min(periods / 2, 64.0))
+        return self.rate * (1 + _GROWTH * math.exp2(min(periods / 2, 64.0)))
 
 
 def limit_of(opening: Opening, now: float, *, is_exact: bool) -> Window | float:
