@@ -24,16 +24,16 @@ from typing import Any, Final
 
 import msgspec
 
-from veo3_async._lifecycle.phases import NEW, State, grace_left, observe
-from veo3_async._lifecycle.retries import NO_FAULTS, after_fault, backoff
+from veo3_async._lifecycle.judge import UNCHANGED, Answer, Context, Track, View, judge
+from veo3_async._lifecycle.phases import NEW, State
 from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import FixedPacing, Pacing
-from veo3_async._polling.agenda import Agenda
-from veo3_async._polling.job import Job, ask_pacing
-from veo3_async._protocol.errors import Kind
+from veo3_async._polling.agenda import Agenda, Entry
+from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.families.record import task_of
 from veo3_async._protocol.http import Reply
-from veo3_async._throttle.throttle import Throttle
+from veo3_async._throttle.throttle import Permit, Throttle
 from veo3_async.testing._lives import Life, fields_at
 
 from ._report import COLOURS, Table, picture, publish
@@ -79,20 +79,27 @@ def says(index: int) -> VideoTask:
             fields[name] = f"https://file.example.com/{name}.mp4"
     fields.pop("completed_at", None)
     asked = {"enable_upsample": LIFE.upsample}
-    return msgspec.convert({"running": True} | fields | {"req": asked}, VideoTask)
+    return task_of({"running": True} | fields | {"req": asked})
 
 
 STAGES: Final = [says(index) for index in range(len(BEGINS))]
 
 
-class Task(Job, kw_only=True):
-    """A job, what its watch remembers, and what the server knows of it.
+REFUSED: Final = Problem(kind=Kind.THROTTLED, message="too many", http_status=429, retry_after=1.0)
+
+
+class Task(Entry, kw_only=True):
+    """What a client knows of an id, and the server of its life.
 
     The fingerprint is the stage: within one, the server says the same bytes.
     """
 
+    track: Track
     stretch: float
     state: State = NEW
+    attempts: int = 0
+    fingerprint: int | None = None
+    reread_at: float = math.inf
 
 
 @functools.lru_cache(maxsize=1)
@@ -110,21 +117,21 @@ class Simulation:
         self.throttle = Throttle(self.limit * HOPE, 0.0)
         self.now = 0.0
         self.agenda: Agenda[Task] = Agenda()
-        self.in_flight: collections.deque[tuple[float, Task, float, bool]] = collections.deque()
+        self.in_flight: collections.deque[tuple[float, Task, Permit, bool]] = collections.deque()
         self.second, self.served = -1, 0
         self.sent = self.refused = self.changes = self.ended = 0
         self.overdue = self.last_first_look = self.lag = 0.0
         self.history: History = []
         for request_id in request_ids(ids):
             stretch = self.rng.lognormvariate(0.0, SIGMA)
-            self.agenda.put(Task(request_id=request_id, watchers=(), added=0.0, stretch=stretch), 0)
+            self.agenda.put(Task(track=Track(request_id), stretch=stretch), 0)
 
     def run(self) -> None:
         while True:
             go = self._send_when_allowed()
             if self.in_flight and self.in_flight[0][0] <= go:
-                self.now, task, taken, refused = self.in_flight.popleft()
-                self._answered(task, taken, refused=refused)
+                self.now, task, permit, refused = self.in_flight.popleft()
+                self._answered(task, permit, refused=refused)
             elif go < math.inf:
                 self.now = go
             else:
@@ -137,15 +144,16 @@ class Simulation:
             return math.inf
         if due > self.now:
             return due
-        if wait := self.throttle.take(self.now):
-            return self.now + wait
+        permit = self.throttle.take(self.now)
+        if not isinstance(permit, Permit):
+            return self.now + permit
         due, task = self.agenda.take()
         self.overdue = max(self.overdue, self.now - due)
         task.attempts += 1
         if task.attempts == 1:
             self.last_first_look = self.now
         self.sent += 1
-        self.in_flight.append((self.now + LATENCY, task, self.now, self._is_too_many(due)))
+        self.in_flight.append((self.now + LATENCY, task, permit, self._is_too_many(due)))
         return self.now
 
     def _is_too_many(self, due: float) -> bool:
@@ -155,46 +163,52 @@ class Simulation:
         self.served += 1
         return self.served > self.limit
 
-    def _answered(self, task: Task, taken: float, *, refused: bool) -> None:
+    def _answered(self, task: Task, permit: Permit, *, refused: bool) -> None:
         if refused:
-            wait: float | None = self._refused(task, taken)
+            self._refused(task, permit)
+            wait = self._judged(task, REFUSED, None)
         else:
-            self.throttle.succeeded(taken, self.now)
-            task.streak = NO_FAULTS
-            wait = self._served(task, taken)
+            self.throttle.succeeded(permit, self.now)
+            wait = self._served(task, permit.given_at)
         if wait is not None:
             self.agenda.put(task, self.now + wait)
 
-    def _refused(self, task: Task, taken: float) -> float:
+    def _refused(self, task: Task, permit: Permit) -> None:
         self.refused += 1
-        kind, rand = Kind.THROTTLED, self.rng.random()
-        self.throttle.throttled(taken, self.now, reason=kind.value, retry_after=1.0, rand=rand)
-        task.streak, _ = after_fault(task.streak, kind, self.now)
-        return backoff(task.streak, kind, self.now, self.rng.random())
+        self.throttle.throttled(
+            permit,
+            self.now,
+            whose=task.track.request_id,
+            reason=Kind.THROTTLED.value,
+            retry_after=REFUSED.retry_after,
+            may_be_ban=True,
+            rand=self.rng.random(),
+        )
 
     def _served(self, task: Task, sent: float) -> float | None:
         stage = bisect.bisect_right(BEGINS, sent / task.stretch) - 1
-        if stage == task.fingerprint and task.last is not None:
-            task.last = task.progress(task.last.phase, self.now)
-        elif self._changed(task, stage):
-            self.ended += 1
-            self.lag += self.now - BEGINS[-1] * task.stretch
-            return None
-        assert task.last is not None
-        wait = ask_pacing(self.pacing, task.last, self.rng.random())
-        grace = grace_left(task.state, self.now)
-        return wait if grace is None else min(wait, grace)
-
-    def _changed(self, task: Task, stage: int) -> bool:
+        if stage == task.fingerprint and self.now < task.reread_at:
+            return self._judged(task, UNCHANGED, None)
         task.fingerprint = stage
         updated = int((EPOCH + BEGINS[stage] * task.stretch) * 1000)
         told = msgspec.structs.replace(STAGES[stage], status_update_time=updated)
-        task.state, transition = observe(
-            task.state, told, self.now, request_id=task.request_id, wall_now=EPOCH + self.now
+        wait = self._judged(task, told, reply_at(int(self.now)))
+        if wait is None:
+            self.ended += 1
+            self.lag += self.now - BEGINS[-1] * task.stretch
+        return wait
+
+    def _judged(self, task: Task, answer: Answer, reply: Reply | None) -> float | None:
+        context = Context(
+            self.now, EPOCH + self.now, self.rng.random(), task.attempts, elapsed=self.now
         )
-        self.changes += transition is not None
-        task.follow(task.state, reply_at(int(self.now)), self.pacing, self.now)
-        return task.state.final
+        views = [View(task.state)]
+        ruling = judge(task.track, views, answer, reply=reply, pacing=self.pacing, context=context)
+        assert ruling.fatal is None, ruling.fatal
+        task.track, task.state = ruling.track, ruling.views[0].state
+        task.reread_at = self.now + ruling.reread_in
+        self.changes += ruling.views[0].change is not None
+        return ruling.delay
 
 
 def resident() -> int:

@@ -20,7 +20,7 @@ from veo3_async._cancellation import is_cancelled
 from veo3_async._errors import ClientClosed
 from veo3_async._polling.agenda import Agenda, Entry
 from veo3_async._polling.histogram import Histogram
-from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem
+from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._throttle.throttle import Permit, Throttle
 
@@ -51,11 +51,12 @@ class Turn:
     A context manager; left without `settle`, the permit is given back.
     """
 
-    __slots__ = ("_dispatcher", "_is_settled", "_permit")
+    __slots__ = ("_dispatcher", "_is_settled", "_permit", "_target")
 
     def __init__(self, dispatcher: Dispatcher[Entry], permit: Permit) -> None:
         self._dispatcher = dispatcher
         self._permit = permit
+        self._target = ""
         self._is_settled = False
 
     def __enter__(self) -> Self:
@@ -72,13 +73,14 @@ class Turn:
 
     async def send(self, call: Call) -> Reply | Problem:
         """Send the request; only a cancellation is raised."""
+        self._target = call.target
         return await self._dispatcher.send(call)
 
     def settle(self, outcome: object) -> None:
         """Say what the request brought: a `Problem`, or anything else for a success."""
         if not self._is_settled:
             self._is_settled = True
-            self._dispatcher.settle(self._permit, outcome)
+            self._dispatcher.settle(self._permit, outcome, self._target)
 
 
 class _Claim(msgspec.Struct, Generic[_E], frozen=True, gc=False):
@@ -209,8 +211,11 @@ class Dispatcher(Generic[_E]):
             self.sent[call.method] += 1
         return answer
 
-    def settle(self, permit: Permit, outcome: object) -> None:
-        """Let the throttle learn from an outcome; `pump` after it."""
+    def settle(self, permit: Permit, outcome: object, target: str) -> None:
+        """Let the throttle learn from an outcome; `pump` after it.
+
+        :param target: That of the call, which tells ids from each other.
+        """
         self.in_flight -= 1
         now = self._loop.time()
         if not isinstance(outcome, Problem):
@@ -219,12 +224,26 @@ class Dispatcher(Generic[_E]):
         self.failures[outcome.kind] += 1
         rand = random.random()
         match outcome:
-            case Problem(kind=kind, retry_after=hint) if kind in NO_CAPACITY:
-                self.throttle.throttled(permit, now, reason=kind.value, retry_after=hint, rand=rand)
+            case Problem(kind=kind, retry_after=hint) if outcome.limits_rate:
+                self.throttle.throttled(
+                    permit,
+                    now,
+                    whose=target,
+                    reason=kind.value,
+                    retry_after=hint,
+                    may_be_ban=kind is Kind.THROTTLED,
+                    rand=rand,
+                )
             case Problem(kind=Kind.LOCAL):
                 self.throttle.pause(permit, now, reason=Kind.LOCAL.value, rand=rand)
             case Problem(is_served=False):
-                self.throttle.failed(permit, now, rand=rand)
+                self.throttle.failed(
+                    permit,
+                    now,
+                    is_sent=outcome.kind not in _UNSENT,
+                    is_answered=outcome.http_status is not None,
+                    rand=rand,
+                )
             case _:
                 self.throttle.succeeded(permit, now)
 

@@ -79,6 +79,12 @@ class Ceiling:
         self._base = self.height
         self._until = now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / self.height))
 
+    def found(self, height: float, until: float) -> None:
+        """Take a limit that was found otherwise, and look for a higher one after that moment."""
+        self.height = self._base = height
+        self._until = until
+        self._last_cut = -math.inf
+
     def restore(self, now: float, rate: float) -> None:
         """Come back to a rate that was proved, for it was no limit that refused."""
         if self.height < rate:

@@ -15,6 +15,8 @@ _BETA: Final = 0.7  # what a cut leaves of the rate
 
 _SCALE: Final = 0.4  # requests a second, per cubic second of growth
 
+_LONG_AGO: Final = 100.0  # seconds: the curve has left the old rate far behind
+
 _SMOOTHING: Final = 0.8  # weight of the latest half second in what is being sent
 
 
@@ -66,6 +68,13 @@ class Cubic:
         self._last_max = used
         self._last_throttle = now
         self._set(used * _BETA)
+
+    def found(self, rate: float, now: float) -> None:
+        """Take a rate that was found otherwise; from there it is the ceiling that grows."""
+        self.rate = rate
+        self._enabled = True
+        self._last_max = rate
+        self._last_throttle = now - _LONG_AGO
 
     def _set(self, calculated: float) -> None:
         self.rate = max(min(calculated, 2 * self._being_sent), MIN_RATE)

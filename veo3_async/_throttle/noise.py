@@ -22,7 +22,7 @@ _NOISE_HALF_LIFE: Final = 60.0  # seconds
 
 _LEAST_NOISE: Final = 0.001  # less of it is forgotten
 
-_MOST_NOISE: Final = 0.4  # more of it is an outage
+_MOST_NOISE: Final = 0.5  # more of it is a limit, or an outage
 
 _NOISE_FACTOR: Final = 2.0
 
@@ -61,6 +61,11 @@ class Noise:
     def refused(self) -> None:
         """Count a request that was not served."""
         self._refused += (1 - self._refused) * _MEMORY
+
+    def forget(self, now: float, proved: float) -> None:
+        """Take no more for proved than this: what was served at once was within a window."""
+        self.proved = min(self.proved, proved)
+        self._served, self._began = 0, now
 
     def explains(self, now: float, rate: float) -> bool:
         """Return whether a refusal says nothing about the rate, and learn from that.

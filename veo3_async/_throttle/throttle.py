@@ -1,8 +1,10 @@
 """How fast we may ask: one estimate for one key.
 
-A token bucket bounds the physical requests. A throttling reply cuts its rate, successes grow
-it again along CUBIC's curve; ``Retry-After`` pauses everybody, and one request alone finds
-out whether the pause was long enough. Time is an argument, in seconds of any monotonic clock.
+A token bucket bounds the physical requests. A refusal for the rate cuts it, successes let it grow
+again along CUBIC's curve. Where ids are refused one after another, and none is served between
+them, everybody waits: as long as ``Retry-After`` says, or by gaps that double, and one request
+alone finds out whether that was long enough. Where no answer comes at all, little is sent.
+Time is an argument, in seconds of any monotonic clock.
 """
 
 from __future__ import annotations
@@ -10,29 +12,29 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from veo3_async._throttle.blockade import Blockade
 from veo3_async._throttle.ceiling import Ceiling
 from veo3_async._throttle.cubic import MIN_RATE, Cubic
 from veo3_async._throttle.noise import Noise
+from veo3_async._throttle.silence import FIRST_GAP, Silence
+from veo3_async._throttle.window import Window, limit_of
 
-__all__ = [
-    "FLIGHT_SECONDS",
-    "Permit",
-    "Throttle",
-    "paused_for",
-]
-
+__all__ = ["FLIGHT_SECONDS", "MAX_PAUSE", "Permit", "Throttle", "paused_for"]
 
 FLIGHT_SECONDS: Final = 1.0
 """Limits are counted by the second, so refusals within one of a cut are those of one flight."""
 
+MAX_PAUSE: Final = 120.0
+"""Seconds: a longer ``Retry-After`` is not believed."""
 
 _BURST_SECONDS: Final = 0.1
 _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
 
-
 _PAUSE_JITTER: Final = 0.1  # of the pause
 _FAILED_PROBE_PAUSE: Final = 1.0  # seconds, and twice that after each further one
 _MAX_FAILED_PROBE_PAUSE: Final = 30.0
+
+_SILENT: Final = "silent"  # why little is sent while no answers come
 
 
 def paused_for(retry_after: float, rand: float) -> float:
@@ -69,34 +71,48 @@ class Throttle:
     """
 
     __slots__ = (
+        "_blockade",
         "_ceiling",
         "_cubic",
         "_failed_probes",
+        "_hinted_until",
         "_last_cut",
         "_limited",
         "_limited_seconds",
         "_noise",
+        "_pace_before",
         "_pause_began",
         "_paused_until",
         "_probe",
         "_probe_due",
         "_reason",
         "_refilled",
+        "_silence",
         "_tokens",
+        "_was_hinted",
+        "_window",
         "max_rate",
     )
 
     def __init__(self, max_rate: float, now: float) -> None:
         self.max_rate: Final = max_rate
-        self._cubic: Cubic = Cubic(now)
         self._tokens = self.burst
         self._refilled = now
         self._limited = False
         self._limited_seconds = 0.0
         self._reason: str | None = None
-        self._last_cut = -math.inf
+        # how fast
+        self._cubic: Cubic = Cubic(now)
         self._ceiling: Ceiling = Ceiling()
         self._noise: Noise = Noise(now)
+        self._last_cut = -math.inf
+        self._window: Window | None = None
+        # whether at all
+        self._silence: Silence = Silence(now)
+        self._blockade: Blockade = Blockade(now)
+        self._pace_before = max_rate  # when the first id of a row was refused
+        self._hinted_until = math.inf  # the shortest hint of a row
+        self._was_hinted = False
         self._pause_began = -math.inf
         self._paused_until = -math.inf
         self._probe_due = False
@@ -115,9 +131,9 @@ class Throttle:
     @property
     def rate(self) -> float:
         """Requests a second that are allowed at present."""
-        if not self._limited or self._last_cut == -math.inf:  # a pause alone says nothing of a rate
-            return self.max_rate
-        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling.height), MIN_RATE))
+        if self._window is None:
+            return self._pace
+        return min(self.max_rate, max(min(self._pace, self._window.rate), MIN_RATE))
 
     @property
     def reason(self) -> str | None:
@@ -134,75 +150,103 @@ class Throttle:
 
         ``inf`` says that the end of another's request decides.
         """
+        if wait := self._wait(now):
+            return wait
+        self._tokens -= 1
+        self._cubic.sent(now)
+        self._silence.sent()
+        permit = Permit(now)
+        if self._probe_due:
+            self._probe = permit
+        elif self._window is not None:
+            self._window.taken()
+        return permit
+
+    def _wait(self, now: float) -> float:
+        if now >= self._paused_until and not self._probe_due:
+            self._look_for_silence(now)
         if now < self._paused_until:
             return self._paused_until - now
         if self._probe is not None:
             return math.inf
+        if self._window is not None and not self._probe_due and (wait := self._window.wait(now)):
+            return wait
         self._refill(now)
-        if self._tokens < _FULL:
-            return (1 - self._tokens) / self.rate
-        self._tokens = max(0.0, self._tokens - 1)
-        self._cubic.sent(now)
-        permit = Permit(now)
-        if self._probe_due:
-            self._probe = permit
-        return permit
+        return 0.0 if self._tokens >= _FULL else (1 - self._tokens) / self._pace
+
+    # --- how a permit ends ------------------------------------------------------------------
 
     def succeeded(self, permit: Permit, now: float) -> None:
-        """Learn that the server served a request, whatever it said."""
+        """Learn that the server served a request, whatever it said but that it comes too fast."""
+        self._hear(permit, now)
+        is_probe = self._probe is permit
         if self._limited:  # else nothing here changes the rate, and there is no probe
             self._refill(now)
             self._end_probe(permit, now, passed=True)
-        self._noise.succeeded(now)
-        if permit.given_at >= self._last_cut:
-            self._ceiling.succeeded(now, self.rate)
-        if not self._limited:
-            return
-        self._cubic.succeeded(now)
-        if self.rate >= self.max_rate and not self._probe_due:
-            self._limited = False
+        if is_probe and self._blockade.is_on:
+            self._open(permit, now)
+        else:
+            if self._window is not None and self._window.served(permit.given_at):
+                self._blockade.window_opened(permit.given_at)
+            self._blockade.served(permit.given_at)
+        self._grow(permit, now)
 
     def throttled(
-        self, permit: Permit, now: float, *, reason: str, retry_after: float | None, rand: float
+        self,
+        permit: Permit,
+        now: float,
+        *,
+        whose: str,
+        reason: str,
+        retry_after: float | None,
+        may_be_ban: bool,
+        rand: float,
     ) -> None:
-        """Learn that the server sent a request away for want of capacity.
+        """Learn that the server refused a request for its rate.
 
+        :param whose: What tells ids from each other: one id's trouble is not everybody's.
         :param reason: What `reason` is to say.
         :param retry_after: Seconds that the server asks for, or None.
+        :param may_be_ban: Whether each refused request may make it longer, as a 429 says, and not
+            an outage.
         :param rand: A random number, 0 ≤ rand < 1.
         """
+        self._hear(permit, now)
         self._refill(now)
-        probe_failed = self._end_probe(permit, now, passed=False)
-        allowed = self.rate
-        self._noise.refused()
-        if permit.given_at >= self._last_cut:
-            self._ceiling.refused(allowed)
+        is_probe = self._end_probe(permit, now, passed=False)
+        was_blocked = self._blockade.is_on
+        self._note_hint(now, retry_after, rand, is_alone=is_probe)
+        self._blockade.refused(
+            permit.given_at, whose, has_window=self._window is not None, is_probe=is_probe
+        )
         self._limit(reason)
-        # What was sent before the cut, or is counted together with that, says nothing new.
-        if permit.given_at >= self._last_cut + FLIGHT_SECONDS:
-            self._cut(now, allowed)
-        self._tokens = min(self._tokens, self._capacity())
-        if retry_after is not None:
-            self._pause(now + paused_for(retry_after, rand))
-        elif probe_failed:
+        if not was_blocked:
+            self._cut(permit, now)
+        if self._blockade.is_on:
+            if is_probe or not was_blocked:
+                self._wait_for_opening(now, rand, may_be_ban=may_be_ban)
+        elif is_probe:
             self._pause_for_probe(now, rand)
 
-    def _cut(self, now: float, allowed: float) -> None:
-        if self._noise.explains(now, allowed):
-            self._ceiling.restore(now, self._noise.proved)
-            return
-        self._last_cut = now
-        self._ceiling.cut(now, allowed)
-        self._cubic.throttled(now)
+    def failed(
+        self, permit: Permit, now: float, *, is_sent: bool, is_answered: bool, rand: float
+    ) -> None:
+        """Learn that a request ended without a word about the rate.
 
-    def failed(self, permit: Permit, now: float, *, rand: float) -> None:
-        """Learn that a request ended without a word about capacity."""
+        :param is_sent: Whether it went out: False where there was no connection.
+        :param is_answered: Whether anything came back.
+        """
+        if is_answered:
+            self._hear(permit, now)
+        elif not is_sent:
+            self._silence.was_not_sent()
         self._refill(now)
         if self._end_probe(permit, now, passed=False):
             self._pause_for_probe(now, rand)
 
     def abandoned(self, permit: Permit) -> None:
         """Learn that a request was given up by our side."""
+        self._silence.was_not_sent()
         if self._probe is permit:
             self._probe = None
 
@@ -211,6 +255,7 @@ class Throttle:
 
         What was sent before the last such pause began says nothing new.
         """
+        self._silence.was_not_sent()
         self._refill(now)
         if permit.given_at < self._pause_began:
             return
@@ -219,17 +264,108 @@ class Throttle:
         self._probe = None
         self._pause_for_probe(now, rand)
 
+    # --- how fast ---------------------------------------------------------------------------
+
+    @property
+    def _pace(self) -> float:
+        """Requests a second, but for a window."""
+        if not self._limited or self._last_cut == -math.inf:  # a pause alone says nothing of a rate
+            return self.max_rate
+        return min(self.max_rate, max(min(self._cubic.rate, self._ceiling.height), MIN_RATE))
+
+    def _grow(self, permit: Permit, now: float) -> None:
+        self._noise.succeeded(now)
+        if permit.given_at >= self._last_cut:
+            self._ceiling.succeeded(now, self._pace)
+        if not self._limited:
+            return
+        self._cubic.succeeded(now)
+        if self._window is not None and self._window.grown(now) >= self.max_rate:
+            self._window = None
+        if self.rate >= self.max_rate and not self._probe_due:
+            self._limited = False
+
+    def _cut(self, permit: Permit, now: float) -> None:
+        allowed = self._pace
+        self._noise.refused()
+        if permit.given_at >= self._last_cut:
+            self._ceiling.refused(allowed)
+        # What was sent before the cut, or is counted together with that, says nothing new.
+        if permit.given_at >= self._last_cut + FLIGHT_SECONDS:
+            if self._noise.explains(now, allowed):
+                self._ceiling.restore(now, self._noise.proved)
+            else:
+                self._last_cut = now
+                self._ceiling.cut(now, allowed)
+                self._cubic.throttled(now)
+        self._tokens = min(self._tokens, self._capacity())
+
+    def _open(self, permit: Permit, now: float) -> None:
+        """Go on after a blockade, by what it says of the limit."""
+        opening = self._blockade.ended(permit.given_at)
+        if not opening.served:
+            return
+        limit = limit_of(opening, permit.given_at, is_exact=self._was_hinted)
+        if isinstance(limit, Window):
+            self._window = limit
+            self._ceiling = Ceiling()
+            self._last_cut = -math.inf
+            limit = limit.rate
+        else:
+            self._window = None
+            if self._pace_before < self.max_rate:  # a ban says less of the rate than that
+                limit = max(limit, math.sqrt(limit * self._pace_before))
+            limit = max(MIN_RATE, min(limit, self._pace_before))
+            self._ceiling.found(limit, now + opening.blocked)  # what costs much is tried late
+            self._cubic.found(limit, now)
+            self._last_cut = now
+        self._noise.forget(now, limit)
+
+    # --- whether at all ---------------------------------------------------------------------
+
+    def _look_for_silence(self, now: float) -> None:
+        if self._silence.is_too_long(self._pace):
+            self._silence.is_on = True
+            self._limit(_SILENT)
+            self._pause(now + FIRST_GAP)
+
+    def _hear(self, permit: Permit, now: float) -> None:
+        arrived = self._silence.heard(permit.given_at, now)
+        if not arrived:
+            return
+        self._refill(now)
+        self._tokens = -float(arrived)  # they reach the server now, and count now
+        self._failed_probes = 0
+        if not self._blockade.is_on:
+            self._paused_until = min(self._paused_until, now)
+            self._probe_due, self._probe = False, None
+
+    def _note_hint(
+        self, now: float, retry_after: float | None, rand: float, *, is_alone: bool
+    ) -> None:
+        if is_alone or not self._blockade.row:
+            self._hinted_until = math.inf
+            self._pace_before = self._pace
+        believed = retry_after is not None and retry_after <= MAX_PAUSE
+        until = now + paused_for(retry_after, rand) if believed and retry_after else now
+        self._hinted_until = min(self._hinted_until, until)
+
+    def _wait_for_opening(self, now: float, rand: float, *, may_be_ban: bool) -> None:
+        self._was_hinted = self._hinted_until > now
+        gap = self._blockade.gap(may_be_ban=may_be_ban)
+        self._pause(self._hinted_until if self._was_hinted else now + paused_for(gap, rand))
+
     def _refill(self, now: float) -> None:
         if now > self._refilled:
             elapsed = now - self._refilled
             self._refilled = now
-            self._tokens += elapsed * self.rate
+            self._tokens += elapsed * self._pace
             if self._limited:
                 self._limited_seconds += elapsed
         self._tokens = min(self._tokens, self._capacity())
 
     def _capacity(self) -> float:
-        return max(1.0, self.rate * _BURST_SECONDS)
+        return max(1.0, self._pace * _BURST_SECONDS)
 
     def _limit(self, reason: str) -> None:
         self._limited = True
@@ -252,5 +388,5 @@ class Throttle:
         if passed:
             self._probe_due = now < self._paused_until  # another reply asked for a longer pause
             self._failed_probes = 0
-            self._tokens = 0.0
+            self._tokens = min(0.0, self._tokens)
         return not passed

@@ -16,7 +16,7 @@ import msgspec
 
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
-from veo3_async._protocol.errors import NO_CAPACITY, Problem
+from veo3_async._protocol.errors import Problem
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
@@ -101,11 +101,11 @@ class Permits:
         await self._pull.aclose()
 
     async def learn(self, outcome: VideoTask | Problem, sent: float) -> None:
-        """Count a poll; tell all workers where it was sent away for want of capacity.
+        """Count a poll; tell all workers where it was refused for the rate.
 
         :param sent: When the poll was sent, seconds since the epoch.
         """
-        refused = isinstance(outcome, Problem) and outcome.kind in NO_CAPACITY
+        refused = isinstance(outcome, Problem) and outcome.limits_rate
         if refused or isinstance(outcome, VideoTask) or outcome.is_served:
             self._evidence.answered(
                 self._loop.time(),
@@ -130,6 +130,7 @@ class Permits:
                 cuts=new and not explained,
                 now=now,
                 max_rate=self._max_rate,
+                sending=self._evidence.sending(self._loop.time(), self._workers),
                 retry_after=retry_after,
                 rand=random.random(),
             )

@@ -16,7 +16,7 @@ import msgspec
 
 from veo3_async._throttle.cubic import MIN_RATE, cubic_rate
 from veo3_async._throttle.noise import PROOF_SECONDS, Noise
-from veo3_async._throttle.throttle import FLIGHT_SECONDS, paused_for
+from veo3_async._throttle.throttle import FLIGHT_SECONDS, MAX_PAUSE, paused_for
 
 __all__ = [
     "FULL",
@@ -28,6 +28,11 @@ __all__ = [
     "rate_at",
     "round_of",
 ]
+
+_MOST_OF_SENT: Final = 2.0
+"""As in AWS's adaptive mode, whose rate is at most twice what is being sent. A cut from what is
+sent itself, which one worker knows only of itself, would leave a tenth of the rate where one
+poll in twenty is refused by chance."""
 
 _MAX_PERMITS: Final = 256
 _LATE: Final = 0.1  # of a round: what is made good in the next one
@@ -73,20 +78,25 @@ def after_refusal(
     cuts: bool,
     now: float,
     max_rate: float,
+    sending: float,
     retry_after: float | None,
     rand: float,
 ) -> SharedRate:
-    """Return what is to be written after the service sent a poll away.
+    """Return what is to be written after the service refused a poll for the rate.
 
     :param cuts: Whether that says something about the rate, and something new.
-    :param retry_after: Seconds that the service asks everybody to wait, or None.
+    :param sending: Polls a second of all workers, as far as known. The cut is made from at most
+        twice of these, for what is allowed and not sent is not what was too much.
+    :param retry_after: Seconds that the service asks everybody to wait, or None. Over 120 it is
+        not believed.
     :param rand: A random number, 0 ≤ rand < 1.
     """
     paused_until = shared.paused_until
-    if retry_after is not None:
+    if retry_after is not None and retry_after <= MAX_PAUSE:
         paused_until = max(paused_until, now + paused_for(retry_after, rand))
     if cuts:
-        return SharedRate(rate_at(shared, now, max_rate), now, paused_until)
+        used = min(rate_at(shared, now, max_rate), max(_MOST_OF_SENT * sending, MIN_RATE))
+        return SharedRate(used, now, paused_until)
     return msgspec.structs.replace(shared, paused_until=paused_until)
 
 
@@ -99,11 +109,13 @@ class Evidence:
     :param now: Seconds of a monotonic clock, as everywhere here.
     """
 
-    __slots__ = ("_began", "_due", "_noise", "_served")
+    __slots__ = ("_began", "_due", "_noise", "_pace", "_polled", "_served")
 
     def __init__(self, now: float) -> None:
         self._noise: Final = Noise(now)
         self._began = now
+        self._polled = 0
+        self._pace = 0.0  # polls a second of this worker, over the ten seconds before
         self._served = 0
         self._due = 0.0  # seconds that so many polls of all take at the rate that was allowed
 
@@ -115,6 +127,7 @@ class Evidence:
         :param served: False where it was sent away for want of capacity.
         """
         self._due += 1 / allowed
+        self._polled += 1
         if served:
             self._served += 1
             self._noise.succeeded(now)
@@ -124,7 +137,13 @@ class Evidence:
         if elapsed >= PROOF_SECONDS:
             proved = self._served / max(self._due, elapsed / workers)
             self._noise.proved = max(self._noise.proved, proved)
-            self._began, self._served, self._due = now, 0, 0.0
+            self._pace = self._polled / elapsed
+            self._began, self._polled, self._served, self._due = now, 0, 0, 0.0
+
+    def sending(self, now: float, workers: int) -> float:
+        """Return the polls a second of all workers, where each sends as many as this one."""
+        elapsed = max(1.0, now - self._began)
+        return max(self._pace, self._polled / elapsed) * workers
 
     def explains(self, now: float, allowed: float) -> bool:
         """Return whether a refusal says nothing about the rate, and learn from that.
