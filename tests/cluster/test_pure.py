@@ -480,47 +480,12 @@ def test_nothing_refused_is_the_full_rate() -> None:
 
 
 def refuse(
-    shared: SharedRate,
-    *,
-    now: float,
-    sent: float | None = None,
-    sending: float = 1000.0,
-    retry_after: float | None = None,
+    shared: SharedRate, *, now: float, sent: float | None = None, retry_after: float | None = None
 ) -> SharedRate:
     cuts = is_new(shared, now if sent is None else sent)
     return after_refusal(
-        shared,
-        cuts=cuts,
-        now=now,
-        max_rate=20.0,
-        sending=sending,
-        retry_after=retry_after,
-        rand=0.0,
+        shared, cuts=cuts, now=now, max_rate=20.0, retry_after=retry_after, rand=0.0
     )
-
-
-def test_a_cut_is_made_from_what_is_sent() -> None:
-    """Of 20 that are allowed 4 were sent: twice that is the most, and 0.5 are the least."""
-    rates = [
-        rate_at(refuse(FULL, now=NOW, sending=sending), NOW, 20.0) for sending in (4.0, 0.0, 50.0)
-    ]
-    assert [0.7 * 8, 0.5, 0.7 * 20] == pytest.approx(rates)
-
-
-def test_what_a_worker_sends_is_known_from_its_own_polls() -> None:
-    """Ten a second of one of three workers are thirty of all."""
-    evidence = Evidence(NOW)
-    for number in range(50):
-        evidence.answered(NOW + number / 10, allowed=200.0, workers=3, served=True)
-    assert evidence.sending(NOW + 5, 3) == pytest.approx(30)
-    for number in range(50, 150):
-        evidence.answered(NOW + number / 10, allowed=200.0, workers=3, served=True)
-    assert evidence.sending(NOW + 15, 3) == pytest.approx(30, rel=0.05)
-
-
-def test_fault_8_a_pause_over_the_cap_is_not_believed_by_the_fleet() -> None:
-    """An hour that one reply asks for stops nobody."""
-    assert refuse(FULL, now=NOW, retry_after=3600.0).paused_until == 0.0
 
 
 def test_one_flight_is_one_cut() -> None:
@@ -537,6 +502,11 @@ def test_the_longest_pause_holds() -> None:
     for hint in (30.0, 5.0):
         paused = refuse(paused, now=NOW, retry_after=hint)
     assert NOW + 30 == paused.paused_until
+
+
+def test_fault_8_a_pause_over_the_cap_is_not_believed_by_the_fleet() -> None:
+    """An hour that one reply asks for stops nobody."""
+    assert refuse(FULL, now=NOW, retry_after=3600.0).paused_until == 0.0
 
 
 class _Fleet:
@@ -570,13 +540,7 @@ class _Fleet:
         if good or not is_new(self.shared, self.now) or evidence.explains(self.now, allowed):
             return
         self.shared = after_refusal(
-            self.shared,
-            cuts=True,
-            now=self.now,
-            max_rate=200.0,
-            sending=evidence.sending(self.now, workers),
-            retry_after=None,
-            rand=0.0,
+            self.shared, cuts=True, now=self.now, max_rate=200.0, retry_after=None, rand=0.0
         )
 
 

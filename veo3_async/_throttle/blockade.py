@@ -9,7 +9,7 @@ import msgspec
 
 __all__ = ["Blockade", "Opening"]
 
-# Chosen with the limiters of `benchmarks/_limiters.py`.
+# Chosen with `python -m benchmarks rate_limit`, whose limiters are of 23 kinds.
 _CONFIRMED: Final = 10
 """Different ids refused one after another, none served between them: by chance that is once in
 59,000 requests where one node of three refuses."""

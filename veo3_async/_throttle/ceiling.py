@@ -7,8 +7,8 @@ from typing import Final
 
 __all__ = ["Ceiling"]
 
-# The rest was chosen by simulation, against the servers of the tests: limits of four kinds, with
-# and without refusals of another kind.
+# Chosen with `tests/throttle/test_servers.py`, whose servers have limits of four kinds, with and
+# without refusals of another kind, and held by `python -m benchmarks rate_limit simulation`.
 _STEP: Final = 0.05  # of the rate, that a cut takes at least
 
 _MAX_STEP: Final = 0.25  # the same after several in a row, each twice the one before

@@ -7,6 +7,8 @@ from typing import Final
 
 __all__ = ["PROOF_SECONDS", "Noise"]
 
+# Chosen with `tests/throttle/test_servers.py`: without these statistics, chance that refuses one
+# request in 200 leaves half of 20 a second, and a seventh of 100.
 PROOF_SECONDS: Final = 10.0
 """Over so long what was served counts as proved."""
 

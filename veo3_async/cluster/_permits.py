@@ -130,7 +130,6 @@ class Permits:
                 cuts=new and not explained,
                 now=now,
                 max_rate=self._max_rate,
-                sending=self._evidence.sending(self._loop.time(), self._workers),
                 retry_after=retry_after,
                 rand=random.random(),
             )

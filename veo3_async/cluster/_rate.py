@@ -29,11 +29,6 @@ __all__ = [
     "round_of",
 ]
 
-_MOST_OF_SENT: Final = 2.0
-"""As in AWS's adaptive mode, whose rate is at most twice what is being sent. A cut from what is
-sent itself, which one worker knows only of itself, would leave a tenth of the rate where one
-poll in twenty is refused by chance."""
-
 _MAX_PERMITS: Final = 256
 _LATE: Final = 0.1  # of a round: what is made good in the next one
 _DRIFT: Final = 0.25  # of a round, by which a permit may come later to get to its place
@@ -78,15 +73,12 @@ def after_refusal(
     cuts: bool,
     now: float,
     max_rate: float,
-    sending: float,
     retry_after: float | None,
     rand: float,
 ) -> SharedRate:
-    """Return what is to be written after the service refused a poll for the rate.
+    """Return what is to be written after the service sent a poll away.
 
     :param cuts: Whether that says something about the rate, and something new.
-    :param sending: Polls a second of all workers, as far as known. The cut is made from at most
-        twice of these, for what is allowed and not sent is not what was too much.
     :param retry_after: Seconds that the service asks everybody to wait, or None. Over 120 it is
         not believed.
     :param rand: A random number, 0 ≤ rand < 1.
@@ -95,8 +87,7 @@ def after_refusal(
     if retry_after is not None and retry_after <= MAX_PAUSE:
         paused_until = max(paused_until, now + paused_for(retry_after, rand))
     if cuts:
-        used = min(rate_at(shared, now, max_rate), max(_MOST_OF_SENT * sending, MIN_RATE))
-        return SharedRate(used, now, paused_until)
+        return SharedRate(rate_at(shared, now, max_rate), now, paused_until)
     return msgspec.structs.replace(shared, paused_until=paused_until)
 
 
@@ -109,13 +100,11 @@ class Evidence:
     :param now: Seconds of a monotonic clock, as everywhere here.
     """
 
-    __slots__ = ("_began", "_due", "_noise", "_pace", "_polled", "_served")
+    __slots__ = ("_began", "_due", "_noise", "_served")
 
     def __init__(self, now: float) -> None:
         self._noise: Final = Noise(now)
         self._began = now
-        self._polled = 0
-        self._pace = 0.0  # polls a second of this worker, over the ten seconds before
         self._served = 0
         self._due = 0.0  # seconds that so many polls of all take at the rate that was allowed
 
@@ -127,7 +116,6 @@ class Evidence:
         :param served: False where it was sent away for want of capacity.
         """
         self._due += 1 / allowed
-        self._polled += 1
         if served:
             self._served += 1
             self._noise.succeeded(now)
@@ -137,13 +125,7 @@ class Evidence:
         if elapsed >= PROOF_SECONDS:
             proved = self._served / max(self._due, elapsed / workers)
             self._noise.proved = max(self._noise.proved, proved)
-            self._pace = self._polled / elapsed
-            self._began, self._polled, self._served, self._due = now, 0, 0, 0.0
-
-    def sending(self, now: float, workers: int) -> float:
-        """Return the polls a second of all workers, where each sends as many as this one."""
-        elapsed = max(1.0, now - self._began)
-        return max(self._pace, self._polled / elapsed) * workers
+            self._began, self._served, self._due = now, 0, 0.0
 
     def explains(self, now: float, allowed: float) -> bool:
         """Return whether a refusal says nothing about the rate, and learn from that.
