@@ -9,7 +9,7 @@ import pytest
 from journal_values import NOON, change
 
 from veo3_async import InvalidRequest, Journal, JournalError, Phase, TaskFailed
-from veo3_async._journal.tasks import Origin
+from veo3_async._metadata import Origin
 
 pytestmark = pytest.mark.anyio
 
