@@ -440,6 +440,7 @@ def test_fault_40_rule_6_where_nothing_changes_for_two_hours_sight_is_lost(
     reply = says("video_upsampling", 5, running=True, video_url=url, req=UPSAMPLE)
     watch.see(*[reply] * int(STANDSTILL / 10))
     assert watch.phases == [U]
+    assert standstill_left(NEW, watch.now) is None
     assert standstill_left(watch.state, watch.now - 1) == 1
     assert standstill_left(watch.state, watch.now) == 0
     assert watch.see(reply) == [U, L]

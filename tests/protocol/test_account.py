@@ -131,6 +131,12 @@ def test_an_upload_without_a_url_is_a_problem() -> None:
     assert outcome.kind is Kind.UNEXPECTED
 
 
+def test_a_list_that_is_none_is_a_problem() -> None:
+    """And no empty list of models."""
+    outcome = account.read_models(reply({"models": "soon"}), wall_now=0.0)
+    assert isinstance(outcome, Problem)
+
+
 def test_the_id_of_the_http_request_is_kept_apart() -> None:
     """It is in a header, and no task's id."""
     assert account.request_id_of_http(reply(b"")) == "r-1"

@@ -14,10 +14,13 @@ from veo3_async._errors import InvalidRequest
 from veo3_async._models import VideoTask
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import (
+    Route,
     SubmitOptions,
+    poll_call,
     posted_to,
     read,
     route_of,
+    siblings,
     submit_call,
     submitted,
 )
@@ -235,6 +238,14 @@ def test_a_task_is_polled_where_it_was_posted(model: str) -> None:
     route = route_of(model)
     assert posted_to(route, image=None) == route
     assert submit_call(route, PROMPT).target == route.path
+    assert poll_call(route, "a:b").target.endswith(("=a:b", "/a:b"))
+    assert route not in siblings(route)
+
+
+def test_the_unified_endpoint_wants_a_model() -> None:
+    """A route that names none, as a journal may have one, polls and submits nothing."""
+    with pytest.raises(InvalidRequest, match="wants a model"):
+        submit_call(Route("unified", "/302/v2/video/create"), PROMPT)
 
 
 @given(st.binary(max_size=300), st.integers(200, 599), st.sampled_from(sorted(FAMILIES)))

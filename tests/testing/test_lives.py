@@ -395,7 +395,7 @@ def test_times_may_be_in_seconds() -> None:
 def test_a_task_may_be_known_at_its_own_path_only() -> None:
     """A poll elsewhere gets the gateway's word for an id that it does not know."""
     gateway = a_gateway(keyed_by_path=True)
-    gateway.add("id", None, Request("veo3-fast", "p", ()), now=0.0)
+    gateway.add("id", None, Request("veo3-fast", "p", (), path="/302/submit/veo3-fast"), now=0.0)
     elsewhere, there = (
         gateway.answer(a_call(f"/302/submit/{model}?request_id=id"))
         for model in ("veo3-pro", "veo3-fast")

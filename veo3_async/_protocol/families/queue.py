@@ -15,7 +15,7 @@ from typing import Any, Final
 from veo3_async._errors import InvalidRequest
 from veo3_async._models import Phase, VideoTask
 from veo3_async._protocol.errors import Problem, own_error
-from veo3_async._protocol.families._fields import text, url_or_none
+from veo3_async._protocol.families._fields import url_or_none
 from veo3_async._protocol.families._options import (
     ANY,
     ASPECT_RATIOS,
@@ -162,12 +162,9 @@ def _task(
     word = canonical(status)
     extra = {name: value for name, value in fields.items() if name not in _KNOWN}
     extra |= {name: fields[name] for name in ("video", "error", "detail") if fields.get(name)}
-    try:
-        own_id = text(fields.get("request_id") or "")
-    except TypeError:
-        own_id = None
+    own_id = fields.get("request_id")
     return VideoTask(
-        id=own_id or "",
+        id=str(own_id) if isinstance(own_id, str | int) else "",
         status=status,
         phase=phase,
         failure_reason=reason,

@@ -60,9 +60,10 @@ MODELS: Final = (
 )
 """Those that were seen; the service knows more and says which."""
 
-_COMPLETED: Final = frozenset({"completed", "succeed", "succeeded", "success", "done", "finished"})
-_FAILED: Final = frozenset(
-    {"failed", "fail", "failure", "error", "canceled", "cancelled", "timeout", "expired"}
+_COMPLETED: Final = ("completed", "succeed", "succeeded", "success", "done", "finished")
+_FAILED: Final = (
+    *("failed", "fail", "failure", "error", "canceled", "cancelled"),
+    *("timeout", "expired"),
 )
 PHASE_OF_WORD: Final[dict[str, Phase]] = (
     RUNNING_WORDS
