@@ -162,7 +162,7 @@ async def test_forty_people_get_their_video_or_the_reason_once(tmp_path: pathlib
     people = range(1, 41)
     async with (
         discord_service(api) as url,
-        FakeVeo3(speed=40, lives=Life.mixed, seed=40) as veo,
+        FakeVeo3(speed=100, lives=Life.mixed, seed=40) as veo,
         lives(
             PROGRAM,
             str(RECIPES / "discord_bot.py"),
@@ -192,7 +192,10 @@ async def test_forty_people_get_their_video_or_the_reason_once(tmp_path: pathlib
     prompts = Counter(json.loads(each.body)["text_prompt"] for each in veo.requests if each.body)
     assert {person: ends(api, person) for person in people if len(ends(api, person)) != 1} == {}
     assert {person: rings(api, person) for person in people if rings(api, person) > 1} == {}
-    assert prompts == {f"the boat of {person}": 1 for person in people}
+    assert set(prompts.values()) == {1}
+    # Killed between noting an order down and sending it: nobody can know, and that is said.
+    unsent = [person for person in people if f"the boat of {person}" not in prompts]
+    assert all(ends(api, person)[0].startswith("The connection") for person in unsent)
     assert {200, 429} <= set(api.statuses)
 
 
