@@ -119,6 +119,7 @@ class DiscordApi:
                 self.gateway = socket
                 self._wake()
         self.gateway = None
+        self._wake()
         return socket
 
     async def answer(self, request: web.Request) -> web.Response:
