@@ -28,7 +28,9 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Final, Self
+
+from veo3_async._text import one_line
 
 if TYPE_CHECKING:
     from veo3_async._models import VideoTask
@@ -50,11 +52,14 @@ __all__ = [
     "Veo3Error",
 ]
 
+_LONGEST_MESSAGE: Final = 10_000  # with the longest URL in it
+
 
 class Veo3Error(Exception):
     """Base of all errors of this package; carries what was known when it happened.
 
-    :param message: One sentence for a person: what happened and what to do.
+    :param message: One sentence for a person: what happened and what to do; white space and
+        control characters in it are replaced, so that it is one line wherever it is written.
     :param request_id: The task it is about, or None where it is about the client.
     :param http_status: Status of the last reply, or None where none came.
     :param err_code: The gateway's own code (such as ``-10004``), or None.
@@ -78,6 +83,8 @@ class Veo3Error(Exception):
         task: VideoTask | None = None,
         body: str | None = None,
     ) -> None:
+        # Much of it was written by servers, and goes into logs, of which it must forge no line.
+        message = one_line(message, _LONGEST_MESSAGE)
         super().__init__(message)
         self.message = message
         self.request_id = request_id

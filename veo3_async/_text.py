@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-__all__ = ["MAX_SHOWN", "one_line"]
+__all__ = ["MAX_SHOWN", "is_hidden", "one_line"]
 
 MAX_SHOWN: Final = 1000
 """Characters of a text of the service that are shown."""
@@ -14,8 +14,9 @@ _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _JOINERS: Final = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
 """Format characters that belong to words and emojis, and turn no text around."""
 
-_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co"})
-"""Control, format (bidi overrides among them), surrogate and private-use characters."""
+_HIDDEN: Final = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+"""Control, format (bidi overrides among them), surrogate and private-use characters, and those
+that separate lines and paragraphs."""
 
 
 def one_line(text: str, limit: int = MAX_SHOWN) -> str:
@@ -30,7 +31,12 @@ def one_line(text: str, limit: int = MAX_SHOWN) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _shown(char: str) -> str:
+def is_hidden(char: str) -> bool:
+    """Return whether a character is none to look at, but one that a terminal or a log obeys."""
     if char.isprintable() or char in _JOINERS:
-        return char
-    return _REPLACEMENT if unicodedata.category(char) in _HIDDEN else char
+        return False
+    return unicodedata.category(char) in _HIDDEN
+
+
+def _shown(char: str) -> str:
+    return _REPLACEMENT if is_hidden(char) else char

@@ -79,7 +79,7 @@ def test_ctrl_c_with_many_ids_prints_a_command_that_can_be_pasted(service: Servi
         assert terminal.exit_code() == 130
         screen = terminal.text
     command = screen.partition("to go on with these 30:\n")[2]
-    assert command.endswith("\nEND")
+    assert command.endswith("watch -")
     for name in ids:
         service.fault(Status(401, err_code=-10001), request_id=name)
     with on_terminal(service, "-c", command, command=[str(shutil.which("bash"))]) as again:

@@ -14,7 +14,7 @@ from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._cluster import Site, follow_cluster, worker
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
-from veo3_async.cli._follow import Wish, conclude, follow, on_loop
+from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
 from veo3_async.cli._offline import demo, serve
 from veo3_async.cli._options import (
     BaseUrl,
@@ -148,11 +148,11 @@ def watch(
     access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
     wanted = given_ids(ids or [], file)
     path = checked_path(download, output, overwrite=overwrite, tasks=len(wanted))
-    wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    options = WatchOptions(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
     if nats:
         site = Site(servers=nats, prefix=prefix, replicas=replicas)
-        return follow_cluster(site, access, wanted, wish)
-    return _follow_all(access, wanted, wish)
+        return follow_cluster(site, access, wanted, options)
+    return _follow_all(access, wanted, options)
 
 
 app.command(epilog=_EXIT_CODES)(worker)
@@ -207,14 +207,15 @@ def submit(
         note("interrupted: the task may exist and may have been charged; look at your account")
         raise
     try:
-        emit({"request_id": request_id} if json or (waits and wants_json(json)) else request_id)
+        in_json = json or (waits and wants_json(json))
+        emit({"request_id": request_id} if in_json else plain(request_id))
     except OSError:
         note(f"submitted, and stdout did not take the id: {plain(request_id)}")
         raise
     if not waits:
         return ExitCode.DONE
-    wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
-    return _follow_all(access, [request_id], wish)
+    options = WatchOptions(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    return _follow_all(access, [request_id], options)
 
 
 @app.command()
@@ -279,7 +280,7 @@ def download(
     except InterruptError:
         note("interrupted: what is there is kept, and the same command goes on with it")
         raise
-    emit({"source": source, "path": saved} if json else str(saved))
+    emit({"source": source, "path": saved} if json else plain(saved))
     return ExitCode.DONE
 
 
@@ -315,33 +316,33 @@ def resume(
     """Go on with everything in a journal that is not finished, as the command watch does."""
     access = Access(key_file=key_file, base_url=base_url, journal=journal, interval=interval)
     path = checked_path(download, None, overwrite=overwrite)
-    wish = Wish(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
-    return _follow_all(access, None, wish)
+    options = WatchOptions(until=until, timeout=timeout, path=path, overwrite=overwrite, json=json)
+    return _follow_all(access, None, options)
 
 
 app.command()(demo)
 app.command()(serve)
 
 
-def _follow_all(access: Access, ids: Sequence[str] | None, wish: Wish) -> int:
+def _follow_all(access: Access, ids: Sequence[str] | None, options: WatchOptions) -> int:
     """Follow these tasks; for None, what the journal has."""
-    board = Board(ids or (), now=time.time(), saves=wish.path is not None)
-    veo, view = access.client(board.polled), view_for(json=wish.json)
+    board = Board(ids or (), now=time.time(), saves=options.path is not None)
+    veo, view = access.client(board.polled), view_for(json=options.json)
 
     async def main() -> None:
         async with veo:
             if ids is None:
-                changes = await _resumed(veo, board, wish)
+                changes = await _resumed(veo, board, options)
             else:
-                changes = veo.watch(*ids, until=wish.until, timeout=wish.timeout)
+                changes = veo.watch(*ids, until=options.until, timeout=options.timeout)
             if board.rows:
-                await follow(veo, changes, board, view, wish)
+                await follow(veo, changes, board, view, options)
 
-    again = [*program(), "watch", *access.options(), *wish.options()]
+    again = [*program(), "watch", *access.options(), *options.arguments()]
     return conclude(main, board, view, again)
 
 
-async def _resumed(veo: Veo3Client, board: Board, wish: Wish) -> Watch:
+async def _resumed(veo: Veo3Client, board: Board, options: WatchOptions) -> Watch:
     """Watch what the journal has, and put it on the board; say what is in doubt."""
     # The journal is open all the while, and so nobody else's: the board has what is watched.
     for task in await veo.pending():
@@ -351,7 +352,7 @@ async def _resumed(veo: Veo3Client, board: Board, wish: Wish) -> Watch:
             board.add(task.request_id, now=time.time())
     if not board.rows:
         note("nothing is pending")
-    return await veo.resume(until=wish.until, timeout=wish.timeout)
+    return await veo.resume(until=options.until, timeout=options.timeout)
 
 
 def _pending(journal: pathlib.Path) -> list[Pending]:

@@ -18,7 +18,7 @@ from veo3_async import Eta, Phase, StillPending, Transition, VideoTask
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._exits import ExitCode
-from veo3_async.cli._follow import Wish, conclude, follow, on_loop
+from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
 from veo3_async.cli._options import BaseUrl, Interval, KeyFile, Prefix, Rate, Replicas, Servers
 from veo3_async.cli._output import note, say
 from veo3_async.cli._view import view_for
@@ -137,26 +137,28 @@ class ClusterWatch:
         )
 
 
-def follow_cluster(site: Site, access: Access, ids: Sequence[str], wish: Wish) -> ExitCode:
+def follow_cluster(
+    site: Site, access: Access, ids: Sequence[str], wanted: WatchOptions
+) -> ExitCode:
     """Hand ids to the workers and follow them; no key is needed for that.
 
     :raises typer.BadParameter: An option was given that is the workers' to decide.
     """
-    if access.options() or wish.until != "best":
+    if access.options() or wanted.until != "best":
         message = (
             "--nats leaves the polling to the workers: it excludes --until, --interval, "
             "--journal, --key-file and --base-url"
         )
         raise typer.BadParameter(message)
     cluster = site.cluster()
-    board = Board(ids, now=time.time(), saves=wish.path is not None)
-    view = view_for(json=wish.json)
+    board = Board(ids, now=time.time(), saves=wanted.path is not None)
+    view = view_for(json=wanted.json)
 
     async def main() -> None:
         async with keyless_client() as veo, cluster:
-            await follow(veo, ClusterWatch(cluster, ids, wish.timeout), board, view, wish)
+            await follow(veo, ClusterWatch(cluster, ids, wanted.timeout), board, view, wanted)
 
-    again = [*program(), "watch", *site.options(), *wish.options()]
+    again = [*program(), "watch", *site.options(), *wanted.arguments()]
     return conclude(main, board, view, again)
 
 

@@ -10,11 +10,11 @@ import msgspec
 
 from veo3_async import Eta, LearnedPacing, Pacing, Phase, Progress, Stats, Veo3Client, testing
 from veo3_async.cli._board import Board
-from veo3_async.cli._follow import Wish, follow
+from veo3_async.cli._follow import WatchOptions, follow
 from veo3_async.cli._view import View
 from veo3_async.testing import Life
 
-__all__ = ["Demo", "Hastened"]
+__all__ = ["Demo", "ScaledPacing"]
 
 _LIVES: Final = (
     (Life.documented(), Phase.COMPLETED),
@@ -54,7 +54,7 @@ _PROMPTS: Final = (
 )
 
 
-class Hastened:
+class ScaledPacing:
     """A pacing for a service that runs faster than the real one.
 
     The pacing within sees the real one's seconds, so it may know what is known of that.
@@ -115,7 +115,7 @@ class Demo:
         lives = [life.stretched(rng, _SIGMA) for life, _ in cast]
         self._server: Final = testing.FakeVeo3(speed=speed, lives=lives, seed=_SEED, record=False)
         self._ends: Final = [end for _, end in cast]
-        self._pacing: Final = Hastened(_experienced(rng), speed)
+        self._pacing: Final = ScaledPacing(_experienced(rng), speed)
         self._stats: Stats | None = None
 
     async def play(self, board: Board, view: View) -> None:
@@ -124,7 +124,7 @@ class Demo:
             for n in range(len(self._ends)):
                 request_id = await veo.submit(_PROMPTS[n % len(_PROMPTS)])
                 board.add(request_id, now=time.time())
-            await follow(veo, veo.watch(*board.rows), board, view, Wish())
+            await follow(veo, veo.watch(*board.rows), board, view, WatchOptions())
             self._stats = veo.stats()
 
     def ended_well(self, board: Board) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
-import shlex
 import signal
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
@@ -20,17 +19,18 @@ from veo3_async._download.paths import file_name, final_path
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say
+from veo3_async.cli._shell import continued
 from veo3_async.cli._table import label
 from veo3_async.cli._view import View
 
-__all__ = ["Followed", "Wish", "conclude", "follow", "on_loop"]
+__all__ = ["Followed", "WatchOptions", "conclude", "follow", "on_loop"]
 
 _T = TypeVar("_T")
 
-_MOST_ARGUMENTS: Final = 20
+_MOST_LISTED: Final = 20
 
 
-class Wish(msgspec.Struct, frozen=True, kw_only=True):
+class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What a watch is to bring."""
 
     until: Literal["best", "video"] = "best"
@@ -41,8 +41,8 @@ class Wish(msgspec.Struct, frozen=True, kw_only=True):
     overwrite: bool = False
     json: bool = False
 
-    def options(self) -> list[str]:
-        """Return it as options of the command ``watch``."""
+    def arguments(self) -> list[str]:
+        """Return them as options of the command ``watch``."""
         options = [] if self.until == "best" else ["--until", self.until]
         if self.timeout is not None:
             options += ["--timeout", f"{self.timeout:g}"]
@@ -108,22 +108,24 @@ def on_loop(main: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
         raise error from None
 
 
-async def follow(veo: Veo3Client, watch: Followed, board: Board, view: View, wish: Wish) -> None:
-    """Follow a watch to its end, and bring its videos to disk if that is wished."""
+async def follow(
+    veo: Veo3Client, watch: Followed, board: Board, view: View, options: WatchOptions
+) -> None:
+    """Follow a watch to its end, and bring its videos to disk if those are wanted."""
 
     async def read() -> None:
         async for change in watch:
             board.take(change)
             await view.changed(change)
-            if wish.path is not None and board.rows[change.request_id].has_video:
+            if options.path is not None and board.rows[change.request_id].has_video:
                 # A journal owes an end until the task that took it asks for the next one or is
                 # done: so this one brings the video to disk, and another one reads on.
                 readers.start_soon(read)
-                await bring(change, wish.path)
+                await bring(change, options.path)
                 return
 
     async def bring(change: Transition, path: pathlib.Path) -> None:
-        outcome = await _saved(veo, change, board, path, overwrite=wish.overwrite)
+        outcome = await _saved(veo, change, board, path, overwrite=options.overwrite)
         board.saved(change.request_id, outcome)
         await view.saved(change.request_id, outcome)
 
@@ -190,8 +192,8 @@ def _saved_before(path: pathlib.Path, request_id: str) -> pathlib.Path | None:
 def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
     """Return the ids, and a command that can be pasted into a shell, however many they are."""
     ids = [row.request_id for row in rows]
-    if len(ids) > _MOST_ARGUMENTS or any(name.startswith("-") for name in ids):
-        command = f"{shlex.join([*again, '-'])} <<'END'\n" + "\n".join(ids) + "\nEND"
+    command = continued(again, ids)
+    if len(ids) > _MOST_LISTED:
         return f"to go on with these {len(ids)}:\n{command}"
     running = "".join(f"  {plain(row.request_id)}  {label(row)}\n" for row in rows)
-    return f"still running:\n{running}to go on:\n  {shlex.join([*again, *ids])}"
+    return f"still running:\n{running}to go on:\n{command}"

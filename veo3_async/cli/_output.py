@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import sys
 from typing import Final
@@ -10,17 +11,40 @@ import msgspec
 from anyio import to_thread
 
 from veo3_async import Pending, Transition, Veo3Error
+from veo3_async._text import is_hidden, one_line
 
 __all__ = ["emit", "give_up_stdout", "has_streams", "note", "plain", "put", "say", "wants_json"]
 
+_LONGEST: Final = 100_000
+"""Characters of one line; a signed URL has a few thousand."""
+
+_IN_ASCII: Final = {"…": "...", "–": "-", "━": "=", "╸": "-", "╺": "-"}
+"""What is written for our own signs where the terminal's encoding lacks them."""
+_ERRORS: Final = "veo3_async.ascii"
+
 
 def has_streams() -> bool:
-    """Return whether there is a stdout; where stderr was closed, what goes there is dropped."""
+    """Return whether there is a stdout; where stderr was closed, what goes there is dropped.
+
+    What the encoding of a stream lacks does not break off what writes to it.
+    """
     if sys.stderr is None:
-        sys.stderr = open(os.devnull, "w")  # noqa: PTH123, SIM115 - as long as the process
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 - to the end
     if sys.stdout is None:
         say("stdout is closed; >/dev/null drops what is written")
-    return sys.stdout is not None
+        return False
+    codecs.register_error(_ERRORS, _in_ascii)
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors=_ERRORS)
+    return True
+
+
+def _in_ascii(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    lacking = error.object[error.start : error.end]
+    return "".join(_IN_ASCII.get(char, "?") for char in lacking), error.end
 
 
 def wants_json(asked: bool) -> bool:  # noqa: FBT001 - it is the option
@@ -33,8 +57,7 @@ def plain(text: object) -> str:
 
     Much of it was written by servers, and a terminal obeys escape sequences.
     """
-    line = " ".join(str(text).split())
-    return "".join(char if char.isprintable() else "�" for char in line)
+    return one_line(str(text), _LONGEST)
 
 
 def note(text: str) -> None:
@@ -49,9 +72,10 @@ def say(trouble: object) -> None:
 
 
 def emit(value: object) -> None:
-    """Write a value: a text as it is, anything else as JSON; one line."""
-    line = value.encode(errors="replace") if isinstance(value, str) else _json(value)
-    sys.stdout.buffer.write(line + b"\n")
+    """Write a value: a text in the encoding of stdout, anything else as JSON; one line."""
+    encoding = sys.stdout.encoding or "utf-8"
+    text = value if isinstance(value, str) else _json(value, encoding)
+    sys.stdout.buffer.write(text.encode(encoding, _ERRORS) + b"\n")
     sys.stdout.buffer.flush()
 
 
@@ -70,13 +94,28 @@ def give_up_stdout(error: OSError) -> None:
         say(error)
 
 
-def _json(value: object) -> bytes:
+def _json(value: object, encoding: str) -> str:
+    """Return JSON that any terminal and any log can take, and that says what the value says.
+
+    Characters that a terminal obeys are escaped, and so are all of them beyond ASCII where the
+    encoding is not UTF-8, which JSON is in.
+    """
     match value:
         case Transition():
             value = msgspec.structs.asdict(value) | {"url": value.task.best_url}
         case Pending():
             value = msgspec.structs.asdict(value) | {"in_doubt": value.in_doubt}
-    return _ENCODER.encode(value)
+    text = _ENCODER.encode(value).decode()
+    if codecs.lookup(encoding).name != "utf-8":
+        return "".join(char if char.isascii() else _escaped(char) for char in text)
+    if not text.isprintable():
+        return "".join(_escaped(char) if is_hidden(char) else char for char in text)
+    return text
+
+
+def _escaped(char: str) -> str:
+    units = char.encode("utf-16-be").hex()
+    return "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
 
 
 def _plain_value(value: object) -> object:
@@ -91,7 +130,7 @@ def _plain_value(value: object) -> object:
                 "elapsed": value.elapsed,
             }
         case os.PathLike():
-            return os.fspath(value)
+            return os.fsencode(value).decode(errors="replace")
     message = f"no JSON is known for {type(value).__name__}"
     raise NotImplementedError(message)
 
