@@ -92,20 +92,16 @@ def inflated(body: bytes, encoding: str) -> bytes | None:
 
 
 def retry_after_of(reply: Reply, wall_now: float) -> float | None:
-    """Return the seconds that a reply asks to wait; None where it does not say, or not soundly.
-
-    A pause over two minutes is not believed: a clock is wrong, or somebody's page is.
-    """
+    """Return the seconds that a reply asks to wait, at most 120; None where it does not say."""
     said = reply.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
-        seconds = float(said)
-        return seconds if seconds <= _MAX_RETRY_AFTER else None
+        return min(float(said), _MAX_RETRY_AFTER)
     if (moment := _http_date(said)) is None:
         return None
     # Both dates of one reply are of one clock; ours may be an hour off.
     served = server_time(reply)
     seconds = moment - (wall_now if served is None else served)
-    return seconds if 0 < seconds <= _MAX_RETRY_AFTER else None
+    return min(seconds, _MAX_RETRY_AFTER) if seconds > 0 else None
 
 
 def server_time(reply: Reply) -> float | None:
