@@ -1,7 +1,7 @@
-"""Video files without a video: small valid mp4 boxes around bytes that follow from the name.
+"""Video files without a picture: small valid mp4 boxes around bytes that follow from the name.
 
-A film of any size costs no memory: its content is computed, so that a byte that went missing,
-was doubled or came from another film shows.
+A video of any size costs no memory: its content is computed, so that a byte that went missing,
+was doubled or came from another video shows.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Film(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Excerpt(msgspec.Struct, frozen=True):
-    """Bytes ``start`` to ``stop`` (not included) of a film."""
+    """Bytes ``start`` to ``stop`` (not included) of a video."""
 
     film: Film
     name: str
