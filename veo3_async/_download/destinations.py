@@ -1,14 +1,11 @@
-"""Where a download may go: the rule for its URL and for every redirect.
+"""Where a download may go: the rule for its URL, for every redirect and every resolved address.
 
-1.  ``https`` only; ``http`` where the host is this machine (``localhost``, 127.0.0.0/8, ``::1``).
-2.  No user name or password in it; a host of plain letters, digits, hyphens and dots.
-3.  A redirect stays in the family of the first host: that host, what is under it, and its
-    neighbours under the same parent domain (``file.302.ai`` may lead to any ``….302.ai``). A
-    parent of one label (``ai``), or of the shape ``co.uk``, is nobody's family.
-4.  A redirect never leads to an IP address or to this machine, unless it began on this machine;
-    then it stays there.
-5.  A redirect keeps to port 443 or the port of the first URL; on this machine, to any.
-6.  At most 5 redirects, and none to a URL where it has been.
+1.  ``https`` to any public host: videos lie on CDNs, under names that nobody knows before.
+2.  To an address that is not public (this machine, a private network, link-local, multicast), as a
+    literal or by what a name resolves to, only where private addresses are allowed, because the
+    API itself is on such a network; there ``http`` will do, which no public host may use.
+3.  No user name or password in it; a host of plain letters, digits, hyphens and dots.
+4.  At most 5 redirects, and none to a URL where it has been.
 
 No key and no cookie is at stake, for the session has none: the rule keeps a foreign or
 compromised host from pointing the downloader at machines behind the caller's own firewall.
@@ -16,21 +13,21 @@ compromised host from pointing the downloader at machines behind the caller's ow
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import urllib.parse
 from collections.abc import Sequence
 from typing import Final
 
-__all__ = ["ForbiddenError", "checked", "next_hop", "shown"]
+from veo3_async._protocol.hosts import address_of, is_private_host, is_public_address
 
-MAX_HOPS: Final = 5
+__all__ = ["ForbiddenError", "admitted", "checked", "host_of", "next_hop", "shown"]
 
-_HOST: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*|\[[0-9a-f:.]+\]")
+_MAX_HOPS: Final = 5
+
+_HOST: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*\.?|\[[0-9a-f:.]+\]")
 # Resolvers read "127.1", "0x7f000001" and "2130706433" as addresses (WHATWG URL, "ends in a
-# number"): a last label like that is one, or nonsense.
-_NUMERIC_END: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)")
-_SHARED_PARENT: Final = re.compile(r"(?:ac|co|com|edu|gov|net|org)\.[a-z]{2}")
+# number"): a last label like that is an address in full, or nothing.
+_NUMERIC_END: Final = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?")
 _LEGAL: Final = "!#$%&'()*+,/:;=?@[]~"
 
 
@@ -44,14 +41,19 @@ def shown(url: str) -> str:
     return re.sub(r"^([^/]*//)?[^/]*@", r"\1", address)
 
 
-def checked(url: str) -> str:
+def checked(url: str, *, allow_private: bool) -> str:
     """Return a URL as it goes out: no fragment, and what is illegal in a URL percent-encoded.
 
-    :raises ForbiddenError: It breaks rule 1 or 2.
+    :param allow_private: Whether it may lead to an address that is not public.
+    :raises ForbiddenError: It breaks rule 1, 2 or 3, as far as the URL alone tells.
     """
     parts = _split(url)
-    _host_of(parts)
-    if parts.scheme != "https" and not (parts.scheme == "http" and _is_here(parts)):
+    host = host_of(url)
+    if not allow_private and is_private_host(host) and parts.scheme in {"http", "https"}:
+        message = f"{shown(url)!r} leads to an address that is not public"
+        raise ForbiddenError(message)
+    is_clear = parts.scheme == "http" and allow_private and not is_public_address(host)
+    if parts.scheme != "https" and not is_clear:
         message = f"{shown(url)!r} is not https"
         raise ForbiddenError(message)
     whole = parts._replace(fragment="").geturl()
@@ -62,7 +64,14 @@ def checked(url: str) -> str:
         raise ForbiddenError(message) from None
 
 
-def next_hop(trail: Sequence[str], location: str) -> str:
+def admitted(address: str, scheme: str, *, allow_private: bool) -> bool:
+    """Return whether a URL of this scheme may lead to what its name was resolved to."""
+    if is_public_address(address):
+        return scheme == "https"
+    return allow_private
+
+
+def next_hop(trail: Sequence[str], location: str, *, allow_private: bool) -> str:
     """Return the URL that a redirect leads to, as it goes out.
 
     :param trail: The URLs so far, checked, the first one first.
@@ -70,21 +79,36 @@ def next_hop(trail: Sequence[str], location: str) -> str:
     :raises ForbiddenError: It breaks the rule.
     """
     _split(location)  # urljoin would raise of it what is not ours
-    target = checked(urllib.parse.urljoin(trail[-1], location.strip()))
-    first, there = _split(trail[0]), _split(target)
-    if not (_both_here(first, there) or _in_family(first, there)):
-        message = (
-            f"it redirects to {shown(target)!r}, outside the family of {_host_of(first)!r}; "
-            "pass that URL yourself if you trust it"
-        )
-        raise ForbiddenError(message)
+    target = urllib.parse.urljoin(trail[-1], location.strip())
+    try:
+        target = checked(target, allow_private=allow_private)
+    except ForbiddenError as exc:
+        message = f"it redirects, and {exc}"
+        raise ForbiddenError(message) from None
     if target in trail:
         message = "it redirects in a circle"
         raise ForbiddenError(message)
-    if len(trail) > MAX_HOPS:
-        message = f"it redirects more than {MAX_HOPS} times"
+    if len(trail) > _MAX_HOPS:
+        message = f"it redirects more than {_MAX_HOPS} times"
         raise ForbiddenError(message)
     return target
+
+
+def host_of(url: str) -> str:
+    """Return the host of a URL, in lower case; an IPv6 address in brackets.
+
+    :raises ForbiddenError: There is none, or more than a host in its place.
+    """
+    parts = _split(url)
+    host = parts.netloc.lower().removesuffix(f":{parts.port}").removesuffix(":")
+    if "@" in host:
+        message = "a URL with a user name or password in it is not followed"
+        raise ForbiddenError(message)
+    is_odd = _NUMERIC_END.fullmatch(host) and address_of(host) is None
+    if is_odd or not _HOST.fullmatch(host) or (host.startswith("[") and address_of(host) is None):
+        message = f"not a host name: {host!r}"
+        raise ForbiddenError(message)
+    return host
 
 
 def _split(url: str) -> urllib.parse.SplitResult:
@@ -95,43 +119,3 @@ def _split(url: str) -> urllib.parse.SplitResult:
         message = f"not a URL: {exc}"
         raise ForbiddenError(message) from None
     return parts
-
-
-def _host_of(parts: urllib.parse.SplitResult) -> str:
-    host = parts.netloc.lower().removesuffix(f":{parts.port}").removesuffix(":")
-    if "@" in host:
-        message = "a URL with a user name or password in it is not followed"
-        raise ForbiddenError(message)
-    if not _HOST.fullmatch(host):
-        message = f"not a host name: {host!r}"
-        raise ForbiddenError(message)
-    return host
-
-
-def _is_here(parts: urllib.parse.SplitResult) -> bool:
-    host = _host_of(parts).strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _both_here(first: urllib.parse.SplitResult, there: urllib.parse.SplitResult) -> bool:
-    return _is_here(first) and _is_here(there)
-
-
-def _in_family(first: urllib.parse.SplitResult, there: urllib.parse.SplitResult) -> bool:
-    family, host = _family(_host_of(first)), _host_of(there)
-    return (
-        not _is_here(first)
-        and not _NUMERIC_END.fullmatch(host)
-        and not host.startswith("[")
-        and (host == family or host.endswith(f".{family}"))
-        and (there.port or 443) in {443, first.port or 443}
-    )
-
-
-def _family(host: str) -> str:
-    parent = host.partition(".")[2]
-    is_somebodys = "." in parent and not _SHARED_PARENT.fullmatch(parent)
-    return parent if is_somebodys else host

@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 from veo3_async._errors import AuthenticationError
 from veo3_async._protocol.hosts import is_private_host
 
-__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "find_base_url"]
+__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "find_base_url", "is_private"]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
@@ -93,10 +93,15 @@ def find_base_url(given: str | None) -> str:
     if not usable or not _VISIBLE_ASCII.fullmatch(url):
         message = f"base_url is a URL such as {DEFAULT_BASE_URL!r}, not {url!r}"
         raise ValueError(message)
-    if parts.scheme == "http" and not is_private_host(parts.hostname or ""):
+    if parts.scheme == "http" and not is_private(url):
         message = f"base_url sends the key in clear text to a public host; use https, not {url!r}"
         raise ValueError(message)
     return url.rstrip("/")
+
+
+def is_private(base_url: str) -> bool:
+    """Return whether the API is on this machine or a private network, as far as its name tells."""
+    return is_private_host(urllib.parse.urlsplit(base_url).hostname or "")
 
 
 def check_proxy(given: str | None) -> str | None:
