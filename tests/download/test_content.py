@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async._download.content import Proof, is_text, prove, unfit
+from veo3_async._download.content import Proof, is_text, is_text_within, prove, unfit
 
 
 def box(name: bytes, content: bytes = b"") -> bytes:
@@ -98,6 +98,14 @@ def test_fault_58_texts(head: bytes) -> None:
 def test_videos_are_no_texts(end: int) -> None:
     """A video is not taken for a text, however few of its bytes are there."""
     assert not is_text(FTYP[:end])
+
+
+def test_fault_58_text_in_the_middle() -> None:
+    """A rest may begin with any bytes, but not with 512 of which none is a control character."""
+    assert not is_text_within(b"<html>" + b"\0" * 600)
+    assert not is_text_within(b"\xff\xfe" + b"\1" * 600)
+    assert not is_text_within(b"x" * 511)
+    assert is_text_within(b"x" * 512 + b"\0")
 
 
 PICTURES = {

@@ -82,6 +82,15 @@ def is_text(head: bytes) -> bool:
     return bool(head) and not _CONTROL.search(head)
 
 
+def is_text_within(piece: bytes) -> bool:
+    """Return whether a piece from the middle of a video can only be a text in its place.
+
+    Any few bytes may be in a video, and begin like markup; so many without a control character are
+    not.
+    """
+    return len(piece) >= HEAD_BYTES and not _CONTROL.search(piece, 0, HEAD_BYTES)
+
+
 def is_compressed(encoding: str) -> bool:
     """Return whether a ``Content-Encoding`` names a compression.
 

@@ -12,7 +12,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from veo3_async._download.content import HEAD_BYTES, is_text, unfit
+from veo3_async._download.content import HEAD_BYTES, is_text_within, unfit
 from veo3_async._download.destinations import ForbiddenError, checked, host_of, next_hop, shown
 from veo3_async._download.resolver import CheckedResolver
 from veo3_async._download.resumption import (
@@ -215,7 +215,7 @@ class VideoBody:
             async with asyncio.timeout(self._patience):
                 ended = await self._receive(pieces, progress, clock)
         except (aiohttp.ClientError, OSError) as error:
-            return _fault(error)
+            return self._rescued(pieces) or _fault(error)
         self._patience -= clock() - began
         if self._done - self._counted >= _SLOW_BYTES:
             self._counted, self._patience = self._done, _SLOW_SECONDS
@@ -224,28 +224,43 @@ class VideoBody:
     async def _receive(
         self, pieces: list[bytes], progress: Progress, clock: Callable[[], float]
     ) -> Decision | Ended | None:
-        total, until = self.plan.total, clock() + _BATCH_SECONDS
-        enough = self._done + _BATCH_BYTES
+        until, enough = clock() + _BATCH_SECONDS, self._done + _BATCH_BYTES
         async for piece, _ in self._chunks:
-            self._done += len(piece)
-            if self._done > (total or _MAX_BYTES):
-                return self._overrun()
-            if self._head is None:
-                pieces.append(piece)
-            elif (refused := self._judge(piece, pieces)) is not None:
-                return refused
-            progress(now := clock(), self._done, total)
+            if (wrong := self._take(piece, pieces)) is not None:
+                return wrong
+            progress(now := clock(), self._done, self.plan.total)
             if self._done >= enough or now >= until:
                 return None
-        if self._head and (refused := self._judge_head(self._head, pieces)) is not None:
-            return refused
+        if self._head and (wrong := self._judge_head(self._head, pieces)) is not None:
+            return wrong
         return at_end(self.plan, self._done) or Ended.WITHOUT_LENGTH
+
+    def _rescued(self, pieces: list[bytes]) -> Decision | None:
+        """Take what came right before a fault: aiohttp raises the fault, and keeps the bytes.
+
+        Where a connection is cut again and again, they are what it goes on with.
+        """
+        content = self._response.content
+        if content.exception() is None:
+            return None
+        content.set_exception(None)  # type: ignore[arg-type]
+        return self._take(content.read_nowait(), pieces)
+
+    def _take(self, piece: bytes, pieces: list[bytes]) -> Decision | None:
+        """Add a piece, or say what is wrong with it."""
+        self._done += len(piece)
+        if self._done > (self.plan.total or _MAX_BYTES):
+            return self._overrun()
+        if self._head is not None and piece:
+            return self._judge(piece, pieces)
+        pieces.append(piece)
+        return None
 
     def _judge(self, piece: bytes, pieces: list[bytes]) -> Decision | None:
         """Hold the first bytes back until there are enough to say what they are."""
-        if self.plan.start:  # the middle of a video may look like anything, but for so long a text
+        if self.plan.start:
             self._head = None
-            if is_text(piece[:HEAD_BYTES]) and len(piece) >= HEAD_BYTES:
+            if is_text_within(piece):
                 return Restart("the server sent a text in place of the rest")
             pieces.append(piece)
             return None

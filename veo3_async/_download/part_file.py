@@ -176,6 +176,7 @@ class PartFile:
         if os.fstat(handle).st_nlink > 1:
             # A crash between the hard link and the removal of the old name leaves one file with
             # two names: to write to it would be to write to the finished video.
+            self._free()
             folder.remove(self.path.name)
             handle = self._open_own(folder, self.path.name, _ANYBODY)
             self._take_lock(folder, handle)
@@ -189,6 +190,7 @@ class PartFile:
             return self._open_own(folder, self._record_name, _OWNER_ONLY)
         except OSError:
             if is_empty:
+                self._free()
                 folder.remove(self.path.name)  # made for nothing
             raise
 
@@ -249,9 +251,7 @@ class PartFile:
         os.ftruncate(self._record, len(text))
 
     def _give_name(self, folder: Folder) -> None:
-        if Weakness.LOCK in self.weaknesses:
-            self._files.close()  # Windows renames no open file, and there is no lock to be lost
-            self._data = self._record = -1
+        self._free()
         try:
             folder.rename(self.path.name, self.final.name, overwrite=self._overwrite)
         except FileExistsError:
@@ -261,8 +261,15 @@ class PartFile:
             return
         raise trouble
 
+    def _free(self) -> None:
+        """Close what Windows renames and removes only when it is closed, if no lock is lost so."""
+        if Weakness.LOCK in self.weaknesses:
+            self._files.close()
+            self._data = self._record = -1
+
     def _remove(self, folder: Folder) -> None:
         self._keeps = False  # the names may be another's from now on
+        self._free()
         for name in (self.path.name, self._record_name):
             folder.remove(name)
 
