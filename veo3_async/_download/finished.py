@@ -41,11 +41,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return cls(url_digest=digest, request_id=request_id, is_upsampled=is_upsampled)
 
     def is_same(self, other: Identity) -> bool:
-        """Return whether this is the same video: a task's URL may change."""
-        if self.request_id and other.request_id:
-            mine, theirs = ((one.request_id, one.is_upsampled) for one in (self, other))
-            return mine == theirs
-        return self.url_digest == other.url_digest
+        """Return whether this is the same video: of one URL, or of one task, whose URL may change."""
+        is_one_task = self.request_id is not None and self.request_id == other.request_id
+        return self.url_digest == other.url_digest or (
+            is_one_task and self.is_upsampled == other.is_upsampled
+        )
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True):

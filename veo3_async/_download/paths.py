@@ -38,7 +38,7 @@ def final_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
     text = os.fspath(path)
     if not _can_be_a_path(text):
         raise OSError(errno.EINVAL, "no file can be named so; name another path")
-    if os.path.isdir(text) or text.endswith(os.sep):  # noqa: PTH112 - a Path drops the slash
+    if os.path.isdir(text) or text.endswith((os.sep, os.altsep or os.sep)):  # noqa: PTH112 - a Path drops the slash
         text = os.path.join(text, name)  # noqa: PTH118
     folder, last = os.path.split(text)
     return pathlib.Path(os.path.realpath(folder or os.curdir), last)
