@@ -331,6 +331,23 @@ async def test_damaged_record(
     assert "Range" not in server.requests[-1].headers
 
 
+@pytest.mark.parametrize("validator", ['"1"\r\nX-Injected: 1', '"\u4e2d"', "\n", "x" * 9000])
+async def test_record_that_cannot_be_a_header(
+    server: FakeVeo3,
+    downloader: Downloader,
+    url: str,
+    final: pathlib.Path,
+    record: pathlib.Path,
+    validator: str,
+) -> None:
+    """A record whose validator cannot be sent is passed over, and the download begins again."""
+    await broken_off(server, downloader, url, final, after=5000)
+    _claim(record, validator=validator)
+    await downloader.download(url, final)
+    assert server.film_of(url) == final.read_bytes()
+    assert "Range" not in server.requests[-1].headers
+
+
 @pytest.mark.parametrize(("done", "starts_at"), [(5001, None), (4000, 4000), (-1, None)])
 async def test_record_and_file_disagree(
     server: FakeVeo3,

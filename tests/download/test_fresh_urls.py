@@ -9,6 +9,7 @@ from download.video_host import (
     ID,
     SMALL,
     Answer,
+    Asked,
     always,
     hosting,
     in_turn,
@@ -36,6 +37,23 @@ async def test_fault_59_expired_url_is_asked_for_anew(
     targets = [asked.target.partition("?")[2] for asked in host.asked]
     assert ["sign=1", "sign=1", "sign=2"] == targets
     assert [0, 5000, 5000] == host.starts
+
+
+@pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 503])
+async def test_fault_59_url_that_is_given_up(
+    downloader: Downloader, tmp_path: pathlib.Path, status: int
+) -> None:
+    """What is waited out in vain may be the URL's fault: a fresh one is tried before the end."""
+
+    def answer(asked: Asked) -> Answer:
+        return serving(SMALL)(asked) if asked.target.endswith("2") else Answer(status)
+
+    async with hosting(answer) as host:
+        _, refresh = refresher(f"{host.url}?sign=2")
+        task = VideoTask(id=ID, video_url=f"{host.url}?sign=1")
+        path = await downloader.download(task, tmp_path, refresh=refresh)
+    assert SMALL == path.read_bytes()
+    assert 9 == len(host.asked)
 
 
 async def test_fault_34_fresh_url_of_another_path(

@@ -15,6 +15,7 @@ from veo3_async._download.content import Proof
 from veo3_async._download.resumption import (
     Complete,
     Decision,
+    LengthUnknown,
     PartialContent,
     Receive,
     Redirect,
@@ -87,7 +88,7 @@ def test_fault_34_end_of_a_body() -> None:
     assert isinstance(at_end(sized, 8), Retry)
     assert Complete() == at_end(Receive(start=0, total=None, validator=None, has_end=True), 8)
     unsized = Receive(start=0, total=None, validator=None)
-    assert at_end(unsized, 8) is None
+    assert LengthUnknown() == at_end(unsized, 8)
     assert Complete() == without_length(unsized, Proof.WHOLE)
     assert isinstance(without_length(unsized, Proof.CUT), Retry)
     assert isinstance(without_length(unsized, Proof.NONE), Refuse)

@@ -41,7 +41,7 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         return cls(url_digest=digest, request_id=request_id, is_upsampled=is_upsampled)
 
     def is_same(self, other: Identity) -> bool:
-        """Return whether this is the same video: of one URL, or of one task, whose URL may change."""
+        """Return whether this is the same video: of one URL, or of one task, whose URLs change."""
         is_one_task = self.request_id is not None and self.request_id == other.request_id
         return self.url_digest == other.url_digest or (
             is_one_task and self.is_upsampled == other.is_upsampled

@@ -33,7 +33,7 @@ from veo3_async._protocol.hosts import is_private_host
 from veo3_async._protocol.http import Reply
 from veo3_async._transport.faults import network_problem
 
-__all__ = ["Ended", "HttpSource", "VideoBody"]
+__all__ = ["HttpSource", "VideoBody"]
 
 _MAX_BYTES: Final = 2 * 1024**3
 """Of a video: a server that sends without end is not to fill the disk."""
@@ -79,12 +79,6 @@ class _Way(enum.Enum):
     HTTPS = "https"
     HTTP = "http"
     PROXY = "proxy"
-
-
-class Ended(enum.Enum):
-    """What is said of a body whose end is no proof that it is whole."""
-
-    WITHOUT_LENGTH = "without length"
 
 
 class HttpSource:
@@ -203,7 +197,7 @@ class VideoBody:
         """Close the connection, unless all was read from it."""
         self._response.close()
 
-    async def fill(self, pieces: list[bytes], progress: Progress) -> Decision | Ended | None:
+    async def fill(self, pieces: list[bytes], progress: Progress) -> Decision | None:
         """Add what comes within a second, or 2 MiB.
 
         Returns None where more is to come, else what the end means. The time between two calls is
@@ -223,7 +217,7 @@ class VideoBody:
 
     async def _receive(
         self, pieces: list[bytes], progress: Progress, clock: Callable[[], float]
-    ) -> Decision | Ended | None:
+    ) -> Decision | None:
         until, enough = clock() + _BATCH_SECONDS, self._done + _BATCH_BYTES
         async for piece, _ in self._chunks:
             if (wrong := self._take(piece, pieces)) is not None:
@@ -233,7 +227,7 @@ class VideoBody:
                 return None
         if self._head and (wrong := self._judge_head(self._head, pieces)) is not None:
             return wrong
-        return at_end(self.plan, self._done) or Ended.WITHOUT_LENGTH
+        return at_end(self.plan, self._done)
 
     def _rescued(self, pieces: list[bytes]) -> Decision | None:
         """Take what came right before a fault: aiohttp raises the fault, and keeps the bytes.

@@ -21,6 +21,7 @@ from veo3_async._protocol.http import Reply, http_date
 __all__ = [
     "Complete",
     "Decision",
+    "LengthUnknown",
     "PartialContent",
     "Receive",
     "Redirect",
@@ -73,6 +74,10 @@ class Complete(msgspec.Struct, frozen=True):
     """All bytes are here."""
 
 
+class LengthUnknown(msgspec.Struct, frozen=True):
+    """The body has ended, and nothing has said how long it must be: see `without_length`."""
+
+
 class Redirect(msgspec.Struct, frozen=True):
     """The object is elsewhere."""
 
@@ -107,7 +112,9 @@ class Refuse(msgspec.Struct, frozen=True, kw_only=True):
     """Whether what has come is of no use."""
 
 
-Decision: TypeAlias = Receive | Restart | Complete | Redirect | TryFreshUrl | Retry | Refuse
+Decision: TypeAlias = (
+    Receive | Restart | Complete | LengthUnknown | Redirect | TryFreshUrl | Retry | Refuse
+)
 
 _CONTENT_RANGE: Final = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)")
 _STRONG_ETAG: Final = re.compile(r'"[\x21\x23-\x7e\x80-\xff]{0,512}"')
@@ -179,10 +186,10 @@ def decide(
     return _fault(reply, wall_now)
 
 
-def at_end(plan: Receive, done: int) -> Decision | None:
-    """Say what the end of a body means, or None where its length is unknown: `without_length`."""
+def at_end(plan: Receive, done: int) -> Decision:
+    """Say what the end of a body means."""
     if plan.total is None:
-        return Complete() if plan.has_end else None
+        return Complete() if plan.has_end else LengthUnknown()
     return Complete() if done == plan.total else _cut()
 
 

@@ -18,10 +18,11 @@ import msgspec
 from veo3_async._download.content import Proof
 from veo3_async._download.destinations import ForbiddenError, shown
 from veo3_async._download.finished import Identity
-from veo3_async._download.http import Ended, HttpSource, Progress, VideoBody
+from veo3_async._download.http import HttpSource, Progress, VideoBody
 from veo3_async._download.resumption import (
     Complete,
     Decision,
+    LengthUnknown,
     PartialContent,
     Receive,
     Refuse,
@@ -184,7 +185,7 @@ class Transfer:
         if _is_worthless(decision):
             self._pieces.clear()
         await self.flush()
-        if decision is Ended.WITHOUT_LENGTH:
+        if isinstance(decision, LengthUnknown):
             return without_length(body.plan, await self._sink.proof())
         return decision
 
@@ -231,7 +232,7 @@ class Transfer:
         self._anew = self._anew or fault.anew
         if self._idle == _IDLE_ATTEMPTS:
             reason = f"{fault.reason}, {self._idle} times in a row"
-            if fault.status is None or not 400 <= fault.status < 500:
+            if fault.status is None or fault.status < 400:  # then the service is out of reach, too
                 raise self.error(reason, fault.status)
             await self._renew(TryFreshUrl(reason=reason, status=fault.status))
             self._idle = 0
@@ -248,7 +249,7 @@ class Transfer:
         raise self.error(reason)
 
 
-def _is_worthless(decision: Decision | Ended | None) -> bool:
+def _is_worthless(decision: Decision | None) -> bool:
     """Whether what has come since the last write is not the video's."""
     match decision:
         case Retry(anew=anew):
