@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import shutil
 import ssl
@@ -12,6 +13,7 @@ from download.video_host import (
     SMALL,
     VIDEO,
     Answer,
+    Asked,
     always,
     dripping,
     entries,
@@ -105,6 +107,21 @@ async def test_a_slow_disk_is_no_slow_link(
         path = await downloader.download(host.url, tmp_path / "video.mp4")
     assert VIDEO == path.read_bytes()
     assert [0] == host.starts
+
+
+@pytest.mark.usefixtures("_slow_disk")
+async def test_fault_34_what_came_before_a_cut_is_kept(
+    downloader: Downloader, tmp_path: pathlib.Path
+) -> None:
+    """Bytes that came while the disk was slow are not lost with their connection."""
+
+    def cut(asked: Asked) -> Answer:
+        return dataclasses.replace(serving(SMALL, sent=80_000)(asked), drip=(20_000, 0.6))
+
+    async with hosting(in_turn(cut, serving(SMALL))) as host:
+        path = await downloader.download(host.url, tmp_path / "video.mp4")
+    assert SMALL == path.read_bytes()
+    assert [0, 80_000] == host.starts
 
 
 @pytest.mark.usefixtures("_slow_disk", "_video_too_large")
