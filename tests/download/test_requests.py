@@ -24,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def test_task_without_a_video(downloader: Downloader, tmp_path: pathlib.Path) -> None:
     """A task that has no video cannot be downloaded, and the service's reason is told."""
     pending = VideoTask(id=ID, status="pending")
-    failed = VideoTask(id=ID, status="failed", error_message="unsafe prompt")
+    failed = VideoTask(id=ID, status="failed", failure_reason="unsafe prompt")
     for task, said in ((pending, "'pending'"), (failed, "'failed': unsafe prompt")):
         with pytest.raises(DownloadError, match="has no video; the service says") as caught:
             await downloader.download(task, tmp_path)
