@@ -53,7 +53,7 @@ def serve(path: str) -> None:
 
 
 async def ours(url: str, path: str) -> None:
-    downloader = Downloader()
+    downloader = Downloader(allow_private=True)
     await downloader.download(url, path)
     await downloader.aclose()
 

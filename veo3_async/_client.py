@@ -25,7 +25,7 @@ from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import Route, SubmitOptions, route_of
 from veo3_async._protocol.ids import check_request_id
 from veo3_async._runtime import Runtime, Settings
-from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url
+from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, is_private
 
 if TYPE_CHECKING:
     import aiohttp
@@ -114,7 +114,9 @@ class Veo3Client:
                     request_timeout=seconds("request_timeout", request_timeout),
                     proxy=proxy,
                 ),
-                make_downloader=functools.partial(Downloader, proxy=proxy),
+                make_downloader=functools.partial(
+                    Downloader, proxy=proxy, allow_private=is_private(self._base_url)
+                ),
                 pacing=pacing,
                 route=self._route,
                 max_rate=positive("max_polls_per_second", max_polls_per_second),

@@ -22,6 +22,7 @@
     │   └── SubmitUncertain         a submission may or may not have arrived
     └── the owner of the machine
         ├── DownloadError           the video could not be brought to disk
+        │   └── FileInTheWay        a file that is not this video has its name
         └── JournalError            the journal cannot be written or read
 """
 
@@ -40,6 +41,7 @@ __all__ = [
     "ClientClosed",
     "CompletedWithoutVideo",
     "DownloadError",
+    "FileInTheWay",
     "InvalidRequest",
     "JournalError",
     "QuotaExceeded",
@@ -165,6 +167,10 @@ class SubmitUncertain(Veo3Error):
 
 class DownloadError(Veo3Error):
     """Raised when a video could not be brought to disk whole."""
+
+
+class FileInTheWay(DownloadError):
+    """Raised when a file that is not this video is where it, or its ``.part``, would be."""
 
 
 class JournalError(Veo3Error):

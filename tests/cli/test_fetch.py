@@ -49,6 +49,10 @@ def test_download_of_a_url_needs_no_key(
     target = tmp_path / "a.mp4"
     assert command("download", task["video_url"], str(target)) == Result(0, f"{target}\n", "")
     assert target.read_bytes() == service.server.film_of(task["video_url"])
+    received = service.server.received
+    assert command("download", task["video_url"], str(target)) == Result(0, f"{target}\n", "")
+    assert service.server.received == received
+    target.write_text("mine")
     again = command("download", task["video_url"], str(target))
     assert again.code == 1
     assert str(target) in one_line(again)

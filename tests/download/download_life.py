@@ -1,4 +1,4 @@
-"""A process that downloads one film, for tests that trace or kill it.
+"""A process that downloads one video, for tests that trace or kill it.
 
 ``python download_life.py URL PATH [overwrite]``
 """
@@ -13,7 +13,7 @@ from veo3_async._download.downloader import Downloader
 
 async def main(url: str, path: str, *words: str) -> None:
     """Download, over what is there if told so."""
-    downloader = Downloader()
+    downloader = Downloader(allow_private=True)
     await downloader.download(url, path, overwrite="overwrite" in words)
     await downloader.aclose()
 

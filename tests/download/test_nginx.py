@@ -55,7 +55,7 @@ http {{
             limit_req_status 429;
             alias {folder}/files/task.json;
         }}
-        location /moved/ {{ return 302 /film.mp4; }}
+        location /moved/ {{ return 302 /video.mp4; }}
     }}
 }}
 """
@@ -68,23 +68,23 @@ class Nginx(msgspec.Struct):
     port: int
 
     def url(self, place: str = "") -> str:
-        """Return the URL of the film, in a place with other rules."""
-        return f"http://127.0.0.1:{self.port}/{place}film.mp4"
+        """Return the URL of the video, in a place with other rules."""
+        return f"http://127.0.0.1:{self.port}/{place}video.mp4"
 
     @property
-    def film(self) -> pathlib.Path:
-        """The film that is served."""
-        return self.folder / "files" / "film.mp4"
+    def video(self) -> pathlib.Path:
+        """The video that is served."""
+        return self.folder / "files" / "video.mp4"
 
     def served(self, seed: int, size: int = 2_000_000) -> str:
-        """Put another film into its place and return its digest."""
+        """Put another video into its place and return its digest."""
         head = b"\0\0\0\x10ftypisom\0\0\2\0" + b"\0\0\0\x08moov"
         body = random.Random(seed).randbytes(size)
-        fresh = self.film.with_suffix(".new")
+        fresh = self.video.with_suffix(".new")
         fresh.write_bytes(head + struct.pack(">I4s", size + 8, b"mdat") + body)
         os.utime(fresh, (1_700_000_000 + seed, 1_700_000_000 + seed))
-        fresh.replace(self.film)
-        return digest(self.film)
+        fresh.replace(self.video)
+        return digest(self.video)
 
     def log(self, lines: int) -> list[str]:
         """Return what was asked for, once so many requests have been logged."""
@@ -138,7 +138,7 @@ def nginx(running: Nginx) -> Nginx:
 
 @pytest.fixture
 async def downloader() -> AsyncIterator[Downloader]:
-    downloader = Downloader()
+    downloader = Downloader(allow_private=True)
     yield downloader
     await downloader.aclose()
 
@@ -155,15 +155,15 @@ async def break_off(downloader: Downloader, url: str, path: pathlib.Path) -> Non
     assert call.cancelled()
 
 
-async def test_whole_film_and_redirect(
+async def test_whole_video_and_redirect(
     nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path
 ) -> None:
-    """A film comes as it is, by a redirect too, and no key goes along."""
+    """A video comes as it is, by a redirect too, and no key goes along."""
     first = await downloader.download(nginx.url(), tmp_path / "a.mp4")
     second = await downloader.download(nginx.url("moved/"), tmp_path / "b.mp4")
-    assert {digest(nginx.film)} == {digest(first), digest(second)}
+    assert {digest(nginx.video)} == {digest(first), digest(second)}
     plain = '"-" "-" "-"'
-    lines = [f"200 /film.mp4 {plain}", f"302 /moved/film.mp4 {plain}", f"200 /film.mp4 {plain}"]
+    lines = [f"200 /video.mp4 {plain}", f"302 /moved/video.mp4 {plain}", f"200 /video.mp4 {plain}"]
     assert lines == nginx.log(3)
 
 
@@ -172,62 +172,62 @@ async def test_range_and_if_range_behind_limit_rate(
 ) -> None:
     """What a slow server has sent is kept, and the rest asked for by Range and If-Range."""
     for _ in range(3):
-        await break_off(downloader, nginx.url("slow/"), tmp_path / "film.mp4")
-    path = await downloader.download(nginx.url("slow/"), tmp_path / "film.mp4")
-    assert digest(nginx.film) == digest(path)
+        await break_off(downloader, nginx.url("slow/"), tmp_path / "video.mp4")
+    path = await downloader.download(nginx.url("slow/"), tmp_path / "video.mp4")
+    assert digest(nginx.video) == digest(path)
     statuses = [line.split(" ")[0] for line in nginx.log(4)]
     assert ["200", "206", "206", "206"] == statuses
 
 
 async def test_object_changed(nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path) -> None:
-    """A film that was replaced meanwhile is fetched anew, by nginx's own judgement of If-Range."""
-    await break_off(downloader, nginx.url("slow/"), tmp_path / "film.mp4")
+    """A video that was replaced meanwhile is fetched anew, by nginx's own judgement of If-Range."""
+    await break_off(downloader, nginx.url("slow/"), tmp_path / "video.mp4")
     wanted = nginx.served(1, size=1 << 20)
-    path = await downloader.download(nginx.url("slow/"), tmp_path / "film.mp4")
+    path = await downloader.download(nginx.url("slow/"), tmp_path / "video.mp4")
     assert wanted == digest(path)
     first, second = nginx.log(2)
-    assert first.startswith('200 /slow/film.mp4 "-"')
-    assert second.startswith('200 /slow/film.mp4 "bytes=')
+    assert first.startswith('200 /slow/video.mp4 "-"')
+    assert second.startswith('200 /slow/video.mp4 "bytes=')
 
 
 async def test_416(nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path) -> None:
-    """A Range behind the end is answered with 416, and the film comes out right all the same."""
-    await break_off(downloader, nginx.url("slow/"), tmp_path / "film.mp4")
-    record = tmp_path / "film.mp4.part.json"
+    """A Range behind the end is answered with 416, and the video comes out right all the same."""
+    await break_off(downloader, nginx.url("slow/"), tmp_path / "video.mp4")
+    record = tmp_path / "video.mp4.part.json"
     kept = msgspec.json.decode(record.read_bytes())
-    size = nginx.film.stat().st_size
+    size = nginx.video.stat().st_size
     record.write_bytes(
         msgspec.json.encode(kept | {"url": nginx.url(), "done": size, "total": None})
     )
-    (tmp_path / "film.mp4.part").write_bytes(nginx.film.read_bytes())
-    path = await downloader.download(nginx.url(), tmp_path / "film.mp4")
-    assert digest(nginx.film) == digest(path)
-    # nginx does not say which film the 416 is of, so that it ends here is not believed.
+    (tmp_path / "video.mp4.part").write_bytes(nginx.video.read_bytes())
+    path = await downloader.download(nginx.url(), tmp_path / "video.mp4")
+    assert digest(nginx.video) == digest(path)
+    # nginx does not say which video the 416 is of, so that it ends here is not believed.
     asked = [line.split('" ')[0] for line in nginx.log(3)[1:]]
-    assert [f'416 /film.mp4 "bytes={size}-', '200 /film.mp4 "-'] == asked
+    assert [f'416 /video.mp4 "bytes={size}-', '200 /video.mp4 "-'] == asked
 
 
 async def test_server_without_ranges_and_etag(
     nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path
 ) -> None:
-    """Where only a date names the film and Range is ignored, the download begins again."""
+    """Where only a date names the video and Range is ignored, the download begins again."""
     url = nginx.url("plain/")
-    await break_off(downloader, nginx.url("slow/"), tmp_path / "film.mp4")
-    record = tmp_path / "film.mp4.part.json"
+    await break_off(downloader, nginx.url("slow/"), tmp_path / "video.mp4")
+    record = tmp_path / "video.mp4.part.json"
     kept = msgspec.json.decode(record.read_bytes())
     date = "Tue, 14 Nov 2023 22:13:20 GMT"
     record.write_bytes(msgspec.json.encode(kept | {"url": url, "validator": date}))
-    path = await downloader.download(url, tmp_path / "film.mp4")
-    assert digest(nginx.film) == digest(path)
-    assert nginx.log(2)[1].startswith('200 /plain/film.mp4 "bytes=')
+    path = await downloader.download(url, tmp_path / "video.mp4")
+    assert digest(nginx.video) == digest(path)
+    assert nginx.log(2)[1].startswith('200 /plain/video.mp4 "bytes=')
     assert f'"{date}"' in nginx.log(2)[1]
 
 
-async def test_missing_film(nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path) -> None:
-    """A film that is gone is an error that says so."""
-    nginx.film.unlink()
-    with pytest.raises(DownloadError, match="expired") as caught:
-        await downloader.download(nginx.url(), tmp_path / "film.mp4")
+async def test_missing_video(nginx: Nginx, downloader: Downloader, tmp_path: pathlib.Path) -> None:
+    """A video that is gone is an error that says so."""
+    nginx.video.unlink()
+    with pytest.raises(DownloadError, match="HTTP 404 Not Found") as caught:
+        await downloader.download(nginx.url(), tmp_path / "video.mp4")
     assert 404 == caught.value.http_status
 
 

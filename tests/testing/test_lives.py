@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 
 from veo3_async.testing import Body, Life, Received, Stage, Status
-from veo3_async.testing._films import Film
 from veo3_async.testing._gateway import MODELS, Envelope, Gateway, Outcome
 from veo3_async.testing._lives import Position, advance, fields_at
 from veo3_async.testing._replies import IMAGE_URL, Request, refusal
+from veo3_async.testing._videos import Film
 
 REPLIES = Path(__file__).parents[1] / "replies"
 CREATED = 1767600000.0

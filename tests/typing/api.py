@@ -18,6 +18,7 @@ from veo3_async import (
     CompletedWithoutVideo,
     DownloadError,
     Eta,
+    FileInTheWay,
     FixedPacing,
     GenerationRequest,
     InvalidRequest,
@@ -207,6 +208,9 @@ async def errors(veo: Veo3Client) -> str:
         return error.message
     except (ServiceUnavailable, UnexpectedReply, SubmitUncertain) as error:
         return error.body or ""
+    except FileInTheWay as error:
+        as_download_error: DownloadError = error
+        return str(as_download_error)
     except (DownloadError, JournalError, Veo3Error) as error:
         assert_type(error.request_id, str | None)
         assert_type(error.http_status, int | None)

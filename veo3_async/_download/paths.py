@@ -15,7 +15,7 @@ _USUAL_ID: Final = re.compile(r"([a-z0-9-]{1,40}):([0-9a-f]{8}(?:-[0-9a-f]{4}){3
 
 
 def file_name(request_id: str | None, url: str) -> str:
-    """Return the name of a film in a folder: made of the request id, never of what a server says.
+    """Return the name of a video in a folder: made of the request id, never of what a server says.
 
     ``veo3-pro:6893…`` gives ``veo3-pro-6893….mp4``. An id of another shape gives its harmless
     characters and a hash of it, so that no two ids share a name; a bare URL gives a hash.
@@ -29,7 +29,7 @@ def file_name(request_id: str | None, url: str) -> str:
 
 
 def final_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
-    """Return where a film goes, absolute, links in its folder resolved.
+    """Return where a video goes, absolute, links in its folder resolved.
 
     :param path: A file, or a folder; what ends with a slash is a folder.
     :param name: The file's name in a folder.
@@ -38,7 +38,7 @@ def final_path(path: str | os.PathLike[str], name: str) -> pathlib.Path:
     text = os.fspath(path)
     if not _can_be_a_path(text):
         raise OSError(errno.EINVAL, "no file can be named so; name another path")
-    if os.path.isdir(text) or text.endswith(os.sep):  # noqa: PTH112 - a Path drops the slash
+    if os.path.isdir(text) or text.endswith((os.sep, os.altsep or os.sep)):  # noqa: PTH112 - a Path drops the slash
         text = os.path.join(text, name)  # noqa: PTH118
     folder, last = os.path.split(text)
     return pathlib.Path(os.path.realpath(folder or os.curdir), last)

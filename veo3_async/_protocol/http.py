@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-__all__ = ["MAX_BODY_BYTES", "Call", "Reply", "inflated", "server_time"]
+__all__ = ["MAX_BODY_BYTES", "Call", "Reply", "http_date", "inflated", "server_time"]
 
 MAX_BODY_BYTES: Final = 1 << 20
 """A task is about 2 kB; a reply over 1 MiB (decompressed) is not one."""
@@ -96,7 +96,7 @@ def retry_after_of(reply: Reply, wall_now: float) -> float | None:
     said = reply.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
         return min(float(said), _MAX_RETRY_AFTER)
-    if (moment := _http_date(said)) is None:
+    if (moment := http_date(said)) is None:
         return None
     # Both dates of one reply are of one clock; ours may be an hour off.
     served = server_time(reply)
@@ -106,11 +106,12 @@ def retry_after_of(reply: Reply, wall_now: float) -> float | None:
 
 def server_time(reply: Reply) -> float | None:
     """Return the ``Date`` of a reply, seconds since the epoch of the server's clock, or None."""
-    return _http_date(reply.headers.get("Date", ""))
+    return http_date(reply.headers.get("Date", ""))
 
 
 @functools.lru_cache(maxsize=64)  # a thousand replies of one second have the same
-def _http_date(said: str) -> float | None:
+def http_date(said: str) -> float | None:
+    """Return seconds since the epoch of a date in any of the formats of RFC 9110, or None."""
     try:
         moment = email.utils.parsedate_to_datetime(said)
         if moment.tzinfo is None:  # asctime's format; all HTTP dates are of this zone

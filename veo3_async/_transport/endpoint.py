@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import re
 import urllib.parse
 from typing import Final, NoReturn
 
 from veo3_async._errors import AuthenticationError
+from veo3_async._protocol.hosts import is_private_host
 
-__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "find_base_url"]
+__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "find_base_url", "is_private"]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
@@ -19,9 +19,6 @@ _KEY_VARIABLES: Final = ("AI302_API_KEY", "AI302_KEY")
 _BASE_URL_VARIABLE: Final = "AI302_BASE_URL"
 
 _NOT_A_PREFIX: Final = frozenset("@?#")
-
-_PRIVATE_DOMAINS: Final = (".home.arpa", ".internal", ".local", ".localhost")
-"""Names that never leave a site or a machine: RFC 8375, ICANN 2024, RFC 6762, RFC 6761."""
 
 _VISIBLE_ASCII: Final = re.compile(r"[\x21-\x7e]+")
 
@@ -96,21 +93,15 @@ def find_base_url(given: str | None) -> str:
     if not usable or not _VISIBLE_ASCII.fullmatch(url):
         message = f"base_url is a URL such as {DEFAULT_BASE_URL!r}, not {url!r}"
         raise ValueError(message)
-    if parts.scheme == "http" and not _is_private(parts.hostname or ""):
+    if parts.scheme == "http" and not is_private(url):
         message = f"base_url sends the key in clear text to a public host; use https, not {url!r}"
         raise ValueError(message)
     return url.rstrip("/")
 
 
-def _is_private(host: str) -> bool:
-    """Whether a host is on this machine or a private network, as far as its name tells."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        name = host.rstrip(".")
-        is_label = name[:1].isalpha() and "." not in name  # a digit: an address in one number
-        return is_label or name.endswith(_PRIVATE_DOMAINS)
-    return not (getattr(address, "ipv4_mapped", None) or address).is_global
+def is_private(base_url: str) -> bool:
+    """Return whether the API is on this machine or a private network, as far as its name tells."""
+    return is_private_host(urllib.parse.urlsplit(base_url).hostname or "")
 
 
 def check_proxy(given: str | None) -> str | None:

@@ -64,9 +64,18 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         return [part for name, value in given.items() if value for part in (name, str(value))]
 
 
-def keyless_client(journal: pathlib.Path | None = None) -> Veo3Client:
-    """Return a client for what asks the API nothing, so that nobody needs a key for it."""
-    return Veo3Client("none", base_url=DEFAULT_BASE_URL, journal=journal)
+def keyless_client(
+    journal: pathlib.Path | None = None, *, base_url: str | None = DEFAULT_BASE_URL
+) -> Veo3Client:
+    """Return a client for what asks the API nothing, so that nobody needs a key for it.
+
+    :param base_url: Where the API would be: where it is on a private network, so may videos be.
+    :raises typer.BadParameter: The base URL cannot be used.
+    """
+    try:
+        return Veo3Client("none", base_url=base_url, journal=journal)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
 
 
 def program() -> list[str]:

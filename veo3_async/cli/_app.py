@@ -260,7 +260,8 @@ def download(
     A URL needs no key. What is cut short goes on with the next call.
     """
     is_url = "://" in source
-    veo = keyless_client() if is_url else Access(key_file=key_file, base_url=base_url).client()
+    access = Access(key_file=key_file, base_url=base_url)
+    veo = keyless_client(base_url=base_url) if is_url else access.client()
     board, view = Board([source], now=time.time()), view_for(json=json)
 
     async def main() -> pathlib.Path:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from veo3_async.testing._faults import Cut, Drip, HangUp, Silence, Slow
-from veo3_async.testing._films import Excerpt
+from veo3_async.testing._videos import Excerpt
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -70,7 +70,7 @@ async def _whole(request: web.BaseRequest, answer: Answer) -> web.StreamResponse
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
     response = web.StreamResponse(status=answer.status, headers=answer.headers)
     response.content_length = len(answer.body) if answer.sized else None
-    # A client that goes in the middle of a film is no trouble of the server's.
+    # A client that goes in the middle of a video is no trouble of the server's.
     with contextlib.suppress(ConnectionError):
         await response.prepare(request)
         for chunk in answer.body.chunks():

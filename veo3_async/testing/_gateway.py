@@ -46,7 +46,7 @@ from veo3_async.testing._replies import (
 )
 
 if TYPE_CHECKING:
-    from veo3_async.testing._films import Film
+    from veo3_async.testing._videos import Film
 
 __all__ = ["MODELS", "Envelope", "Gateway", "Lives", "Outcome", "Received", "sample"]
 

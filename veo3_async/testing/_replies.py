@@ -12,7 +12,7 @@ import msgspec
 
 from veo3_async.testing._dialects import Family
 from veo3_async.testing._faults import Body, Redirect, Status
-from veo3_async.testing._films import Excerpt, Film, requested_range
+from veo3_async.testing._videos import Excerpt, Film, requested_range
 
 __all__ = [
     "Answer",

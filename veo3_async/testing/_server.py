@@ -17,9 +17,9 @@ from aiohttp import web
 from veo3_async.testing._delivery import deliver, hang_up
 from veo3_async.testing._dialects import Family, find
 from veo3_async.testing._faults import Fault, HangUp, Where
-from veo3_async.testing._films import Film
 from veo3_async.testing._gateway import Envelope, Gateway, Hook, Lives, Received, sample
 from veo3_async.testing._replies import TimeUnit
+from veo3_async.testing._videos import Film
 
 if TYPE_CHECKING:
     from types import TracebackType

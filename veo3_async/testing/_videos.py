@@ -1,7 +1,7 @@
-"""Video files without a video: small valid mp4 boxes around bytes that follow from the name.
+"""Video files without a picture: small valid mp4 boxes around bytes that follow from the name.
 
-A film of any size costs no memory: its content is computed, so that a byte that went missing,
-was doubled or came from another film shows.
+A video of any size costs no memory: its content is computed, so that a byte that went missing,
+was doubled or came from another video shows.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class Film(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Excerpt(msgspec.Struct, frozen=True):
-    """Bytes ``start`` to ``stop`` (not included) of a film."""
+    """Bytes ``start`` to ``stop`` (not included) of a video."""
 
-    film: Film
+    video: Film
     name: str
     start: int
     stop: int
@@ -95,9 +95,9 @@ class Excerpt(msgspec.Struct, frozen=True):
             yield block[max(0, self.start - offset) : self.stop - offset]
 
     def _block(self, number: int) -> bytes:
-        block = number.to_bytes(8, "big") + _noise(f"{self.name} {self.film.version}")[8:]
+        block = number.to_bytes(8, "big") + _noise(f"{self.name} {self.video.version}")[8:]
         if number == 0:
-            head = _HEAD + _BOX.pack(self.film.size - len(_HEAD), b"mdat")
+            head = _HEAD + _BOX.pack(self.video.size - len(_HEAD), b"mdat")
             block = head + block[len(head) :]
         return block
 
