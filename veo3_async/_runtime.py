@@ -105,6 +105,10 @@ class Runtime:
         """When an id is asked for again."""
         return self._settings.pacing
 
+    def mark_of_key(self, purpose: str) -> str:
+        """Return a hash that is the same for the same API key, and tells nobody the key."""
+        return self._settings.transport.mark_of_key(purpose)
+
     def needed_journal(self) -> Journal:
         """Return the journal, started.
 

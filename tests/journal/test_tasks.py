@@ -18,6 +18,7 @@ from veo3_async import _errors
 from veo3_async._errors import JournalError, StillPending, TaskFailed, Veo3Error
 from veo3_async._journal import tasks
 from veo3_async._journal.schema import JOURNAL
+from veo3_async._lifecycle import ends
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -58,7 +59,7 @@ ENDS = st.builds(
     observed_at=MOMENTS.map(lambda at: round(at, 3)),
     final=st.just(value=True),
     error=st.none() | ERRORS,
-).filter(tasks.is_end)
+).filter(ends.is_end)
 
 
 @contextlib.contextmanager
@@ -123,7 +124,7 @@ def test_fault_37_only_the_services_word_ends_what_was_paid_for(
         error=getattr(_errors, name)("so it was", err_code=err_code),
     )
 
-    assert tasks.is_end(change) is is_end
+    assert ends.is_end(change) is is_end
     assert (stored(lambda cursor: tasks.record(cursor, change)).final is not None) is is_end
 
 
@@ -142,7 +143,7 @@ def test_fault_40_losing_sight_of_a_task_is_no_end(phase: Phase) -> None:
             final=final,
             error=error,
         )
-        assert not tasks.is_end(change)
+        assert not ends.is_end(change)
 
 
 class Standstill(StillPending):

@@ -22,6 +22,7 @@ from veo3_async._journal.group_commit import GroupCommit
 from veo3_async._journal.reader import Reader, back_up
 from veo3_async._journal.schema import JOURNAL
 from veo3_async._journal.tasks import Pending
+from veo3_async._lifecycle.ends import is_end
 from veo3_async._metadata import Origin
 from veo3_async._models import Transition
 
@@ -214,7 +215,7 @@ class Journal:
         :raises JournalError: The journal is read-only, or belongs to another process or loop.
         """
         self._check_writable()
-        if tasks.is_end(transition) and not self._commits.closed:
+        if is_end(transition) and not self._commits.closed:
             self._commits.do_later(lambda cursor: tasks.record(cursor, transition, at))
 
     # --- reading --------------------------------------------------------------------------

@@ -11,13 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from veo3_async._errors import (
-    CompletedWithoutVideo,
-    InvalidRequest,
-    JournalError,
-    TaskFailed,
-    TaskNotFound,
-)
+from veo3_async._errors import JournalError
+from veo3_async._lifecycle.ends import is_end
 from veo3_async._metadata import Origin, metadata_from_json, metadata_json
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._stored_error import error_from_json, error_json, storable
@@ -64,22 +59,6 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     def in_doubt(self) -> bool:
         """Whether the submission may or may not have arrived: only the account can tell."""
         return self.request_id is None
-
-
-def is_end(transition: Transition) -> bool:
-    """Whether a task has ended by the service's own word.
-
-    What ends a watch only (the caller's timeout, a standstill, a full disk, a gateway or a portal
-    that is not the API) leaves the task pending: somebody has paid for it.
-    """
-    match transition.error:
-        case None:
-            return transition.final and transition.phase is not Phase.LOST
-        case TaskFailed() | CompletedWithoutVideo():
-            return transition.final
-        case TaskNotFound(err_code=code) | InvalidRequest(err_code=code):
-            return transition.final and code is not None  # the API's, not just anybody's 404
-    return False
 
 
 # --- submitting ---------------------------------------------------------------------------

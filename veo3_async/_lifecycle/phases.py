@@ -50,6 +50,7 @@ __all__ = [
     "kept_once",
     "observe",
     "remembered",
+    "says_the_same",
     "standstill_left",
 ]
 
@@ -220,6 +221,11 @@ def standstill_left(state: State, now: float) -> float | None:
     if state.unchanged_since is None:
         return None
     return max(0.0, state.unchanged_since + STANDSTILL - now)
+
+
+def says_the_same(state: State, task: VideoTask) -> bool:
+    """Return whether a reply says what the last one said, as far as the standstill goes by it."""
+    return state.fingerprint == _fingerprint(task)
 
 
 @functools.lru_cache(maxsize=256)

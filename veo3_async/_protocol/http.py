@@ -22,7 +22,7 @@ _MAX_MEMBERS: Final = 8
 """A gzip body may come in several members (RFC 1952, 2.2), and servers send one. Each costs a copy
 of what follows it: the 52,428 empty ones that 1 MiB holds would stop the event loop for 0.7 s."""
 
-_MAX_RETRY_AFTER: Final = 120.0
+MAX_RETRY_AFTER: Final = 120.0
 
 
 class Form(msgspec.Struct, frozen=True, gc=False):
@@ -95,13 +95,13 @@ def retry_after_of(reply: Reply, wall_now: float) -> float | None:
     """Return the seconds that a reply asks to wait, at most 120; None where it does not say."""
     said = reply.headers.get("Retry-After", "").strip()
     if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", said):
-        return min(float(said), _MAX_RETRY_AFTER)
+        return min(float(said), MAX_RETRY_AFTER)
     if (moment := http_date(said)) is None:
         return None
     # Both dates of one reply are of one clock; ours may be an hour off.
     served = server_time(reply)
     seconds = moment - (wall_now if served is None else served)
-    return min(seconds, _MAX_RETRY_AFTER) if seconds > 0 else None
+    return min(seconds, MAX_RETRY_AFTER) if seconds > 0 else None
 
 
 def server_time(reply: Reply) -> float | None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import hmac
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
@@ -126,6 +127,10 @@ class Transport:
     def __reduce__(self) -> NoReturn:
         message = "what holds an API key is not pickled or copied; make another one"
         raise TypeError(message)
+
+    def mark_of_key(self, purpose: str) -> str:
+        """Return a hash that is the same for the same API key, and tells nobody the key."""
+        return hmac.new(self._secret, purpose.encode(), "sha256").hexdigest()
 
     async def send(self, call: Call) -> Reply | Problem:
         """Make one physical request.

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import collections
 import contextlib
 import datetime
 import logging
 import re
-import uuid
-from collections.abc import Awaitable, Callable, Sequence
-from types import TracebackType
+import time
+from collections.abc import Sequence
 from typing import Any, Final, Self
 
 import anyio
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._models import Phase, Transition
-from veo3_async.cluster._names import Names, Settings, listener, request_id_of
+from veo3_async.cluster._bookmark import Bookmark
+from veo3_async.cluster._names import Names, request_id_of
+from veo3_async.cluster._nats.feed import Entry, Feed
 from veo3_async.cluster._nats.jetstream import Engine
-from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._record import Record, decode
+from veo3_async.cluster._unread import Unread
+from veo3_async.cluster._upkeep import Upkeep
 
 __all__ = ["Changes"]
 
 _log = logging.getLogger("veo3_async")
 
-_FORGOTTEN_SECONDS: Final = 300.0
 _MAX_FILTERS: Final = 100  # subjects that the server sorts out; more are sorted out here
 _AGAIN_SECONDS: Final = 1.0
+_HAND_IN_SECONDS: Final = 30.0
+"""After so long without a word of ids, their listener makes sure that they are watched."""
+_SAVE_SECONDS: Final = 1.0
+"""How often a named listener saves its place while it has something to read."""
 _NAME: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 
@@ -34,17 +41,18 @@ class Changes:
     """Transitions of ids, whoever polls them; an async iterator and async context manager.
 
     Who comes late gets the last transition of each id first, and then what changes. Each change
-    comes once, in order by id. It ends when all the ids that were given are final.
+    comes once, in order by id. It ends when all the ids that were given are final. Where somebody
+    removed changes from NATS before they were read here, the log says so, and what is still
+    watched goes on from its present state.
     """
 
     def __init__(
         self,
         engine: Engine,
         names: Names,
-        connect: Callable[[], Awaitable[None]],
+        upkeep: Upkeep,
         request_ids: Sequence[str],
         *,
-        replicas: int,
         since: datetime.datetime | float | None,
         name: str | None,
     ) -> None:
@@ -56,35 +64,31 @@ class Changes:
             raise ValueError(message)
         self._engine = engine
         self._names = names
-        self._connect = connect
-        self._wanted = set(request_ids)
-        self._all = not request_ids
-        self._settings = listener(replicas)
-        self._begin = _beginning(since)
-        self._durable = name is not None
-        self._name = name or f"listener-{uuid.uuid4().hex}"
-        self._pull: Pull | None = None
+        self._upkeep = upkeep
+        self._name = name
+        self._bookmark = None if name is None else Bookmark(engine, names, name)
+        self._beginning = _beginning(since)
+        self._unread = Unread(request_ids)
+        self._feed: Feed | None = None
+        self._created: datetime.datetime | None = None
         self._exit = contextlib.AsyncExitStack()
-        self._message: Message | None = None
-        self._position = 0
-        self._floor = 0
-        self._serials: dict[str, int] = {}
+        self._entries: collections.deque[Entry] = collections.deque()
+        self._given = 0
+        self._dealt_with = 0
+        self._save_at = 0.0
+        self._hand_in_at = 0.0
+        self._is_waiting = False
         self._closed = False
 
     def __repr__(self) -> str:
-        of = "all ids" if self._all else f"{len(self._wanted)} ids"
-        return f"<Changes: {self._name}, {of}>"
+        of = "all ids" if self._unread.is_for_all else f"{len(self._unread.wanted)} ids"
+        return f"<Changes: {self._name or 'unnamed'}, {of}>"
 
     async def __aenter__(self) -> Self:
-        await self._opened()
+        await self._waited()
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
     def __aiter__(self) -> Self:
@@ -93,130 +97,135 @@ class Changes:
     async def __anext__(self) -> Transition:
         """Return the next change; the one before counts as dealt with.
 
-        :raises ServiceUnavailable: NATS cannot be reached, at the first time.
+        As long as NATS cannot be reached it waits.
+
         :raises ClusterError: NATS refuses to tell.
         """
-        while not self._closed and (self._all or self._wanted):
-            pull = await self._opened()
-            await self._deal_with_last()
-            message = await pull.next()
-            if message is None:
-                await self._look_after_consumer()
+        self._dealt_with = self._given
+        while not self._closed and not self._unread.is_over:
+            if not self._entries:
+                await self._refill()
                 continue
-            try:
-                change = await self._new_in(message)
-            except BaseException:
-                await message.hand_back()
-                raise
-            self._message = message
+            if self._bookmark is not None and time.monotonic() >= self._save_at:
+                await self._save(self._bookmark)
+            change = await self._read(self._entries[0])
+            self._given = self._entries.popleft().sequence
             if change is not None:
                 return change
+            self._dealt_with = self._given
         await self.aclose()
         raise StopAsyncIteration
 
     async def aclose(self) -> None:
         """Listen no more; a named listener can go on later. May be repeated."""
         self._closed = True
-        with (
-            anyio.move_on_after(2.0, shield=True),
-            contextlib.suppress(Veo3Error),
-        ):
-            message, self._message = self._message, None
-            if message is not None and (self._all or self._wanted):
-                await message.again()
-            elif message is not None:
-                await message.read()
+        with anyio.move_on_after(2.0, shield=True), contextlib.suppress(Veo3Error):
+            if self._bookmark is not None:
+                await self._bookmark.save(self._dealt_with, self._created)
             await self._exit.aclose()
-            if self._pull is not None and not self._durable:
-                self._pull = None
-                await self._engine.remove_consumer(self._names.change, self._name)
 
-    async def _opened(self) -> Pull:
-        if self._pull is not None:
-            return self._pull
-        await self._connect()
-        await self._make_consumer()
-        pull = self._engine.pull(self._names.change, self._name)
-        self._pull = await self._exit.enter_async_context(pull)
-        return self._pull
+    # --- the stream ---------------------------------------------------------------------------
 
-    async def _make_consumer(self) -> None:
-        settings: Settings = {**self._settings, **self._beginning(), **self._filter()}
-        stream = self._names.change
-        if not self._durable:
-            await self._engine.add_listener(
-                stream, self._name, settings, inactive_threshold=_FORGOTTEN_SECONDS
-            )
-            return
-        found = await self._engine.consumer(stream, self._name)
-        if found is not None:
-            self._floor = found.floor
-            settings = self._settings  # where it began is long past
-        await self._engine.ensure_consumer(stream, self._name, settings)
+    async def _waited(self) -> Feed:
+        """Return the feed, as soon as NATS can be reached."""
+        while True:
+            try:
+                return await self._opened()
+            except ServiceUnavailable as error:
+                await self._wait(error)
 
-    def _beginning(self) -> dict[str, Any]:
-        if self._position:
-            return {"deliver_policy": "by_start_sequence", "opt_start_seq": self._position + 1}
-        return self._begin
+    async def _wait(self, error: ServiceUnavailable) -> None:
+        if not self._is_waiting:
+            _log.warning("listening waits for NATS: %s", error)
+        self._is_waiting = True
+        await anyio.sleep(_AGAIN_SECONDS)
+        self._upkeep.check()
 
-    def _filter(self) -> dict[str, Any]:
-        if self._all or len(self._wanted) > _MAX_FILTERS:
-            return {"filter_subjects": [self._names.any_change]}
-        return {"filter_subjects": sorted(self._names.change_of(i) for i in self._wanted)}
+    async def _opened(self) -> Feed:
+        if self._feed is not None:
+            return self._feed
+        await self._upkeep.ensure()
+        place = (0, None) if self._bookmark is None else await self._bookmark.load()
+        unread = self._unread
+        if unread.is_for_all or len(unread.wanted) > _MAX_FILTERS:
+            subjects = [self._names.any_change]
+        else:
+            subjects = sorted(self._names.change_of(name) for name in unread.wanted)
+        feed = await self._exit.enter_async_context(
+            self._engine.feed(self._names.change, subjects, self._beginning)
+        )
+        if place[0]:
+            feed.resume(*place)
+            self._created = place[1]
+            self._unread = Unread((), place[0])
+        self._feed = feed
+        self._hand_in_at = asyncio.get_running_loop().time() + _HAND_IN_SECONDS
+        return feed
 
-    async def _deal_with_last(self) -> None:
-        message, self._message = self._message, None
-        if message is not None:
-            await message.read()
-
-    async def _look_after_consumer(self) -> None:
-        """Make the consumer anew where a server that died has taken it along."""
+    async def _refill(self) -> None:
         try:
-            if await self._engine.consumer(self._names.change, self._name) is None:
-                await self._make_consumer()
+            feed = await self._opened()
+            if self._bookmark is not None:
+                await self._bookmark.save(self._dealt_with, self._created)
+            entries = await feed.batch()
         except ServiceUnavailable as error:
-            _log.info("listening waits for NATS: %s", error)
-            await anyio.sleep(_AGAIN_SECONDS)
+            self._upkeep.doubt()
+            await self._wait(error)
+            return
+        self._upkeep.check()
+        self._is_waiting = False
+        if self._created is not None and feed.created != self._created:
+            self._unread.began_anew()
+        self._created = feed.created
+        self._entries.extend(entries)
+        self._watch_for(entries)
 
-    async def _new_in(self, message: Message) -> Transition | None:
-        """Return the transition of a message, if it was not told yet and is not of a past life."""
-        if message.sequence <= self._position:
-            return None  # delivered again, for it took long to deal with
-        change = None
+    def _watch_for(self, entries: Sequence[Entry]) -> None:
+        """Hand in, by the upkeep, ids of which nothing is heard: whoever watched them is gone."""
+        now = asyncio.get_running_loop().time()
+        if entries:
+            self._hand_in_at = now + _HAND_IN_SECONDS
+        elif now >= self._hand_in_at:
+            self._hand_in_at = now + _HAND_IN_SECONDS
+            self._upkeep.watched.add(self._unread.wanted)
+            self._upkeep.doubt()
+
+    async def _save(self, bookmark: Bookmark) -> None:
+        self._save_at = time.monotonic() + _SAVE_SECONDS
         try:
-            record = decode(message.data, request_id_of(message.subject))
+            await bookmark.save(self._dealt_with, self._created)
+        except ServiceUnavailable as error:
+            _log.warning("the place of the listener %s is saved later: %s", self._name, error)
+
+    # --- records ------------------------------------------------------------------------------
+
+    async def _read(self, entry: Entry) -> Transition | None:
+        """Return the transition of a record, if it was not told yet and is not of a past life."""
+        try:
+            record = decode(entry.data, request_id_of(entry.subject))
         except ValueError as error:
             _log.error("a message of %s is passed over: %s", self._names.change, error)
-        else:
-            if self._is_new(record, message.sequence) and not await self._lives_again(record):
-                change = record.change
-                self._note(record)
-        self._position = message.sequence
-        return change
-
-    def _is_new(self, record: Record, sequence: int) -> bool:
-        wanted = self._all or record.request_id in self._wanted
-        told = self._serials.get(record.request_id, 0)
-        news = record.news or sequence
-        return record.change is not None and wanted and record.serial > told and news > self._floor
-
-    def _note(self, record: Record) -> None:
-        self._serials[record.request_id] = record.serial
+            return None
+        change = self._unread.news_in(record, entry.sequence)
+        if change is None or await self._lives_again(record):
+            return None
+        self._unread.told(record, entry.sequence)
         if record.final:
-            del self._serials[record.request_id]
-            self._wanted.discard(record.request_id)
+            self._upkeep.watched.discard(record.request_id)
+        elif not self._unread.is_for_all:
+            self._upkeep.watched.add([record.request_id])
+        return change
 
     async def _lives_again(self, record: Record) -> bool:
         """Return whether a lost id is watched once more, so that its end is none to wait for."""
-        if self._all or not record.final or record.state.phase is not Phase.LOST:
+        if self._unread.is_for_all or not record.final or record.state.phase is not Phase.LOST:
             return False
         subject = self._names.watch_of(record.request_id)
         while True:
             try:
                 watch = await self._engine.last(self._names.watch, subject, fresh=True)
             except ServiceUnavailable as error:
-                _log.info("listening waits for NATS: %s", error)
-                await anyio.sleep(_AGAIN_SECONDS)
+                await self._wait(error)
             else:
                 return watch is not None and watch[0] != record.watch
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
+import functools
 import logging
+import os
 import time
 from collections.abc import Mapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import anyio
@@ -16,11 +18,16 @@ import msgspec
 from veo3_async._arguments import positive, seconds
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async.cluster._changes import Changes
+from veo3_async.cluster._clock import ServerClock
+from veo3_async.cluster._environment import chosen_servers, connect_options
+from veo3_async.cluster._key import check_key
 from veo3_async.cluster._names import Names, checked, permits, pollers
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._permits import read_rate
 from veo3_async.cluster._rate import rate_at, round_of
-from veo3_async.cluster._worker import PERMITS, POLLERS, Worker
+from veo3_async.cluster._record import decode
+from veo3_async.cluster._upkeep import Duty, Upkeep, for_each
+from veo3_async.cluster._worker import PERMITS, POLLERS, LifeSign, Worker
 
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
@@ -29,15 +36,15 @@ __all__ = ["Cluster", "ClusterStats"]
 
 _log = logging.getLogger("veo3_async")
 
-_IN_FLIGHT: Final = 128
 _AGAIN_SECONDS: Final = 1.0
+_LEAST_KEEP: Final = 3600.0
 
 
 class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     """What all workers are doing, at one moment."""
 
     outstanding: int
-    """Ids that are watched and not final."""
+    """Ids that are watched and that the service has not ended; lost ones are among them."""
     unpolled: int
     """Of these, how many no worker has taken yet."""
     pending: int
@@ -50,6 +57,10 @@ class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
     """Polls a second that are allowed now to all together; None before the first worker."""
     paused: float
     """Seconds until polling goes on, as the service asked; 0 where it is not paused."""
+    clock_offsets: Sequence[float]
+    """Of each worker: seconds by which its machine's clock is ahead of the NATS server's."""
+    in_hand: int
+    """Ids that workers had in hand when they last showed that they live."""
 
 
 class Cluster:
@@ -58,25 +69,32 @@ class Cluster:
     Made anywhere; connects when it is first used, and comes back by itself whenever the
     connection is lost. Ended by ``async with`` or by `aclose`.
 
-    :param servers: URL of a NATS server, or several of one cluster.
-    :param prefix: What the names of streams and subjects begin with: one for each API key.
+    :param servers: URL of a NATS server, or several of one cluster; None takes ``NATS_URL``, else
+        the port 4222 of this machine.
+    :param prefix: What the names of streams and subjects begin with: one for each API key. 1 to 64
+        letters, digits, ``-`` and ``_``.
     :param replicas: Copies of each stream, 1 to 5: 3 where the server is a cluster of three.
     :param max_polls_per_second: Physical requests a second that all workers together never
         exceed, over 0; the same for all workers.
     :param ack_wait: Seconds (``float`` or ``timedelta``) after which an id of a worker that died
         goes to another; the same for all workers.
-    :param options: Further arguments of ``nats.connect``, such as ``user_credentials``.
-    :raises ValueError: An argument is out of its range.
+    :param keep: How long records are kept, with prompts and URLs of videos: seconds or
+        ``timedelta``, at least an hour; the same for all.
+    :param options: Further arguments of ``nats.connect``, such as ``user_credentials``; what is
+        not given is taken from the environment: ``NATS_USER``, ``NATS_PASSWORD``, ``NATS_TOKEN``,
+        ``NATS_CREDS``, ``NATS_CA``, ``NATS_CERT``, ``NATS_KEY``.
+    :raises ValueError: An argument is out of its range, or a file that is named cannot be read.
     """
 
     def __init__(
         self,
-        servers: str | Sequence[str] = "nats://127.0.0.1:4222",
+        servers: str | Sequence[str] | None = None,
         *,
         prefix: str = "veo3",
         replicas: int = 1,
         max_polls_per_second: float = 20.0,
         ack_wait: float | datetime.timedelta = 60.0,
+        keep: float | datetime.timedelta = datetime.timedelta(days=30),
         options: Mapping[str, Any] | None = None,
     ) -> None:
         if not isinstance(replicas, int) or not 1 <= replicas <= 5:
@@ -87,24 +105,30 @@ class Cluster:
         self._max_rate: Final = positive("max_polls_per_second", max_polls_per_second)
         self._ack_wait: Final = seconds("ack_wait", ack_wait)
         self._engine: Final = Engine(
-            [servers] if isinstance(servers, str) else servers, options or {}
+            chosen_servers(servers, os.environ),
+            connect_options(options or {}, os.environ),
+            trouble=self._doubt,
         )
-        self._setting_up: Final = anyio.Lock()
-        self._is_set_up = False
+        self._upkeep: Final = Upkeep(
+            self._engine, self._names, replicas=replicas, keep=_kept_for(keep)
+        )
 
     def __repr__(self) -> str:
         return f"<Cluster: {self._names.prefix} on {self._engine.place}>"
 
     async def __aenter__(self) -> Self:
-        await self.connect()
+        """Connect; where NATS is away, later, when it is first used and there.
+
+        :raises ClusterError: As `connect`.
+        :raises ClientClosed: As `connect`.
+        """
+        try:
+            await self.connect()
+        except ServiceUnavailable as error:
+            _log.warning("connected later, when it is used: %s", error)
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *exc: object) -> None:
         await self.aclose()
 
     async def connect(self) -> None:
@@ -114,15 +138,11 @@ class Cluster:
         :raises ClusterError: NATS refuses the credentials, or a stream has other settings.
         :raises ClientClosed: The cluster was closed.
         """
-        await self._engine.connect()
-        async with self._setting_up:
-            if not self._is_set_up:
-                for name, settings in self._names.streams(self._replicas).items():
-                    await self._engine.ensure_stream(name, settings)
-                self._is_set_up = True
+        await self._upkeep.ensure()
 
     async def aclose(self) -> None:
         """Close the connection; what is watched stays watched. May be repeated."""
+        await self._upkeep.aclose()
         await self._engine.aclose()
 
     async def watch(self, *request_ids: str) -> None:
@@ -135,7 +155,8 @@ class Cluster:
         """
         ids = checked(request_ids)
         await self.connect()
-        await self._publish_all([self._names.watch_of(request_id) for request_id in ids])
+        await for_each(ids, self._watch)
+        self._upkeep.watched.add(ids)
 
     async def submit(
         self,
@@ -151,7 +172,9 @@ class Cluster:
         :raises Veo3Error: As `Veo3Client.submit`; or it was submitted, and NATS did not take the
             id, which is in ``request_id`` then: `watch` it.
         """
-        await self.connect()  # before it costs money
+        # Before it costs money:
+        await self.connect()
+        await check_key(self._engine, self._names, client)
         request_id = await client.submit(prompt, image=image, model=model, extra=extra)
         try:
             await self.watch(request_id)
@@ -176,25 +199,28 @@ class Cluster:
         :param stop: An event that ends it; None works until cancelled.
         :raises AuthenticationError: The key is refused; the ids stay in the stream.
         :raises QuotaExceeded: The balance or a quota is used up; likewise.
-        :raises ClusterError: NATS refuses something, or other workers have other settings.
-        :raises ServiceUnavailable: No NATS server can be reached at the beginning. One that is
-            reached and can do nothing, such as one with a full disk, is waited for.
+        :raises ClusterError: NATS refuses something, or other workers have other settings or
+            another API key. Where NATS cannot be reached or can do nothing, it is waited for.
         """
         if slots < 1:
             message = f"slots is at least 1, not {slots!r}"
             raise ValueError(message)
-        await self._engine.connect()
-        if not await self._prepared(stop):
+        needs = functools.partial(self._work_needs, client)
+        if not await self._prepared(needs, stop):
             return
         worker = Worker(
             self._engine,
             self._names,
+            self._upkeep,
             client,
             slots=slots,
             ack_wait=self._ack_wait,
             max_rate=self._max_rate,
         )
-        await worker.run(stop)
+        try:
+            await worker.run(stop)
+        finally:
+            self._upkeep.remove(needs)
 
     def transitions(
         self,
@@ -216,9 +242,8 @@ class Cluster:
         return Changes(
             self._engine,
             self._names,
-            self.connect,
+            self._upkeep,
             checked(request_ids),
-            replicas=self._replicas,
             since=since,
             name=name,
         )
@@ -231,11 +256,11 @@ class Cluster:
         await self.connect()
         names, engine = self._names, self._engine
         watched = await engine.stream(names.watch)
-        workers = await engine.stream(names.workers)
         rates = await engine.stream(names.rate)
         queue = await engine.consumer(names.watch, POLLERS)
-        _, shared = await read_rate(engine, names)
-        now = time.time()
+        now = await self._server_time()
+        _, shared = await read_rate(engine, names, now)
+        workers = await self._life_signs()
         outstanding = 0 if watched is None else watched.messages
         said = None if rates is None else rates.metadata.get("max_polls_per_second")
         return ClusterStats(
@@ -243,52 +268,90 @@ class Cluster:
             unpolled=outstanding if queue is None else queue.unasked,
             pending=0 if queue is None else queue.pending,
             redelivered=0 if queue is None else queue.redelivered,
-            workers=0 if workers is None else workers.messages,
+            workers=len(workers),
             rate=None if said is None else rate_at(shared, now, float(said)),
             paused=max(0.0, shared.paused_until - now),
+            clock_offsets=[worker.clock_offset for worker in workers],
+            in_hand=sum(worker.in_hand for worker in workers),
         )
 
-    async def _prepared(self, stop: asyncio.Event | anyio.Event | None) -> bool:
+    # --- parts ------------------------------------------------------------------------------
+
+    def _doubt(self) -> None:
+        self._upkeep.doubt()
+
+    async def _watch(self, request_id: str) -> None:
+        """Store the message by which an id is watched, in place of that of a lost one."""
+        subject = self._names.watch_of(request_id)
+        if await self._engine.publish(subject, b"") is not None:
+            return
+        found = await self._engine.last(self._names.change, self._names.change_of(request_id))
+        with contextlib.suppress(ValueError):
+            record = None if found is None else decode(found[1], request_id)
+            if record is not None and record.final and not record.ended:
+                await self._engine.purge(self._names.watch, subject)
+                await self._engine.publish(subject, b"")
+
+    async def _prepared(self, needs: Duty, stop: asyncio.Event | anyio.Event | None) -> bool:
         """Make what workers need, as soon as NATS can; return False where it was stopped."""
-        told = False
+        is_waiting = False
         while stop is None or not stop.is_set():
             try:
-                await self.connect()
-                await self._prepare_work()
+                await self._upkeep.add(needs)
             except ServiceUnavailable as error:
-                if not told:
+                if not is_waiting:
                     _log.warning("the work begins when NATS can do this: %s", error)
-                told = True
+                is_waiting = True
                 with anyio.move_on_after(_AGAIN_SECONDS):
                     await (anyio.sleep_forever() if stop is None else stop.wait())
             else:
                 return True
         return False
 
-    async def _prepare_work(self) -> None:
+    async def _work_needs(self, client: Veo3Client) -> list[str]:
+        """Make what is missing of what workers need; return in words what that was."""
         names, engine = self._names, self._engine
-        await engine.ensure_stream(names.rate, names.rate_stream(self._replicas, self._max_rate))
-        await engine.ensure_consumer(names.watch, POLLERS, pollers(self._ack_wait))
-        await engine.ensure_consumer(names.rate, PERMITS, permits())
+        missing = []
+        await check_key(engine, names, client)
+        settings = names.rate_stream(self._replicas, self._max_rate)
+        rates = await engine.ensure_stream(names.rate, settings)
+        if await engine.ensure_consumer(names.watch, POLLERS, pollers(self._ack_wait)):
+            missing.append(f"consumer {POLLERS}")
+        if await engine.ensure_consumer(names.rate, PERMITS, permits()):
+            missing.append(f"consumer {PERMITS}")
         count, _ = round_of(self._max_rate)
-        await self._publish_all([names.permit(number) for number in range(count)])
+        if rates.messages < count:
+            missing.append(f"{count - rates.messages} permits")
+            await for_each(
+                [names.permit(number) for number in range(count)],
+                lambda permit: engine.publish(permit, b""),
+            )
+        return missing
 
-    async def _publish_all(self, subjects: Sequence[str]) -> None:
-        """Store an empty message under each subject that has none; the first error ends it."""
-        rest = iter(subjects)
-        failures: list[Veo3Error] = []
+    async def _server_time(self) -> float:
+        """Return what the clock of the server says."""
+        clock, subject = ServerClock(), self._names.entry("clock")
+        sent = time.monotonic()
+        await self._engine.publish(subject, b"")
+        received = time.monotonic()
+        at = await self._engine.stored_at(self._names.shared, subject)
+        if at is not None:
+            clock.heard(sent, received, at)
+        return clock.now()
 
-        async def publish() -> None:
-            for subject in rest:
-                if failures:
-                    return
-                try:
-                    await self._engine.publish(subject, b"")
-                except Veo3Error as error:
-                    failures.append(error)
+    async def _life_signs(self) -> list[LifeSign]:
+        signs = []
+        for subject in await self._engine.subjects(self._names.workers):
+            found = await self._engine.last(self._names.workers, subject)
+            with contextlib.suppress(msgspec.MsgspecError):
+                if found is not None:
+                    signs.append(msgspec.json.decode(found[1] or b"{}", type=LifeSign))
+        return signs
 
-        async with anyio.create_task_group() as tasks:
-            for _ in range(min(_IN_FLIGHT, len(subjects))):
-                tasks.start_soon(publish)
-        if failures:
-            raise failures[0]
+
+def _kept_for(keep: float | datetime.timedelta) -> float:
+    kept = seconds("keep", keep)
+    if kept < _LEAST_KEEP:
+        message = f"keep is at least an hour, not {keep!r}"
+        raise ValueError(message)
+    return kept

@@ -29,7 +29,6 @@ __all__ = [
     "Names",
     "Settings",
     "checked",
-    "listener",
     "permits",
     "pollers",
     "request_id_of",
@@ -40,8 +39,9 @@ Settings: TypeAlias = dict[str, Any]
 """Settings of a stream or a consumer, as the JetStream API names them; durations in seconds."""
 
 _PREFIX: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_SHARES_A_BUCKET: Final = re.compile(r"KV_.*|.*_workers")
+"""Prefixes some of whose streams would be those of another prefix."""
 
-_KEEP_SECONDS: Final = 30 * 86_400.0
 _KEEP_RECORDS: Final = 64  # of one id: a life has at most about 20, and there are faults
 
 LIFE_SIGN_SECONDS: Final = 5.0
@@ -59,6 +59,12 @@ class Names(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if not isinstance(self.prefix, str) or not _PREFIX.fullmatch(self.prefix):
             message = f"prefix is 1 to 64 letters, digits, - and _, not {self.prefix!r}"
+            raise ValueError(message)
+        if _SHARES_A_BUCKET.fullmatch(self.prefix):
+            message = (
+                "prefix does not begin with KV_ or end with _workers, for it would share streams "
+                f"with another prefix: not {self.prefix!r}"
+            )
             raise ValueError(message)
 
     @property
@@ -116,8 +122,11 @@ class Names(msgspec.Struct, frozen=True):
         """Return the subject of a worker's signs of life."""
         return f"$KV.{self.prefix}_workers.{worker}"
 
-    def streams(self, replicas: int) -> dict[str, Settings]:
-        """Return the streams that every process needs."""
+    def streams(self, replicas: int, keep: float) -> dict[str, Settings]:
+        """Return the streams that every process needs.
+
+        :param keep: Seconds for which records are kept.
+        """
         bucket: Settings = {
             "storage": "file",
             "num_replicas": replicas,
@@ -142,7 +151,7 @@ class Names(msgspec.Struct, frozen=True):
                 "storage": "file",
                 "num_replicas": replicas,
                 "max_msgs_per_subject": _KEEP_RECORDS,
-                "max_age": _KEEP_SECONDS,
+                "max_age": keep,
                 "allow_direct": True,
             },
             self.shared: {**bucket, "subjects": [f"$KV.{self.prefix}.>"]},
@@ -187,22 +196,6 @@ def permits() -> Settings:
     A worker gives a permit back at once, for later: the wait is that after a death.
     """
     return pollers(_PERMIT_WAIT)
-
-
-def listener(replicas: int) -> Settings:
-    """Return the settings of a consumer of changes, but for where it begins.
-
-    One at a time: only so nothing overtakes a message that is delivered again. So the wait is
-    that after a server died with an answer; who takes longer for a message may get it again, and
-    passes over it.
-    """
-    return {
-        "ack_policy": "explicit",
-        "ack_wait": 5.0,
-        "max_deliver": -1,
-        "max_ack_pending": 1,
-        "num_replicas": replicas,  # or it would go with one server, unless it is named
-    }
 
 
 def token_of(request_id: str) -> str:

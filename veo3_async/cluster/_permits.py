@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
 from typing import Final
 
 import anyio
@@ -17,6 +16,8 @@ import msgspec
 from veo3_async._errors import ServiceUnavailable
 from veo3_async._models import VideoTask
 from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.http import MAX_RETRY_AFTER
+from veo3_async.cluster._clock import ServerClock
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
@@ -31,7 +32,7 @@ from veo3_async.cluster._rate import (
     round_of,
 )
 
-__all__ = ["RATE", "Permits", "read_rate"]
+__all__ = ["RATE", "Permits", "believed", "read_rate"]
 
 RATE: Final = "rate"
 """Under which name the rate is shared."""
@@ -39,15 +40,33 @@ RATE: Final = "rate"
 _READ_SECONDS: Final = 1.0
 _GOOD_FOR: Final = 1.0  # seconds; what is left of a token then is lost
 
+_MAX_PAUSE: Final = MAX_RETRY_AFTER + 1.0  # with what spreads those who were told the same
+_MAX_AHEAD: Final = 5.0  # seconds by which two measures of the server's clock may differ
 
-async def read_rate(engine: Engine, names: Names) -> tuple[int, SharedRate]:
-    """Return what is written of the rate, and the sequence of that."""
+
+def believed(shared: SharedRate, now: float) -> SharedRate:
+    """Return what can be true of what is written: no pause over its cap, no cut to come.
+
+    :param now: Seconds since the epoch by the server's clock.
+    """
+    if shared.cut_at > now + _MAX_AHEAD:
+        shared = msgspec.structs.replace(shared, cut_at=0.0, last_max=None)
+    if shared.paused_until > now + _MAX_PAUSE:
+        shared = msgspec.structs.replace(shared, paused_until=0.0)
+    return shared
+
+
+async def read_rate(engine: Engine, names: Names, now: float) -> tuple[int, SharedRate]:
+    """Return what is written of the rate, and the sequence of that.
+
+    :param now: Seconds since the epoch by the server's clock.
+    """
     found = await engine.last(names.shared, names.entry(RATE), fresh=True)
     if found is None:
         return 0, FULL
     seq, payload = found
     try:
-        return seq, msgspec.json.decode(payload, type=SharedRate)
+        return seq, believed(msgspec.json.decode(payload, type=SharedRate), now)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return seq, FULL
 
@@ -59,7 +78,10 @@ class Permits:
     :param max_rate: Polls a second of all workers together.
     """
 
-    def __init__(self, engine: Engine, names: Names, pull: Pull, max_rate: float) -> None:
+    def __init__(
+        self, engine: Engine, names: Names, pull: Pull, max_rate: float, clock: ServerClock
+    ) -> None:
+        self._clock = clock
         self._engine = engine
         self._names = names
         self._pull = pull
@@ -82,7 +104,7 @@ class Permits:
             token = await self._pull.next()
             if token is None:
                 continue
-            now = time.time()
+            now = self._clock.now()
             pause = self._shared.paused_until - now
             await token.again(max(self._comes_round(token, now), pause))
             if token.attempts == 1:
@@ -103,7 +125,7 @@ class Permits:
     async def learn(self, outcome: VideoTask | Problem, sent: float) -> None:
         """Count a poll; tell all workers where it was refused for the rate.
 
-        :param sent: When the poll was sent, seconds since the epoch.
+        :param sent: When the poll was sent, seconds since the epoch by the server's clock.
         """
         refused = isinstance(outcome, Problem) and outcome.limits_rate
         if refused or isinstance(outcome, VideoTask) or outcome.is_served:
@@ -119,8 +141,8 @@ class Permits:
     async def _slow_down(self, sent: float, retry_after: float | None) -> None:
         explained: bool | None = None
         while True:
-            seq, shared = await read_rate(self._engine, self._names)
-            now = time.time()
+            seq, shared = await read_rate(self._engine, self._names, self._clock.now())
+            now = self._clock.now()
             new = is_new(shared, sent)
             if new and explained is None:  # asked once: it learns from being asked
                 allowed = rate_at(shared, now, self._max_rate)
@@ -143,7 +165,7 @@ class Permits:
         """Keep up with what others learn, and with how many they are, until cancelled."""
         while True:
             with contextlib.suppress(ServiceUnavailable):  # what was known holds meanwhile
-                _, self._shared = await read_rate(self._engine, self._names)
+                _, self._shared = await read_rate(self._engine, self._names, self._clock.now())
                 if self._loop.time() >= self._count_workers_at:
                     await self._count_workers()
             await anyio.sleep(_READ_SECONDS)

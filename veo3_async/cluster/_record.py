@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from veo3_async._lifecycle.ends import is_end
 from veo3_async._lifecycle.phases import NEW, State, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak
 from veo3_async._models import Phase, Transition, VideoTask
@@ -44,8 +45,13 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def final(self) -> bool:
-        """Whether nothing follows."""
+        """Whether listeners were told an end."""
         return self.change is not None and self.change.final
+
+    @property
+    def ended(self) -> bool:
+        """Whether the service itself ended it, so that nothing follows."""
+        return self.change is not None and is_end(self.change)
 
 
 class _Streak(msgspec.Struct, frozen=True, omit_defaults=True):

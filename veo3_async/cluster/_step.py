@@ -12,17 +12,27 @@ from typing import Final
 import msgspec
 from msgspec.structs import replace
 
+from veo3_async._errors import StillPending
+from veo3_async._lifecycle.ends import is_end
 from veo3_async._lifecycle.judge import Answer, Context, Ruling, Track, View, judge, judge_bug
 from veo3_async._lifecycle.phase_clock import NOT_SEEN, PhaseClock
+from veo3_async._lifecycle.phases import says_the_same
 from veo3_async._lifecycle.retries import Streak
-from veo3_async._models import Phase
-from veo3_async._pacing.policies import Eta, Pacing, Progress
+from veo3_async._models import Phase, VideoTask
+from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
+from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster._record import Record
 
 __all__ = ["Silent", "Step", "begun", "is_news", "step", "step_bug", "track_of"]
 
 _COUNTED_FAULTS: Final = 6  # the backoff has its cap then: more need no record
+
+_LOST_SECONDS: Final = 600.0
+"""After so long an id that is lost from sight is asked for again, then after twice as long."""
+_MOST_LOST_SECONDS: Final = 6 * 3600.0
+
+_NO_PACING: Final = FixedPacing()
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -31,7 +41,7 @@ class Step(msgspec.Struct, frozen=True):
     record: Record
     track: Track
     delay: float | None
-    """Seconds until the next poll; None after the end."""
+    """Seconds until the next poll; None after an end by the service's own word."""
     fatal: BaseException | None = None
     """Why no id can be polled."""
 
@@ -67,7 +77,7 @@ def begun(last: Record | None, request_id: str, watch: int) -> Record:
     if last is None:
         return Record(request_id=request_id, watch=watch)
     if last.final and last.watch != watch and last.state.phase is Phase.LOST:
-        return Record(request_id=request_id, watch=watch, serial=last.serial)
+        return _anew(last, watch)
     return last if last.final else replace(last, watch=watch)
 
 
@@ -85,16 +95,27 @@ def step(
     pacing: Pacing,
     context: Context,
 ) -> Step:
-    """Return what is known after a poll, and when to ask again."""
+    """Return what is known after a poll, and when to ask again.
+
+    An id that listeners were told is lost is still asked for, now and then: somebody has paid for
+    it. It begins anew as soon as it is seen again.
+    """
+    if record.final:
+        if isinstance(answer, Problem):
+            return _still_lost(record, track, answer, context)
+        if _stands_still(record, answer):
+            return Step(record, track, _until_next(record, context))
+        record, track = _anew(record, record.watch), Track(record.request_id)
     views = [View(record.state)]
-    return _stepped(
-        record, judge(track, views, answer, reply=reply, pacing=pacing, context=context)
-    )
+    ruling = judge(track, views, answer, reply=reply, pacing=pacing, context=context)
+    return _stepped(record, ruling, context)
 
 
 def step_bug(record: Record, track: Track, bug: Exception, context: Context) -> Step:
     """Return what is known after a poll at which a bug of ours was met: the id is lost."""
-    return _stepped(record, judge_bug(track, [View(record.state)], bug, context))
+    if record.final:
+        return Step(record, track, _until_next(record, context))
+    return _stepped(record, judge_bug(track, [View(record.state)], bug, context), context)
 
 
 def is_news(before: Record, after: Record) -> bool:
@@ -106,7 +127,34 @@ def is_news(before: Record, after: Record) -> bool:
     )
 
 
-def _stepped(record: Record, ruling: Ruling) -> Step:
+def _anew(last: Record, watch: int) -> Record:
+    return Record(request_id=last.request_id, watch=watch, serial=last.serial)
+
+
+def _stands_still(record: Record, answer: Answer) -> bool:
+    """Whether an id that was given up for standing still does so yet."""
+    given_up = record.change is not None and isinstance(record.change.error, StillPending)
+    return given_up and isinstance(answer, VideoTask) and says_the_same(record.state, answer)
+
+
+def _still_lost(record: Record, track: Track, problem: Problem, context: Context) -> Step:
+    """Return what follows where a lost id is not seen again: only the API's own word is told."""
+    view = View(replace(record.state, phase=None))
+    ruling = judge(track, [view], problem, reply=None, pacing=_NO_PACING, context=context)
+    change = ruling.views[0].change
+    if ruling.fatal is not None or (change is not None and is_end(change)):
+        return _stepped(record, ruling, context)
+    after = replace(record, streak=_capped(ruling.track.faults))
+    return Step(after, ruling.track, _until_next(record, context))
+
+
+def _until_next(record: Record, context: Context) -> float:
+    """Return when a lost id is asked for again: after as long as it has been lost."""
+    lost_at = context.now if record.change is None else record.change.observed_at
+    return min(max(context.now - lost_at, _LOST_SECONDS), _MOST_LOST_SECONDS)
+
+
+def _stepped(record: Record, ruling: Ruling, context: Context) -> Step:
     [view] = ruling.views
     after = replace(record, state=view.state, streak=_capped(ruling.track.faults))
     if view.change is not None:
@@ -118,7 +166,10 @@ def _stepped(record: Record, ruling: Ruling) -> Step:
             change=view.change,
             age=0.0 if last is None or view.change.final else last.age,
         )
-    return Step(after, ruling.track, ruling.delay, ruling.fatal)
+    delay = ruling.delay
+    if delay is None and ruling.fatal is None and not after.ended:
+        delay = _until_next(after, context)
+    return Step(after, ruling.track, delay, ruling.fatal)
 
 
 def _clock(record: Record) -> PhaseClock:

@@ -25,6 +25,7 @@ from veo3_async._pacing.policies import Pacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
+from veo3_async.cluster._clock import ServerClock
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
 from veo3_async.cluster._nats.jetstream import Engine
@@ -33,11 +34,12 @@ from veo3_async.cluster._notes import Notes
 from veo3_async.cluster._permits import Permits
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import Silent, Step, begun, is_news, step, step_bug, track_of
+from veo3_async.cluster._upkeep import Upkeep
 
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
 
-__all__ = ["PERMITS", "POLLERS", "Worker"]
+__all__ = ["PERMITS", "POLLERS", "LifeSign", "Worker"]
 
 _log = logging.getLogger("veo3_async")
 
@@ -62,6 +64,15 @@ class _FatalError(Exception):
         self.reason = reason
 
 
+class LifeSign(msgspec.Struct, frozen=True):
+    """What a worker shows of itself."""
+
+    clock_offset: float = 0.0
+    """Seconds by which its machine's clock is ahead of the server's."""
+    in_hand: int = 0
+    """Ids in hand."""
+
+
 class _Known(msgspec.Struct, frozen=True):
     record: Record
     track: Track
@@ -80,6 +91,7 @@ class Worker:
         self,
         engine: Engine,
         names: Names,
+        upkeep: Upkeep,
         client: Veo3Client,
         *,
         slots: int,
@@ -88,6 +100,8 @@ class Worker:
     ) -> None:
         self._engine = engine
         self._names = names
+        self._upkeep = upkeep
+        self._clock = ServerClock()
         self._runtime = client.runtime
         self._pacing = client.runtime.pacing
         self._contact = Contact()
@@ -106,11 +120,13 @@ class Worker:
 
         :raises Veo3Error: No id can be polled, or nothing can be written down.
         """
+        with contextlib.suppress(ServiceUnavailable):
+            await self._show()
         async with (
             self._engine.pull(self._names.watch, POLLERS) as ids,
             self._engine.pull(self._names.rate, PERMITS) as tokens,
         ):
-            permits = Permits(self._engine, self._names, tokens, self._max_rate)
+            permits = Permits(self._engine, self._names, tokens, self._max_rate, self._clock)
             await self._on_duty(ids, permits, stop)
         if self._failure is not None:
             raise self._failure
@@ -122,6 +138,7 @@ class Worker:
             self._show_life,
             self._keep_in_hand,
             permits.follow,
+            self._upkeep.failed,
         ]
         if isinstance(self._pacing, LearnedPacing):
             notes = Notes(self._engine, self._names)
@@ -159,9 +176,19 @@ class Worker:
 
     async def _show_life(self) -> None:
         while True:
-            with contextlib.suppress(ServiceUnavailable):
-                await self._engine.publish(self._names.life_sign(self._name), b"")
             await anyio.sleep(LIFE_SIGN_SECONDS)
+            with contextlib.suppress(ServiceUnavailable):
+                await self._show()
+
+    async def _show(self) -> None:
+        """Show that this worker lives, and see what the server's clock says to that."""
+        subject = self._names.life_sign(self._name)
+        sign = LifeSign(round(self._clock.offset, 3), len(self._in_hand))
+        sent = time.monotonic()
+        await self._engine.publish(subject, msgspec.json.encode(sign))
+        received = time.monotonic()
+        if (at := await self._engine.stored_at(self._names.workers, subject)) is not None:
+            self._clock.heard(sent, received, at)
 
     async def _keep_in_hand(self) -> None:
         while True:
@@ -219,14 +246,14 @@ class Worker:
     async def _visit(self, message: Message, permits: Permits) -> float | None:
         """Poll an id once; return the seconds until the next time, None after the end."""
         known = await self._known(message)
-        if known is None or known.record.final:
+        if known is None or known.record.ended:
             return None
         if not await permits.take():
             return _AT_ONCE
-        sent = time.time()
+        sent = self._clock.now()
         outcome, reply = await self._runtime.poll_once(known.record.request_id)
         await permits.learn(outcome, sent)
-        now = time.time()
+        now = self._clock.now()
         if (error := self._contact.heard(outcome, now)) is not None:
             raise _FatalError(error)
         context = Context(
@@ -247,7 +274,7 @@ class Worker:
         The pacing learns when that is done: a poll may have to be judged again.
         """
         judged = functools.partial(self._judged, outcome=outcome, reply=reply, context=context)
-        while not known.record.final:
+        while not known.record.ended:
             draft = judged(known, Silent(self._pacing))
             if draft.fatal is not None:
                 raise _FatalError(draft.fatal)
@@ -255,7 +282,7 @@ class Worker:
                 after = judged(known, self._pacing)
                 if after.fatal is not None:
                     raise _FatalError(after.fatal)
-                if after.delay is not None:
+                if not after.record.final:
                     self._memory.keep(message.subject, message.attempts, after.record, after.track)
                 return after.delay
             known = await self._read(message, known.record.request_id, fresh=True)

@@ -40,13 +40,19 @@ class Link:
     :param servers: URLs; credentials in them are shown to nobody else.
     :param options: Further arguments of ``nats.connect``.
     :param back: Called when the connection is back, for what was asked before is lost.
+    :param trouble: Called when a stream or a consumer does not answer as it should.
     """
 
     def __init__(
-        self, servers: Sequence[str], options: Mapping[str, Any], back: Callable[[], None]
+        self,
+        servers: Sequence[str],
+        options: Mapping[str, Any],
+        back: Callable[[], None],
+        trouble: Callable[[], None],
     ) -> None:
         self.place: Final = ", ".join(_place(server) for server in servers)
         """Hosts and ports, without credentials."""
+        self.trouble: Final = trouble
         self._servers = list(servers)
         self._options = dict(options)
         self._back = back

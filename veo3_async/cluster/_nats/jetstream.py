@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-import msgspec
-import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig
 
@@ -15,7 +13,14 @@ from veo3_async.cluster._errors import ClusterError
 from veo3_async.cluster._names import Settings
 from veo3_async.cluster._nats.connection import Link
 from veo3_async.cluster._nats.errors import ERRORS, is_unwanted
+from veo3_async.cluster._nats.feed import Feed
 from veo3_async.cluster._nats.pull import Pull
+from veo3_async.cluster._nats.state import (
+    ConsumerState,
+    StreamState,
+    found_or_none,
+    stream_state,
+)
 
 __all__ = ["Engine"]
 
@@ -29,11 +34,17 @@ class Engine:
 
     :param servers: URLs; credentials in them are shown to nobody else.
     :param options: Further arguments of ``nats.connect``.
+    :param trouble: Called when streams and consumers may not be what they were.
     """
 
-    def __init__(self, servers: Sequence[str], options: Mapping[str, Any]) -> None:
-        self._link = Link(servers, options, self._wake)
-        self._pulls: set[Pull] = set()
+    def __init__(
+        self,
+        servers: Sequence[str],
+        options: Mapping[str, Any],
+        trouble: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._link = Link(servers, options, self._back, trouble)
+        self._pulls: set[Pull | Feed] = set()
 
     def __repr__(self) -> str:
         return f"<Engine: {self.place}>"
@@ -60,7 +71,7 @@ class Engine:
 
     # --- streams and consumers --------------------------------------------------------------
 
-    async def ensure_stream(self, name: str, settings: Settings) -> None:
+    async def ensure_stream(self, name: str, settings: Settings) -> StreamState:
         """Make a stream, or see that the one that is there is as it must be.
 
         :raises ClusterError: It is not; or it cannot be made.
@@ -71,27 +82,24 @@ class Engine:
             config = StreamConfig(name=name, **settings)
             found = await self._link.ask(f"stream {name}", js.add_stream(config))
         _compare(f"stream {name}", found.config, settings)
+        return stream_state(found)
 
-    async def ensure_consumer(self, stream: str, name: str, settings: Settings) -> None:
+    async def ensure_consumer(self, stream: str, name: str, settings: Settings) -> bool:
         """Make a durable consumer, or see that the one that is there is as it must be.
+
+        :returns: Whether it was missing.
 
         :raises ClusterError: It is not; or it cannot be made.
         """
         js = self._jetstream()
         subject = f"consumer {name} of stream {stream}"
         found: ConsumerInfo | None = await self._found(subject, js.consumer_info(stream, name))
+        missing = found is None
         if found is None:
             config = ConsumerConfig(name=name, durable_name=name, **settings)
             found = await self._link.ask(subject, js.add_consumer(stream, config))
         _compare(subject, found.config, settings)
-
-    async def add_listener(
-        self, stream: str, name: str, settings: Settings, *, inactive_threshold: float
-    ) -> None:
-        """Make a consumer that ends when nobody has asked it for so many seconds."""
-        config = ConsumerConfig(name=name, inactive_threshold=inactive_threshold, **settings)
-        js = self._jetstream()
-        await self._link.ask(f"consumer {name} of stream {stream}", js.add_consumer(stream, config))
+        return missing
 
     async def consumer(self, stream: str, name: str) -> ConsumerState | None:
         """Return how far a consumer is, or None where it does not exist."""
@@ -103,20 +111,18 @@ class Engine:
             unasked=info.num_pending or 0,
             pending=info.num_ack_pending or 0,
             redelivered=info.num_redelivered or 0,
-            floor=0 if info.ack_floor is None else info.ack_floor.stream_seq,
         )
-
-    async def remove_consumer(self, stream: str, name: str) -> None:
-        """Remove a consumer."""
-        js = self._jetstream()
-        await self._link.ask(f"consumer {name}", js.delete_consumer(stream, name))
 
     async def stream(self, name: str) -> StreamState | None:
         """Return what is in a stream, or None where it does not exist."""
         info = await self._found(f"stream {name}", self._jetstream().stream_info(name))
-        if info is None:
-            return None
-        return StreamState(messages=info.state.messages, metadata=info.config.metadata or {})
+        return None if info is None else stream_state(info)
+
+    async def subjects(self, stream: str) -> list[str]:
+        """Return the subjects of which a stream holds messages."""
+        call = self._jetstream().stream_info(stream, subjects_filter=">")
+        info = await self._found(f"stream {stream}", call)
+        return [] if info is None else list(info.state.subjects or {})
 
     # --- messages ---------------------------------------------------------------------------
 
@@ -153,9 +159,31 @@ class Engine:
         found = await self._found(subject, call)
         return None if found is None else (found.seq or 0, found.data or b"")
 
+    async def stored_at(self, stream: str, subject: str) -> float | None:
+        """Return when the last message of a subject was stored, by the server's clock.
+
+        Seconds since the epoch; None where there is no message.
+        """
+        call = self._jetstream().get_last_msg(stream, subject, direct=True)
+        found = await self._found(subject, call)
+        return None if found is None or found.time is None else found.time.timestamp()
+
     async def purge(self, stream: str, subject: str) -> None:
         """Remove the messages of a subject."""
         await self._link.ask(subject, self._jetstream().purge_stream(stream, subject=subject))
+
+    @contextlib.asynccontextmanager
+    async def feed(
+        self, stream: str, subjects: list[str], beginning: Mapping[str, Any]
+    ) -> AsyncIterator[Feed]:
+        """Yield a `Feed` of a stream."""
+        feed = Feed(self._link, stream, subjects, beginning)
+        self._pulls.add(feed)
+        try:
+            yield feed
+        finally:
+            self._pulls.discard(feed)
+            await feed.aclose()
 
     @contextlib.asynccontextmanager
     async def pull(self, stream: str, consumer: str) -> AsyncIterator[Pull]:
@@ -169,41 +197,20 @@ class Engine:
             self._pulls.discard(pull)
             await pull.aclose()
 
-    async def _found(self, subject: str, call: Awaitable[_T]) -> _T | None:
-        try:
-            return await call
-        except nats.js.errors.NotFoundError:
-            return None
-        except ERRORS as error:
-            fault = self._link.fault(subject, error)
-        raise fault
+    def _found(self, subject: str, call: Awaitable[_T]) -> Awaitable[_T | None]:
+        return found_or_none(self._link, subject, call)
 
     def _jetstream(self) -> JetStreamContext:
         return self._link.jetstream
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let everybody ask anew: what they asked for may be lost."""
         for pull in self._pulls:
             pull.wake()
 
-
-class ConsumerState(msgspec.Struct, frozen=True):
-    """How far a consumer is."""
-
-    unasked: int
-    """Messages that were never delivered."""
-    pending: int
-    """Messages that were delivered, and are in hand or wait to be delivered again."""
-    redelivered: int
-    """Of these, how many were delivered more than once."""
-    floor: int
-    """Sequence up to which everything is done."""
-
-
-class StreamState(msgspec.Struct, frozen=True):
-    """What is in a stream."""
-
-    messages: int
-    metadata: dict[str, str]
+    def _back(self) -> None:
+        self.wake()
+        self._link.trouble()
 
 
 def _compare(what: str, config: object, settings: Settings) -> None:

@@ -184,6 +184,7 @@ class Pull:
             _resolve(waiters)
         else:
             self._loop.call_later(_TROUBLE_SECONDS, _resolve, waiters)
+            self._link.trouble()
 
     def _oldest(self, number: int) -> list[_Waiter]:
         found: list[_Waiter] = []
