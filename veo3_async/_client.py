@@ -9,7 +9,7 @@ import functools
 import os
 import pathlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 
 from veo3_async._arguments import count, positive, seconds
@@ -30,6 +30,7 @@ from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, i
 if TYPE_CHECKING:
     import aiohttp
 
+    from veo3_async._download.stream import VideoStream
     from veo3_async._journal.journal import Journal
     from veo3_async._journal.tasks import Pending
 
@@ -60,7 +61,11 @@ class Veo3Client:
         all; connecting may take 10 of them and a silence 20.
     :param journal: A file, or a `Journal`, that knows every accepted task until its end was
         delivered; see `pending` and `resume`. A `Journal` handed in is used, not closed.
-    :param proxy: URL of an HTTP proxy; None goes direct, whatever the environment says.
+    :param proxy: URL of an HTTP proxy, for the API and downloads; None goes direct.
+    :param trust_env: Whether ``HTTP_PROXY``, ``HTTPS_PROXY`` and ``NO_PROXY`` of the environment
+        are followed where ``proxy`` is None; ``.netrc`` never is.
+    :param download_session: An ``aiohttp.ClientSession`` for downloads; it is never closed. None
+        makes one. The session for the API never serves downloads.
     :param on_poll: A plain function that gets a `PollReport` after every poll. What it raises
         is logged once and ignored.
     :param on_change: The same for every `Transition` that a poll shows, whoever watches.
@@ -84,6 +89,8 @@ class Veo3Client:
         request_timeout: float | datetime.timedelta = 30.0,
         journal: str | os.PathLike[str] | Journal | None = None,
         proxy: str | None = None,
+        trust_env: bool = False,
+        download_session: aiohttp.ClientSession | None = None,
         on_poll: Callable[[PollReport], object] | None = None,
         on_change: Callable[[Transition], object] | None = None,
     ) -> None:
@@ -113,16 +120,21 @@ class Veo3Client:
                     max_connections=count("max_connections", max_connections),
                     request_timeout=seconds("request_timeout", request_timeout),
                     proxy=proxy,
+                    trust_env=trust_env,
                 ),
                 make_downloader=functools.partial(
-                    Downloader, proxy=proxy, allow_private=is_private(self._base_url)
+                    Downloader,
+                    proxy=proxy,
+                    trust_env=trust_env,
+                    session=download_session,
+                    allow_private=is_private(self._base_url),
                 ),
                 pacing=pacing,
                 route=self._route,
                 max_rate=positive("max_polls_per_second", max_polls_per_second),
                 on_poll=None if on_poll is None else Hook("on_poll", on_poll),
                 on_change=None if on_change is None else Hook("on_change", on_change),
-                journal=journal,
+                journal=_absolute(journal),
             )
         )
 
@@ -448,16 +460,37 @@ class Veo3Client:
             loop or process.
         """
         downloader = self.runtime.started().downloader
-        task = task_or_url if isinstance(task_or_url, VideoTask) else None
-        refresh = None if task is None or not task.id else functools.partial(self.fetch, task.id)
         return await downloader.download(
             task_or_url,
             path,
             progress=progress,
             resume=resume,
             overwrite=overwrite,
-            refresh=refresh,
+            refresh=self._refresh_of(task_or_url),
         )
+
+    def stream(self, task_or_url: VideoTask | str) -> VideoStream:
+        """Return an async iterator of a video's bytes, for those who have no disk.
+
+        With the checks and the resumption of `download`, and no file. Leave it by ``async with``
+        or by reading it to its end.
+
+        :param task_or_url: A task with a video, of which the best is taken, or a URL.
+        :raises DownloadError: The task has no video; from the iterator: it did not come, or has
+            changed on the server after some of its bytes were given out.
+        :raises ClientClosed: The client was closed, before or meanwhile.
+        :raises TypeError: ``task_or_url`` is neither.
+        """
+        downloader = self.runtime.started().downloader
+        return downloader.stream(task_or_url, refresh=self._refresh_of(task_or_url))
+
+    def _refresh_of(
+        self, task_or_url: VideoTask | str
+    ) -> Callable[[], Awaitable[VideoTask]] | None:
+        """Return what brings a task's fresh URL, where there is a task to be asked for."""
+        if not isinstance(task_or_url, VideoTask) or not task_or_url.id:
+            return None
+        return functools.partial(self.fetch, task_or_url.id)
 
     # --- the journal ------------------------------------------------------------------------
 
@@ -523,3 +556,10 @@ class Veo3Client:
         :raises ClientClosed: It is called from another event loop than it was used in.
         """
         await self.runtime.aclose()
+
+
+def _absolute(journal: str | os.PathLike[str] | Journal | None) -> str | Journal | None:
+    """Return a path that means the folder in which the client is made, whatever ``chdir`` does."""
+    if isinstance(journal, str | os.PathLike):
+        return os.path.abspath(journal)  # noqa: PTH100 - a Path would drop a slash at the end
+    return journal

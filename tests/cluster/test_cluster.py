@@ -612,7 +612,7 @@ async def test_a_stream_of_somebody_else_is_not_touched(
     engine = Engine([nats.url], {})
     await engine.connect()
     names = Names("strange")
-    settings = {**names.streams(1)[names.watch], "storage": "memory"}
+    settings = {**names.streams(1, keep=86_400.0)[names.watch], "storage": "memory"}
     await engine.ensure_stream(names.watch, settings)
     await engine.aclose()
     with pytest.raises(ClusterError, match=r"strange_WATCH.*storage is 'memory'.*'file'"):

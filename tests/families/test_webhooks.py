@@ -68,23 +68,25 @@ async def test_a_webhook_that_never_comes_costs_no_task(veo: Veo3Client) -> None
 
 @pytest.mark.anyio
 async def test_forged_calls_cost_a_poll_a_second_at_most(
-    server: FakeVeo3, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
+    make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a token that leaked one, with any other none."""
     monkeypatch.setattr("secrets.token_urlsafe", lambda _: "leaked")
-    server.lives = [Life.scripted([{"status": "processing"}])]
-    request_id = await veo.submit(
-        "a lamp", model=UNIFIED, webhook="http://127.0.0.1:9/nobody/{token}"
-    )
-    async with veo.watch(request_id):
-        await asyncio.sleep(5)
-        before = len(server.polls_of(request_id))
-        for _ in range(20):
-            for _ in range(500):
-                veo.webhook_received("leaked")
-                veo.webhook_received("guessed")
-            await asyncio.sleep(0.5)
-        assert len(server.polls_of(request_id)) - before <= 11
+    async with FakeVeo3(lives=[Life.scripted([{"status": "processing"}])]) as server:
+        veo = make_client(base_url=server.url)
+        request_id = await veo.submit(
+            "a lamp", model=UNIFIED, webhook="http://127.0.0.1:9/nobody/{token}"
+        )
+        async with veo.watch(request_id):
+            await asyncio.sleep(5)
+            before = len(server.polls_of(request_id))
+            for _ in range(20):
+                for _ in range(500):
+                    veo.webhook_received("leaked")
+                    veo.webhook_received("guessed")
+                await asyncio.sleep(0.5)
+            assert len(server.polls_of(request_id)) - before <= 11
+        await veo.aclose()
 
 
 @pytest.mark.parametrize("webhook", ["", "https://bot.example/veo", "ftp://x/{token}", "{token}"])
@@ -97,7 +99,8 @@ def test_a_webhook_that_cannot_name_its_task_is_refused(webhook: str) -> None:
 @given(st.lists(st.tuples(st.sampled_from("ab?"), st.floats(0, 2)), max_size=60))
 def test_a_token_is_worth_a_poll_a_second(calls: list[tuple[str, float]]) -> None:
     """However the calls come."""
-    webhooks, now, polls = Webhooks(), 0.0, {"a": [], "b": []}
+    webhooks, now = Webhooks(), 0.0
+    polls: dict[str, list[float]] = {"a": [], "b": []}
     webhooks.expect("a", "task a")
     webhooks.expect("b", "task b")
     for token, later in calls:

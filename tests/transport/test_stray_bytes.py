@@ -90,7 +90,7 @@ async def test_fault_42_a_connection_that_is_off_by_one_is_closed(make_client: M
             line, *_ = await request_head(reader)
             asked = line.split("request_id=")[1].split()[0]
             named, last = (last or asked) if is_shifted else asked, asked
-            state = {
+            state: dict[str, object] = {
                 "id": named,
                 "status": "completed",
                 "video_url": f"https://file.302.ai/{named[9:]}.mp4",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-import urllib.request
 from collections.abc import Callable
 from typing import Final
 
@@ -31,6 +30,7 @@ from veo3_async._download.resumption import (
 from veo3_async._protocol.errors import Kind
 from veo3_async._protocol.hosts import is_private_host
 from veo3_async._protocol.http import Reply
+from veo3_async._transport.endpoint import environment_proxy
 from veo3_async._transport.faults import network_problem
 
 __all__ = ["HttpSource", "VideoBody"]
@@ -142,7 +142,7 @@ class HttpSource:
     async def _request(self, url: str, content: PartialContent | None) -> aiohttp.ClientResponse:
         proxy = self._proxy
         if proxy is None and self._trust_env:
-            proxy = _environment_proxy(url)
+            proxy = environment_proxy(url)
         target = URL(url, encoded=True)
         way = _Way(target.scheme) if proxy is None else _Way.PROXY
         if way is _Way.PROXY and target.scheme == "http" and not is_private_host(host_of(url)):
@@ -283,15 +283,3 @@ def _fault(error: Exception) -> Retry | Refuse:
     if kind is Kind.UNEXPECTED and isinstance(error, aiohttp.ClientResponseError):
         reason += f" ({error.message[:200]!a})"
     return Refuse(reason=reason) if kind is Kind.CERTIFICATE else Retry(reason=reason, kind=kind)
-
-
-def _environment_proxy(url: str) -> str | None:
-    """Return the URL of the HTTP proxy that the environment has for a URL, or None."""
-    if urllib.request.proxy_bypass_environment(host_of(url)):  # type: ignore[attr-defined]
-        return None
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get(url.partition(":")[0].lower()) or proxies.get("all")
-    if proxy is None:
-        return None
-    proxy = proxy if "://" in proxy else f"http://{proxy}"
-    return proxy if proxy.startswith(("http://", "https://")) else None

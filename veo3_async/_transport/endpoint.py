@@ -5,12 +5,20 @@ from __future__ import annotations
 import os
 import re
 import urllib.parse
+import urllib.request
 from typing import Final, NoReturn
 
 from veo3_async._errors import AuthenticationError
 from veo3_async._protocol.hosts import is_private_host
 
-__all__ = ["DEFAULT_BASE_URL", "ApiKey", "check_proxy", "find_base_url", "is_private"]
+__all__ = [
+    "DEFAULT_BASE_URL",
+    "ApiKey",
+    "check_proxy",
+    "environment_proxy",
+    "find_base_url",
+    "is_private",
+]
 
 DEFAULT_BASE_URL: Final = "https://api.302.ai"
 
@@ -121,3 +129,20 @@ def check_proxy(given: str | None) -> str | None:
         message = "proxy is the URL of an HTTP proxy, such as 'http://proxy.example:3128'"
         raise ValueError(message)
     return given
+
+
+def environment_proxy(url: str) -> str | None:
+    """Return the URL of the HTTP proxy that the environment names for a URL, or None.
+
+    Not by aiohttp's ``trust_env``: that reads ``.netrc``, too, whose password would go in place of
+    the key.
+    """
+    host = urllib.parse.urlsplit(url).hostname or ""
+    if urllib.request.proxy_bypass_environment(host):  # type: ignore[attr-defined]
+        return None
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get(url.partition(":")[0].lower()) or proxies.get("all")
+    if proxy is None:
+        return None
+    proxy = proxy if "://" in proxy else f"http://{proxy}"
+    return proxy if proxy.startswith(("http://", "https://")) else None

@@ -30,7 +30,7 @@ from veo3_async._transport.connections import (
     protocol_of,
 )
 from veo3_async._transport.deadlines import Deadlines, Limited
-from veo3_async._transport.endpoint import ApiKey
+from veo3_async._transport.endpoint import ApiKey, environment_proxy
 from veo3_async._transport.faults import UncleanConnectionError, network_problem
 
 if TYPE_CHECKING:
@@ -85,7 +85,8 @@ class Transport:
     :param session: A session to use and not to close, or None to make one on the first call.
     :param max_connections: Connections of an own session.
     :param request_timeout: Seconds that one request may take in all.
-    :param proxy: URL of an HTTP proxy, or None; the environment is not asked.
+    :param proxy: URL of an HTTP proxy, or None.
+    :param trust_env: Whether a proxy of the environment is used where ``proxy`` is None.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class Transport:
         max_connections: int,
         request_timeout: float,
         proxy: str | None,
+        trust_env: bool = False,
     ) -> None:
         self._base_url = base_url
         self._secret = api_key.reveal().encode()
@@ -118,7 +120,7 @@ class Transport:
             total=None,  # the deadlines see to it
             sock_connect=min(_CONNECT_SECONDS, request_timeout),
         )
-        self._proxy = proxy
+        self._proxy = proxy or (environment_proxy(base_url) if trust_env else None)
 
     def __repr__(self) -> str:
         kind = "borrowed" if self._borrowed is not None else "own"
