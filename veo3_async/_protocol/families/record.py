@@ -336,18 +336,22 @@ def _typed(fields: Mapping[str, Any]) -> VideoTask | None:
         task = msgspec.convert(fields, VideoTask)
     except (msgspec.ValidationError, OverflowError):
         return None
-    times = (task.created_at, task.status_update_time, task.completed_at)
-    counts = (task.retry_count, task.max_retries, task.error_sleep)
-    urls = (task.video_url, task.upsample_video_url)
-    if (
-        any(time is not None and not SECONDS_BELOW <= time <= MAX_WHOLE for time in times)
-        or any(count is not None and not 0 <= count <= MAX_WHOLE for count in counts)
-        or any(url is not None and not is_url(url) for url in urls)
-    ):
+    are_usual = (
+        _are_from(SECONDS_BELOW, task.created_at, task.status_update_time, task.completed_at)
+        and _are_from(0, task.retry_count, task.max_retries, task.error_sleep)
+        and (task.video_url is None or is_url(task.video_url))
+        and (task.upsample_video_url is None or is_url(task.upsample_video_url))
+    )
+    if not are_usual:
         return None
     if unknown := fields.keys() - _TASK.keys():
         return msgspec.structs.replace(task, extra={name: fields[name] for name in unknown})
     return task
+
+
+def _are_from(least: int, *numbers: int | None) -> bool:
+    known = [number for number in numbers if number is not None]
+    return not known or (least <= min(known) and max(known) <= MAX_WHOLE)
 
 
 def _is_usual(fields: Mapping[str, Any]) -> bool:
