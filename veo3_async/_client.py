@@ -24,7 +24,7 @@ from veo3_async._polling.submissions import Draft, ImageSource
 from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import Route, SubmitOptions, route_of
 from veo3_async._protocol.ids import check_request_id
-from veo3_async._runtime import Runtime, Settings
+from veo3_async._runtime import Runtime, Settings, make_downloader, make_transport
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, is_private
 
 if TYPE_CHECKING:
@@ -107,13 +107,10 @@ class Veo3Client:
             raise TypeError(message)
         proxy = check_proxy(proxy)
 
-        # aiohttp takes 0.2 s: not before there is a client, and not in the middle of its work
-        from veo3_async._download.downloader import Downloader  # noqa: PLC0415
-        from veo3_async._transport.transport import Transport  # noqa: PLC0415
-
         self.runtime: Final = Runtime(
             Settings(
-                transport=Transport(
+                make_transport=functools.partial(
+                    make_transport,
                     key,
                     self._base_url,
                     session=session,
@@ -123,7 +120,7 @@ class Veo3Client:
                     trust_env=trust_env,
                 ),
                 make_downloader=functools.partial(
-                    Downloader,
+                    make_downloader,
                     proxy=proxy,
                     trust_env=trust_env,
                     session=download_session,

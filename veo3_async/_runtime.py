@@ -13,10 +13,13 @@ import decimal
 import functools
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+import anyio
+import anyio.to_thread
 import msgspec
 
 from veo3_async._cancellation import ended
@@ -43,9 +46,10 @@ from veo3_async._protocol.http import Reply
 if TYPE_CHECKING:
     from veo3_async._download.downloader import Downloader
     from veo3_async._journal.journal import Journal
+    from veo3_async._transport.endpoint import ApiKey
     from veo3_async._transport.transport import Transport
 
-__all__ = ["Parts", "Runtime", "Settings"]
+__all__ = ["Parts", "Runtime", "Settings", "make_downloader", "make_transport"]
 
 _log = logging.getLogger("veo3_async")
 
@@ -57,7 +61,7 @@ class _Closable(Protocol):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What a client is made with, checked."""
 
-    transport: Transport
+    make_transport: Callable[[], Transport]
     make_downloader: Callable[[], Downloader]
     pacing: Pacing
     route: Route
@@ -89,6 +93,7 @@ class Runtime:
         self._settings: Final = settings
         self._pid: Final = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._transport: Transport | None = None
         self._parts: Parts | None = None
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
@@ -107,7 +112,7 @@ class Runtime:
 
     def mark_of_key(self, purpose: str) -> str:
         """Return a hash that is the same for the same API key, and tells nobody the key."""
-        return self._settings.transport.mark_of_key(purpose)
+        return self._used_transport().mark_of_key(purpose)
 
     def needed_journal(self) -> Journal:
         """Return the journal, started.
@@ -153,6 +158,8 @@ class Runtime:
 
         :raises JournalError: It cannot be used; everything is closed then.
         """
+        if "veo3_async._transport.transport" not in sys.modules:
+            await anyio.to_thread.run_sync(_import_aiohttp)  # takes 0.2 s: not on the loop
         if (journal := self.started().journal) is None:
             return
         try:
@@ -215,12 +222,17 @@ class Runtime:
 
     # --- the parts --------------------------------------------------------------------------
 
+    def _used_transport(self) -> Transport:
+        if self._transport is None:
+            self._transport = self._settings.make_transport()
+        return self._transport
+
     def _made(self) -> Parts:
         settings, journal = self._settings, self._journal()
         dispatcher: Dispatcher[Job] = Dispatcher(
-            settings.transport,
+            self._used_transport(),
             max_rate=settings.max_rate,
-            max_in_flight=settings.transport.max_connections,
+            max_in_flight=self._used_transport().max_connections,
         )
         origins = Origins(journal)
         subscriptions = Subscriptions(dispatcher, settings.pacing, origins, journal)
@@ -265,10 +277,29 @@ class Runtime:
 
     def _closables(self, parts: Parts) -> list[_Closable]:
         """Return what is closed with the polling; a journal that was handed in is not ours."""
-        closables: list[_Closable] = [self._settings.transport, parts.downloader]
+        closables: list[_Closable] = [self._used_transport(), parts.downloader]
         if parts.journal is not None and parts.journal is not self._settings.journal:
             closables.append(parts.journal)
         return closables
+
+
+def make_transport(key: ApiKey, base_url: str, **options: Any) -> Transport:  # noqa: ANN401 - as there
+    """Return a `Transport`; the first one loads aiohttp, which takes 0.2 s."""
+    from veo3_async._transport.transport import Transport  # noqa: PLC0415
+
+    return Transport(key, base_url, **options)
+
+
+def make_downloader(**options: Any) -> Downloader:  # noqa: ANN401 - as there
+    """Return a `Downloader`; the first one loads aiohttp."""
+    from veo3_async._download.downloader import Downloader  # noqa: PLC0415
+
+    return Downloader(**options)
+
+
+def _import_aiohttp() -> None:
+    import veo3_async._download.downloader  # noqa: PLC0415
+    import veo3_async._transport.transport  # noqa: F401, PLC0415
 
 
 def _stats(parts: Parts, pacing: Pacing, now: float) -> Stats:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import decimal
 import pathlib
 from typing import TYPE_CHECKING, Any, Literal, assert_type
 
@@ -16,6 +17,7 @@ from veo3_async import (
     BackoffPacing,
     ClientClosed,
     CompletedWithoutVideo,
+    Cost,
     DownloadError,
     Eta,
     FileInTheWay,
@@ -25,6 +27,7 @@ from veo3_async import (
     Journal,
     JournalError,
     LearnedPacing,
+    ModelParameter,
     Pacing,
     Pending,
     Phase,
@@ -35,13 +38,16 @@ from veo3_async import (
     SourceImage,
     Stats,
     StillPending,
+    SubmitOptions,
     SubmitUncertain,
     TaskFailed,
     TaskNotFound,
     Transition,
     UnexpectedReply,
+    Until,
     Veo3Client,
     Veo3Error,
+    VideoModel,
     VideoTask,
     Watch,
 )
@@ -97,6 +103,27 @@ async def one_task(veo: Veo3Client) -> None:
     limit = datetime.timedelta(minutes=10)
     assert_type(await veo.wait("veo3-pro:1", until=until, timeout=limit), VideoTask)
     assert_type(await veo.fetch("veo3-pro:1"), VideoTask)
+
+
+async def generate_and_ask(veo: Veo3Client, options: SubmitOptions, until: Until) -> None:
+    task = await veo.generate(
+        "a lighthouse", on_change=print, until=until, image=b"", metadata={"chat": 1}, **options
+    )
+    assert_type(task, VideoTask)
+    assert_type(task.phase.is_final, bool)
+    assert_type(task.to_dict(), dict[str, Any])
+    await veo.submit("a lamp", image=pathlib.Path("x.jpg"), aspect_ratio="9:16", webhook="…")
+    veo.poke("veo3-pro:1")
+    assert_type(veo.webhook_received("token"), bool)
+    models = await veo.models()
+    assert_type(models, tuple[VideoModel, ...])
+    assert_type(models[0].parameters, tuple[ModelParameter, ...])
+    assert_type(await veo.balance(), decimal.Decimal | None)
+    assert_type(await veo.cost("veo3-pro:1"), decimal.Decimal | None)
+    assert_type(Cost().cost, decimal.Decimal | None)
+    await veo.settle(1, "veo3-pro:1")
+    async for piece in veo.stream(task):
+        assert_type(piece, bytes)
 
 
 async def submit_and_download(veo: Veo3Client, task: VideoTask) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import aiohttp
+import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
@@ -62,6 +63,7 @@ _OTHER_CREDENTIALS: Final = Problem(
     "for the API's host: an auth of its own, or with trust_env an entry in .netrc",
 )
 
+_NOT_CONNECTED: Final = frozenset({Kind.CONNECT, Kind.DNS})
 _MAY_HAVE_ARRIVED: Final = frozenset({Kind.TIMEOUT, Kind.RESET, Kind.UNEXPECTED})
 
 
@@ -146,7 +148,7 @@ class Transport:
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
             if type(error) is ValueError and self._borrowed is not None:
                 return _OTHER_CREDENTIALS
-            problem = network_problem(error)
+            problem = self._hinted(network_problem(error))
             if body is not None and not body.begun and problem.kind in _MAY_HAVE_ARRIVED:
                 return Problem(kind=Kind.CONNECT, message=f"{problem.message}; nothing was sent")
             return problem
@@ -156,6 +158,15 @@ class Transport:
             # Its traceback would show aiohttp's frames, whose locals hold the key.
             stop.__context__ = None
             raise stop.with_traceback(None)  # noqa: B904 - nothing to be a cause
+
+    def _hinted(self, problem: Problem) -> Problem:
+        """Say of a connection that was not made that the environment names a proxy, unused."""
+        if problem.kind not in _NOT_CONNECTED or self._proxy is not None:
+            return problem
+        if environment_proxy(self._base_url) is None:
+            return problem
+        hint = "the environment names a proxy, which is not used: pass proxy= or trust_env=True"
+        return msgspec.structs.replace(problem, message=f"{problem.message} ({hint})")
 
     def _deadlines_of(self, call: Call) -> Deadlines:
         return self._deadlines if call.form is None else self._upload_deadlines
