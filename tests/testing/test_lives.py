@@ -311,6 +311,16 @@ def test_a_row_of_lives_is_taken_again_and_again() -> None:
     ]
 
 
+def test_the_lives_of_tasks_to_come_can_be_changed() -> None:
+    """Those that were made live on as they do."""
+    gateway = a_gateway()
+    gateway.add("a", None, LIGHTHOUSE, now=0.0)
+    assert gateway.lives is None
+    gateway.lives = [Life.failing()]
+    gateway.add("b", None, LIGHTHOUSE, now=0.0)
+    assert [said(poll(gateway, i, 400.0))["status"] for i in "ab"] == ["completed", "failed"]
+
+
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_takes_submissions_and_polls(model: str) -> None:
     """Each model of the wire page makes a task, and the task says what was asked."""

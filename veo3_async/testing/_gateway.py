@@ -167,7 +167,7 @@ class Gateway:
         self._authorization: Final = f"Bearer {api_key}"
         self._speed: Final = speed
         self._window: Final = None if rate_limit is None else _Window(rate_limit)
-        self._draw: Final = _drawn_from(lives)
+        self.lives = lives
         self._envelope: Final = envelope
         self._film: Final = film
         self._time_unit: Final = time_unit
@@ -179,6 +179,16 @@ class Gateway:
         self._answers: Final = itertools.count(1)
 
     # --- what the test does ---------------------------------------------------------------
+
+    @property
+    def lives(self) -> Lives | None:
+        """The life of each new task; None is the documented one."""
+        return self._lives
+
+    @lives.setter
+    def lives(self, lives: Lives | None) -> None:
+        self._lives = lives
+        self._draw = _drawn_from(lives)
 
     def add(
         self,

@@ -277,6 +277,15 @@ class FakeVeo3:
     # --- what the test sees ---------------------------------------------------------------
 
     @property
+    def lives(self) -> Lives | None:
+        """The life of each task to come that has none of its own; None is the documented one."""
+        return self._gateway.lives
+
+    @lives.setter
+    def lives(self, lives: Lives | None) -> None:
+        self._gateway.lives = lives
+
+    @property
     def ids(self) -> list[str]:
         """The ids of all tasks, submitted ones included, in order."""
         return list(self._gateway.tasks)
