@@ -18,6 +18,7 @@ from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, Transition, VideoModel, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
+from veo3_async._paths import absolute
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.submissions import Draft, ImageSource
@@ -557,6 +558,9 @@ class Veo3Client:
 
 def _absolute(journal: str | os.PathLike[str] | Journal | None) -> str | Journal | None:
     """Return a path that means the folder in which the client is made, whatever ``chdir`` does."""
-    if isinstance(journal, str | os.PathLike):
-        return os.path.abspath(journal)  # noqa: PTH100 - a Path would drop a slash at the end
-    return journal
+    if not isinstance(journal, str | os.PathLike):
+        return journal
+    try:
+        return absolute(journal)
+    except FileNotFoundError:
+        return os.fspath(journal)  # its opening says so

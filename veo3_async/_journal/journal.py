@@ -25,6 +25,7 @@ from veo3_async._journal.tasks import Pending
 from veo3_async._lifecycle.ends import is_end
 from veo3_async._metadata import Origin
 from veo3_async._models import Transition
+from veo3_async._paths import absolute
 
 __all__ = ["Journal"]
 
@@ -296,12 +297,8 @@ class Journal:
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
-    name = os.fsdecode(path)
-    if os.path.isabs(name):  # noqa: PTH117
-        return name
     try:
-        # Not normalized, for a link may be in it.
-        return os.path.join(os.fsdecode(os.getcwdb()), name)  # noqa: PTH109, PTH118
+        return absolute(path)
     except FileNotFoundError as error:
-        message = f"{named(name)} cannot be used: the working directory is gone"
+        message = f"{named(os.fsdecode(path))} cannot be used: the working directory is gone"
         raise JournalError(message) from error
