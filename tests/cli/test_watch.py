@@ -74,7 +74,11 @@ def test_watch_fails_when_one_of_many_fails(command: Command, service: Service) 
 
 def test_watch_until_the_first_video(command: Command, service: Service) -> None:
     """--until video is content before the upsampling."""
-    stage = Life.documented().stages[3]
+    stage = next(
+        stage
+        for stage in Life.documented().stages
+        if stage.says.get("status") == "video_generation_completed"  # type: ignore[union-attr]
+    )
     name = service.add(life=Life((msgspec.structs.replace(stage, seconds=None),)))
     result = command("watch", name, "--until", "video")
     assert result.code == 0

@@ -42,7 +42,7 @@ async def test_a_submission_is_known_with_all_that_belongs_to_it(path: Path) -> 
     for found in (doubt, task):
         assert (found.family, found.path, found.metadata, found.token) == (*V2, metadata, "t0k")
     assert (doubt.http_request_id, task.http_request_id) == (None, "2025-abc")
-    assert known == {"301504317665393": Origin(*V2, metadata)}
+    assert known == {"301504317665393": Origin(*V2, metadata, http_request_id="2025-abc")}
     assert by_token == ["301504317665393", None, None]
 
 
