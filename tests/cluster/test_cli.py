@@ -57,7 +57,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def at(nats: NatsServer, request: pytest.FixtureRequest) -> list[str]:
     """Return the options that lead to streams of this test alone."""
-    name = request.node.name[:60].translate(str.maketrans("[].", "___"))
+    name = "p-" + request.node.name[:60].translate(str.maketrans("[].", "---")).replace("_", "-")
     return ["--nats", nats.url, "--prefix", name]
 
 

@@ -83,7 +83,7 @@ async def make_cluster(
 ) -> AsyncIterator[MakeCluster]:
     """Yield a function that makes clusters with streams of this test alone; they are closed."""
     made = []
-    prefix = request.node.name[:60].translate(str.maketrans("[].", "___"))
+    prefix = request.node.name[:60].translate(str.maketrans("_[].", "----"))
 
     def make(**options: Any) -> Cluster:
         options = {"prefix": prefix, "max_polls_per_second": 200, "ack_wait": 3, **options}

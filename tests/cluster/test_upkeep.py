@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
+import random
 import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
@@ -282,3 +284,50 @@ async def test_fault_8_68_a_pause_over_its_cap_is_never_believed(
     assert Phase.COMPLETED is told[request_id][-1]
     assert (0.0, 200.0) == (stats.paused, stats.rate)
     assert all(abs(offset) < 60 for offset in stats.clock_offsets)
+
+
+async def restart(place: Place) -> None:
+    place.nats.stop()
+    await anyio.sleep(0.5)
+    place.nats.start()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_fault_66_67_a_random_walk_of_acts_loses_no_id(place: Place, seed: int) -> None:
+    """Whatever an operator does one after another, every id ends once at every listener."""
+    chance = random.Random(seed)
+    acts = [*ACTS.values(), restart, restart]
+    told: dict[str, collections.Counter[str]] = {}
+    async with (
+        FakeVeo3(speed=6) as slow,
+        place.cluster() as one,
+        place.cluster() as other,
+        client(slow) as veo,
+        client(slow) as second,
+        working(one, veo),
+        working(other, second),
+    ):
+        ids = [slow.add(life=Life.documented()) for _ in range(300)]
+
+        async def listen(name: str, changes: Changes) -> None:
+            told[name] = collections.Counter()
+            async with changes:
+                async for change in changes:
+                    told[name][change.request_id] += change.final
+                    if sum(told[name].values()) >= len(ids):
+                        return
+
+        with anyio.fail_after(300):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listen, "ids", one.transitions(*ids))
+                tasks.start_soon(listen, "all", other.transitions())
+                tasks.start_soon(listen, "named", other.transitions(name="bot"))
+                await one.watch(*ids)
+                for _ in range(12):
+                    await anyio.sleep(chance.uniform(0.1, 4.0))
+                    await chance.choice(acts)(place)
+    for ends_of_each in told.values():
+        assert set(ids) == ends_of_each.keys()
+        assert {1} == set(ends_of_each.values())
