@@ -25,6 +25,7 @@ import msgspec
 from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError
 from veo3_async._learned_store import keep_learned
+from veo3_async._metadata import Origin
 from veo3_async._models import PollReport, Stats, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
@@ -204,6 +205,10 @@ class Runtime:
         :param route: Where it is polled; None: by its prefix, else where this client polls.
         """
         return await self.started().calls.poll(request_id, route)
+
+    def origin_of(self, request_id: str) -> Origin:
+        """Return where a task is polled, and what was attached to it, as this client knows."""
+        return self.started().origins.of(request_id, self._settings.route)
 
     async def cost(self, request_id: str) -> decimal.Decimal | None:
         """Return what a task has cost, in PTC, or None where that cannot be found out."""

@@ -57,7 +57,7 @@ def service() -> Iterator[Service]:
 @pytest.fixture
 def at(nats: NatsServer, request: pytest.FixtureRequest) -> list[str]:
     """Return the options that lead to streams of this test alone."""
-    name = request.node.name[:60].translate(str.maketrans("[].", "___"))
+    name = "p-" + request.node.name[:60].translate(str.maketrans("[].", "---")).replace("_", "-")
     return ["--nats", nats.url, "--prefix", name]
 
 
@@ -88,7 +88,8 @@ def working(start: Start, at: list[str], *options: str) -> Process:
     """Return a worker that is about to work."""
     worker = start("worker", *at, "--interval", "0.1", *options)
     assert worker.stderr is not None
-    assert "polling" in worker.stderr.readline()
+    while "polling" not in worker.stderr.readline():
+        assert worker.poll() is None
     return worker
 
 
@@ -210,6 +211,15 @@ def run(capfd: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
     return code, line
 
 
+def test_the_module_says_what_to_install() -> None:
+    """Imported without the extra, it names the extra and not a module of nats-py."""
+    program = "import sys; sys.modules['nats'] = None; import veo3_async.cluster"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert "ModuleNotFoundError: nats-py is missing: pip install 'veo3_async[nats]'" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["worker", "watch"])
 def test_without_the_extra_it_says_how_to_install_it(command: str) -> None:
     """Where nats-py is missing, one line says what to install."""
@@ -231,6 +241,7 @@ def test_without_the_extra_it_says_how_to_install_it(command: str) -> None:
         (["worker"], "--nats"),
         (["worker", "--nats", "nats://"], "servers are URLs"),
         (["worker", "--nats", "h", "--prefix", "a.b"], "prefix is"),
+        (["worker", "--nats", "h", "--prefix", "veo3_workers"], "share streams"),
         (["worker", "--nats", "h", "--slots", "0"], "slots"),
         (["worker", "--nats", "h", "--rate", "0"], "above 0"),
         (["worker", "--nats", "h", "--replicas", "6"], "replicas"),
@@ -249,17 +260,61 @@ def test_usage_errors_are_one_line(
     assert says in line
 
 
-def test_no_server_is_one_line(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where no NATS server is, a worker says where it looked, and ends with 1."""
+def test_a_probe_of_no_server_is_one_line(capfd: pytest.CaptureFixture[str]) -> None:
+    """Where no NATS server is, it says where it looked, without the password, and ends with 1."""
     pytest.importorskip("nats", reason="nats-py is not installed")
-    monkeypatch.setenv("AI302_API_KEY", KEY)
     port = free_port()
-    code, line = run(capfd, "worker", "--nats", f"nats://me:secret@127.0.0.1:{port}")
+    code, line = run(capfd, "cluster", "status", "--nats", f"nats://me:secret@127.0.0.1:{port}")
     assert 1 == code
     assert f"127.0.0.1:{port}" in line
     assert "secret" not in line
+
+
+@needs_nats
+def test_a_worker_waits_for_a_server_that_is_away(
+    service: Service, start: Start, tmp_path: pathlib.Path
+) -> None:
+    """Started before NATS, it says so without the password, and polls when NATS is there."""
+    more = "authorization { user: me, password: hunter2 }"
+    server = NatsServer(tmp_path, more=more)
+    url = f"nats://me:hunter2@127.0.0.1:{server.port}"
+    worker = working(start, ["--nats", url])
+    assert worker.stderr is not None
+    line = worker.stderr.readline()
+    assert "the work begins when NATS can do this" in line or "connected later" in line
+    assert "hunter2" not in line
+    server.start()
+    try:
+        watch = start("watch", service.add(life=DONE), "--nats", url)
+        assert "completed" in watch.communicate(timeout=60)[0]
+    finally:
+        server.stop()
+
+
+@needs_nats
+def test_a_probe_fails_where_nobody_polls(
+    service: Service, start: Start, at: list[str], nats: NatsServer
+) -> None:
+    """Exit code 1 where ids are watched and no worker lives; NATS_URL says where NATS is."""
+    name = service.add(life=FOREVER)
+
+    def probe(*words: str) -> tuple[int, str]:
+        process = start("cluster", "status", *at, *words)
+        out, _ = process.communicate(timeout=60)
+        return process.returncode, out
+
+    assert 0 == probe()[0]
+    assert 1 == start("watch", name, *at, "--timeout", "1").wait(timeout=60)
+    code, out = probe("--json")
+    (stats,) = json_lines(out)
+    assert (1, 1, 1, 0) == (code, stats["outstanding"], stats["unpolled"], stats["workers"])
+    working(start, at)
+    while probe()[0]:
+        pass
+    environment = {**service.environment, "NATS_URL": nats.url}
+    command = [*MODULE, "cluster", "status", *at[2:]]
+    done = subprocess.run(command, env=environment, capture_output=True, check=False)
+    assert 0 == done.returncode
 
 
 def test_the_command_that_goes_on_tells_no_password() -> None:

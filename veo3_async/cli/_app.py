@@ -12,7 +12,7 @@ import typer
 from veo3_async import Pending, Veo3Client, Veo3Error, VideoTask, Watch
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
-from veo3_async.cli._cluster import Site, follow_cluster, worker
+from veo3_async.cli._cluster import Site, cluster_app, follow_cluster, worker
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
 from veo3_async.cli._offline import demo, serve
@@ -156,6 +156,7 @@ def watch(
 
 
 app.command(epilog=_EXIT_CODES)(worker)
+app.add_typer(cluster_app, name="cluster")
 
 
 @app.command(epilog=_EXIT_CODES)

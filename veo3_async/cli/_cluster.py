@@ -2,31 +2,52 @@
 
 from __future__ import annotations
 
-import math
+import contextlib
+import os
 import signal
 import time
-from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Final, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Annotated, Final
 
 import anyio
 import msgspec
 import typer
 from anyio.abc import TaskStatus
 
-from veo3_async import Eta, Phase, StillPending, Transition, VideoTask
+from veo3_async import Veo3Error
 from veo3_async.cli._access import Access, keyless_client, program
 from veo3_async.cli._board import Board
 from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
-from veo3_async.cli._options import BaseUrl, Interval, KeyFile, Prefix, Rate, Replicas, Servers
-from veo3_async.cli._output import note, say
+from veo3_async.cli._login import (
+    Ca,
+    Cert,
+    CertKey,
+    Creds,
+    PasswordFile,
+    TokenFile,
+    User,
+    login_of,
+)
+from veo3_async.cli._options import (
+    BaseUrl,
+    Interval,
+    Json,
+    KeyFile,
+    Prefix,
+    Rate,
+    Replicas,
+    Servers,
+)
+from veo3_async.cli._output import emit, note, say, wants_json
 from veo3_async.cli._view import view_for
 
 if TYPE_CHECKING:
-    from veo3_async.cluster import Cluster
+    from veo3_async.cluster import Cluster, ClusterStats
 
-__all__ = ["ClusterWatch", "Site", "follow_cluster", "worker"]
+__all__ = ["Site", "cluster_app", "follow_cluster", "worker"]
+
+_REPORT_SECONDS: Final = 60.0
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,6 +56,8 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     servers: Sequence[str]
     prefix: str
     replicas: int
+    login: Mapping[str, str] = msgspec.field(default_factory=dict)
+    """How to log in, by the names of the environment's variables; what is missing is there."""
 
     def cluster(self, *, rate: float = 20.0) -> Cluster:
         """Return the cluster, not connected yet.
@@ -45,17 +68,19 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         """
         try:
             from veo3_async.cluster import Cluster  # noqa: PLC0415 - it may not be installed
+            from veo3_async.cluster._environment import connect_options  # noqa: PLC0415
         except ModuleNotFoundError as missing:
             if (missing.name or "").partition(".")[0] != "nats":
                 raise
-            say("nats-py is missing: pip install 'veo3_async[nats]'")
+            say(missing)
             raise typer.Exit(ExitCode.USAGE) from None
         try:
             return Cluster(
-                self.servers,
+                [url for server in self.servers for url in server.split(",")],
                 prefix=self.prefix,
                 replicas=self.replicas,
                 max_polls_per_second=rate,
+                options=connect_options({}, {**os.environ, **self.login}),
             )
         except ValueError as error:
             raise typer.BadParameter(str(error)) from None
@@ -66,75 +91,6 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
         if self.prefix != "veo3":
             options += ["--prefix", self.prefix]
         return options if self.replicas == 1 else [*options, "--replicas", str(self.replicas)]
-
-
-class ClusterWatch:
-    """Some ids, watched by whatever workers there are; `follow` takes it for a `Watch`."""
-
-    def __init__(self, cluster: Cluster, ids: Sequence[str], timeout: float | None) -> None:
-        self._cluster: Final = cluster
-        self._changes: Final = cluster.transitions(*ids)
-        self._timeout: Final = math.inf if timeout is None else timeout
-        self._deadline = math.inf
-        self._left: Final[dict[str, Transition | None]] = dict.fromkeys(ids)
-        """The last transition of each that is not final."""
-
-    async def __aenter__(self) -> Self:
-        self._deadline = anyio.current_time() + self._timeout
-        await self._cluster.watch(*self._left)
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self._changes.aclose()
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Transition:
-        if anyio.current_time() < self._deadline:
-            with anyio.CancelScope(deadline=self._deadline):
-                return self._noted(await anext(self._changes))
-        if not self._left:
-            raise StopAsyncIteration
-        return self._given_up(*self._left.popitem())
-
-    def eta(self, request_id: str) -> Eta | None:
-        """Return what is left by the last transition: no pacing knows more in this process."""
-        last = self._left.get(request_id)
-        if last is None or last.eta is None:
-            return None
-        left = max(0.0, last.observed_at + last.eta - time.time())
-        return Eta(left, left, left)
-
-    def _noted(self, change: Transition) -> Transition:
-        if change.final:
-            self._left.pop(change.request_id, None)
-        else:
-            self._left[change.request_id] = change
-        return change
-
-    def _given_up(self, request_id: str, last: Transition | None) -> Transition:
-        task = VideoTask(id=request_id, status="") if last is None else last.task
-        return Transition(
-            request_id=request_id,
-            phase=Phase.LOST,
-            previous=None if last is None else last.phase,
-            status="" if last is None else last.status,
-            task=task,
-            observed_at=time.time(),
-            final=True,
-            error=StillPending(
-                f"not finished after {self._timeout:g} s; the workers go on with it",
-                request_id=request_id,
-                elapsed=self._timeout,
-                task=task,
-            ),
-        )
 
 
 def follow_cluster(
@@ -151,12 +107,15 @@ def follow_cluster(
         )
         raise typer.BadParameter(message)
     cluster = site.cluster()
+    from veo3_async.cluster import ClusterWatch  # noqa: PLC0415 - it is installed
+
     board = Board(ids, now=time.time(), saves=wanted.path is not None)
     view = view_for(json=wanted.json)
 
     async def main() -> None:
+        watch = ClusterWatch(cluster, *ids, timeout=wanted.timeout)
         async with keyless_client() as veo, cluster:
-            await follow(veo, ClusterWatch(cluster, ids, wanted.timeout), board, view, wanted)
+            await follow(veo, watch, board, view, wanted)
 
     again = [*program(), "watch", *site.options(), *wanted.arguments()]
     return conclude(main, board, view, again)
@@ -172,14 +131,27 @@ def worker(
     interval: Interval = None,
     key_file: KeyFile = None,
     base_url: BaseUrl = None,
+    creds: Creds = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Tell every minute what goes on.")
+    ] = False,
 ) -> int:
     """Poll what others watch with --nats, together with all other workers of that prefix.
 
-    Ctrl-C or SIGTERM ends it, with exit code 0: polls in hand are finished, and the other ids go
-    to other workers at once. A second Ctrl-C does not wait for the polls.
+    While NATS is away it waits. Ctrl-C or SIGTERM ends it, with exit code 0: polls in hand are
+    finished, and the other ids go to other workers at once. A second Ctrl-C does not wait for the
+    polls.
     """
     access = Access(key_file=key_file, base_url=base_url, interval=interval, rate=rate)
-    cluster = Site(servers=nats, prefix=prefix, replicas=replicas).cluster(rate=rate)
+    login = login_of(creds, user, password_file, token_file, ca, cert, cert_key)
+    site = Site(servers=nats, prefix=prefix, replicas=replicas, login=login)
+    cluster = site.cluster(rate=rate)
     veo = access.client()
 
     async def main() -> None:
@@ -190,11 +162,77 @@ def worker(
                 f"polling what is watched under the prefix {prefix}, {slots} ids at once, at most "
                 f"{rate:g} requests a second by all workers together; Ctrl-C ends it"
             )
+            if verbose:
+                tasks.start_soon(_report, cluster)
             await cluster.work(veo, slots=slots, stop=stop)
             tasks.cancel_scope.cancel()
 
     on_loop(main)
     return ExitCode.DONE
+
+
+cluster_app: Final = typer.Typer(help="What goes on in a cluster of workers.")
+
+
+@cluster_app.callback()
+def _cluster() -> None:
+    """Tell what goes on in a cluster of workers."""
+
+
+@cluster_app.command()
+def status(
+    *,
+    nats: Servers,
+    prefix: Prefix = "veo3",
+    replicas: Replicas = 1,
+    json: Json = False,
+    creds: Creds = None,
+    user: User = None,
+    password_file: PasswordFile = None,
+    token_file: TokenFile = None,
+    ca: Ca = None,
+    cert: Cert = None,
+    cert_key: CertKey = None,
+) -> int:
+    """Say how many ids are watched, and who polls them; needs no API key.
+
+    Exit code 1 where ids are watched and no worker lives, or NATS cannot be reached: as a probe
+    wants it, with --json.
+    """
+    login = login_of(creds, user, password_file, token_file, ca, cert, cert_key)
+    cluster = Site(servers=nats, prefix=prefix, replicas=replicas, login=login).cluster()
+
+    async def main() -> ClusterStats:
+        try:
+            return await cluster.stats()
+        finally:
+            await cluster.aclose()
+
+    stats = on_loop(main)
+    emit(msgspec.to_builtins(stats) if wants_json(json) else _said(stats))
+    return ExitCode.FAILED if stats.outstanding and not stats.workers else ExitCode.DONE
+
+
+def _said(stats: ClusterStats) -> str:
+    rate = "no rate yet" if stats.rate is None else f"{stats.rate:g} requests a second"
+    parts = [
+        f"{stats.outstanding} ids watched",
+        f"{stats.unpolled} of them not polled yet",
+        f"{stats.workers} workers with {stats.in_hand} ids in hand",
+        rate,
+    ]
+    if stats.paused:
+        parts.append(f"paused for {stats.paused:.0f} s, as the service asked")
+    if (most := max(map(abs, stats.clock_offsets), default=0.0)) >= 1:
+        parts.append(f"clocks up to {most:.0f} s off")
+    return ", ".join(parts)
+
+
+async def _report(cluster: Cluster) -> None:
+    while True:
+        await anyio.sleep(_REPORT_SECONDS)
+        with contextlib.suppress(Veo3Error):  # what goes wrong is logged where it happens
+            note(_said(await cluster.stats()))
 
 
 async def _stop_at_signal(stop: anyio.Event, *, task_status: TaskStatus[None]) -> None:

@@ -110,14 +110,13 @@ Output: TypeAlias = Annotated[
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there.")
 ]
-_SERVERS: Final = typer.Option(
-    "--nats",
-    metavar="URL",
-    help="A NATS server with JetStream; once for each server of its cluster.",
-    rich_help_panel="Several machines",
-)
-Servers: TypeAlias = Annotated[list[str], _SERVERS]
-MaybeServers: TypeAlias = Annotated[list[str] | None, _SERVERS]
+_SERVERS: Final = {
+    "metavar": "URL",
+    "help": "A NATS server with JetStream; once for each server of its cluster.",
+    "rich_help_panel": "Several machines",
+}
+Servers: TypeAlias = Annotated[list[str], typer.Option("--nats", envvar="NATS_URL", **_SERVERS)]
+MaybeServers: TypeAlias = Annotated[list[str] | None, typer.Option("--nats", **_SERVERS)]
 Prefix: TypeAlias = Annotated[
     str,
     typer.Option(

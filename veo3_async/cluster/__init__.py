@@ -9,10 +9,11 @@ try:
     from veo3_async.cluster._changes import Changes
     from veo3_async.cluster._cluster import Cluster, ClusterStats
     from veo3_async.cluster._errors import ClusterError
+    from veo3_async.cluster._watch import ClusterWatch
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "nats":
         raise
     _MESSAGE = "nats-py is missing: pip install 'veo3_async[nats]'"
     raise ModuleNotFoundError(_MESSAGE, name="nats") from None
 
-__all__ = ["Changes", "Cluster", "ClusterError", "ClusterStats"]
+__all__ = ["Changes", "Cluster", "ClusterError", "ClusterStats", "ClusterWatch"]

@@ -10,19 +10,21 @@ import logging
 import os
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import anyio
 import msgspec
 
 from veo3_async._arguments import positive, seconds
 from veo3_async._errors import ServiceUnavailable, Veo3Error
+from veo3_async._metadata import Origin
 from veo3_async.cluster._changes import Changes
 from veo3_async.cluster._clock import ServerClock
 from veo3_async.cluster._environment import chosen_servers, connect_options
-from veo3_async.cluster._key import check_key
+from veo3_async.cluster._key import KeyMark
 from veo3_async.cluster._names import Names, checked, permits, pollers
 from veo3_async.cluster._nats.jetstream import Engine
+from veo3_async.cluster._origin import encode_origin, made_origin
 from veo3_async.cluster._permits import read_rate
 from veo3_async.cluster._rate import rate_at, round_of
 from veo3_async.cluster._record import decode
@@ -31,6 +33,8 @@ from veo3_async.cluster._worker import PERMITS, POLLERS, LifeSign, Worker
 
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
+    from veo3_async._polling.submissions import ImageSource
+    from veo3_async._protocol.families import SubmitOptions
 
 __all__ = ["Cluster", "ClusterStats"]
 
@@ -145,39 +149,67 @@ class Cluster:
         await self._upkeep.aclose()
         await self._engine.aclose()
 
-    async def watch(self, *request_ids: str) -> None:
+    async def watch(
+        self,
+        *request_ids: str,
+        model: str | None = None,
+        family: str | None = None,
+        metadata: Any = None,  # noqa: ANN401 - whatever JSON can say
+    ) -> None:
         """Hand ids in, to be polled until they are final; watching twice is watching once.
 
-        When it returns, the server has them.
+        When it returns, the server has them. As long as this process goes on, it hands in again
+        what somebody removed from NATS.
 
-        :raises InvalidRequest: One of the ids cannot be one; nothing is watched then.
+        :param model: Where they are polled, as for `Veo3Client.watch`; None: by their prefix, else
+            where the client of the worker polls.
+        :param family: As for `Veo3Client.watch`.
+        :param metadata: Anything JSON can say, up to 16 kB: it comes back in each `Transition`.
+        :raises InvalidRequest: One of the ids cannot be one, or another argument; nothing is
+            watched then.
         :raises ServiceUnavailable: NATS does not take them; some may be watched, try again.
+        :raises ClusterError: NATS refuses.
         """
         ids = checked(request_ids)
-        await self.connect()
-        await for_each(ids, self._watch)
-        self._upkeep.watched.add(ids)
+        await self._hand_in(ids, made_origin(model, family, metadata))
 
     async def submit(
         self,
         client: Veo3Client,
         prompt: str,
         *,
-        image: str | None = None,
+        image: ImageSource | Sequence[ImageSource] | None = None,
         model: str | None = None,
+        family: str | None = None,
+        metadata: Any = None,  # noqa: ANN401 - whatever JSON can say
+        webhook: str | None = None,
         extra: Mapping[str, Any] | None = None,
+        **options: Unpack[SubmitOptions],
     ) -> str:
         """Submit a task, hand its id in, and return it; parameters as for `Veo3Client.submit`.
 
-        :raises Veo3Error: As `Veo3Client.submit`; or it was submitted, and NATS did not take the
-            id, which is in ``request_id`` then: `watch` it.
+        NATS is asked before, so that nothing is paid that could not be watched.
+
+        :raises Veo3Error: As `Veo3Client.submit`; or NATS cannot take ids, and nothing was paid; or
+            it was submitted, and NATS did not take the id, which is in ``request_id`` then:
+            `watch` it.
         """
-        # Before it costs money:
         await self.connect()
-        await check_key(self._engine, self._names, client)
-        request_id = await client.submit(prompt, image=image, model=model, extra=extra)
+        mark = KeyMark(self._engine, self._names, client)
+        await mark.check()
+        request_id = await client.submit(
+            prompt,
+            image=image,
+            model=model,
+            family=family,
+            metadata=metadata,
+            webhook=webhook,
+            extra=extra,
+            **options,
+        )
         try:
-            await self.watch(request_id)
+            await self._hand_in([request_id], client.runtime.origin_of(request_id))
+            await mark.accepted()
         except Veo3Error as error:
             error.request_id = request_id
             raise
@@ -205,7 +237,8 @@ class Cluster:
         if slots < 1:
             message = f"slots is at least 1, not {slots!r}"
             raise ValueError(message)
-        needs = functools.partial(self._work_needs, client)
+        mark = KeyMark(self._engine, self._names, client)
+        needs = functools.partial(self._work_needs, mark)
         if not await self._prepared(needs, stop):
             return
         worker = Worker(
@@ -213,6 +246,7 @@ class Cluster:
             self._names,
             self._upkeep,
             client,
+            mark,
             slots=slots,
             ack_wait=self._ack_wait,
             max_rate=self._max_rate,
@@ -280,17 +314,23 @@ class Cluster:
     def _doubt(self) -> None:
         self._upkeep.doubt()
 
-    async def _watch(self, request_id: str) -> None:
+    async def _hand_in(self, ids: Sequence[str], origin: Origin) -> None:
+        await self.connect()
+        payload = encode_origin(origin)
+        await for_each(ids, functools.partial(self._watch, payload=payload))
+        self._upkeep.watched.add(ids, payload)
+
+    async def _watch(self, request_id: str, *, payload: bytes) -> None:
         """Store the message by which an id is watched, in place of that of a lost one."""
         subject = self._names.watch_of(request_id)
-        if await self._engine.publish(subject, b"") is not None:
+        if await self._engine.publish(subject, payload) is not None:
             return
         found = await self._engine.last(self._names.change, self._names.change_of(request_id))
         with contextlib.suppress(ValueError):
             record = None if found is None else decode(found[1], request_id)
             if record is not None and record.final and not record.ended:
                 await self._engine.purge(self._names.watch, subject)
-                await self._engine.publish(subject, b"")
+                await self._engine.publish(subject, payload)
 
     async def _prepared(self, needs: Duty, stop: asyncio.Event | anyio.Event | None) -> bool:
         """Make what workers need, as soon as NATS can; return False where it was stopped."""
@@ -308,11 +348,11 @@ class Cluster:
                 return True
         return False
 
-    async def _work_needs(self, client: Veo3Client) -> list[str]:
+    async def _work_needs(self, mark: KeyMark) -> list[str]:
         """Make what is missing of what workers need; return in words what that was."""
         names, engine = self._names, self._engine
         missing = []
-        await check_key(engine, names, client)
+        await mark.check()
         settings = names.rate_stream(self._replicas, self._max_rate)
         rates = await engine.ensure_stream(names.rate, settings)
         if await engine.ensure_consumer(names.watch, POLLERS, pollers(self._ack_wait)):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from veo3_async.cluster._errors import ClusterError
 from veo3_async.cluster._names import Names
@@ -11,30 +11,55 @@ from veo3_async.cluster._nats.jetstream import Engine
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
 
-__all__ = ["check_key"]
+__all__ = ["KeyMark"]
 
-_KEY = "key"
+_ENTRY: Final = "key"
 
 
-async def check_key(engine: Engine, names: Names, client: Veo3Client) -> None:
-    """See that a client has the key of all others of this prefix; the first one decides.
+class KeyMark:
+    """The mark of a client's key, which must be that of all others under a prefix.
 
-    What lies in NATS is a hash under the key itself, from which nobody gets the key.
-
-    :raises ClusterError: It has another key.
-    :raises ServiceUnavailable: NATS does not answer.
+    What lies in NATS is a hash under the key itself, from which nobody gets the key. It is written
+    down when the service has accepted the key, so that a wrong one locks nobody out.
     """
-    mark = client.runtime.mark_of_key(f"veo3_async cluster {names.prefix}").encode()
-    while True:
-        found = await engine.last(names.shared, names.entry(_KEY), fresh=True)
+
+    def __init__(self, engine: Engine, names: Names, client: Veo3Client) -> None:
+        self._engine = engine
+        self._names = names
+        self._mark: Final = client.runtime.mark_of_key(f"veo3_async cluster {names.prefix}")
+        self._is_written = False
+
+    async def check(self) -> None:
+        """See that no other key is used.
+
+        :raises ClusterError: Another one is.
+        :raises ServiceUnavailable: NATS does not answer.
+        """
+        await self._found()
+
+    async def accepted(self) -> None:
+        """Write the mark down, once: the service accepts this key.
+
+        :raises ClusterError: Another key is used.
+        :raises ServiceUnavailable: NATS does not answer.
+        """
+        while not self._is_written:
+            seq = await self._found()
+            if seq is not None:
+                entry = self._names.entry(_ENTRY)
+                await self._engine.publish(entry, self._mark.encode(), expect=seq)
+
+    async def _found(self) -> int | None:
+        """Return the sequence behind which the mark is to be written, None where it is there."""
+        names = self._names
+        found = await self._engine.last(names.shared, names.entry(_ENTRY), fresh=True)
         seq, known = (0, b"") if found is None else found
-        if known == mark:
-            return
-        if known:  # a deleted entry is an empty one
+        self._is_written = known == self._mark.encode()
+        if known and not self._is_written:  # one that was deleted is empty
             message = (
                 f"another API key is used under the prefix {names.prefix}: give each key a prefix "
                 "of its own. If the key of this account was replaced, stop all workers, and then "
-                f"remove the old one: nats kv del {names.prefix} {_KEY}"
+                f"remove the old one: nats kv del {names.prefix} {_ENTRY}"
             )
             raise ClusterError(message)
-        await engine.publish(names.entry(_KEY), mark, expect=seq)
+        return None if self._is_written else seq

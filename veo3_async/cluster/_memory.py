@@ -63,6 +63,8 @@ class Memory:
 
 
 def _slim(record: Record) -> Record:
+    if record.origin.metadata is not None:
+        record = msgspec.structs.replace(record, origin=record.origin._replace(metadata=None))
     change = record.change
     if change is None or change.task is _FORGOTTEN:
         return record

@@ -9,13 +9,14 @@ Times are seconds since the epoch, for they cross machines.
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
 from veo3_async._lifecycle.ends import is_end
 from veo3_async._lifecycle.phases import NEW, State, remembered
 from veo3_async._lifecycle.retries import NO_FAULTS, Streak
+from veo3_async._metadata import Origin
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._stored_error import StoredError, restored_error, stored_error
 
@@ -42,6 +43,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """What the lifecycle remembers; ``ended_since`` is epoch seconds."""
     streak: Streak = NO_FAULTS
     """Faults in a row; ``unknown_since`` is epoch seconds."""
+    origin: Origin = Origin()
+    """Where it is polled, and what was attached to it."""
 
     @property
     def final(self) -> bool:
@@ -78,6 +81,9 @@ class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
     change: _Change | None = None
     age: float = 0.0
     streak: _Streak | None = None
+    family: str | None = None
+    path: str | None = None
+    metadata: Any = None
 
 
 def encode(record: Record) -> bytes:
@@ -110,10 +116,11 @@ def decode(payload: bytes, request_id: str) -> Record:
         watch=row.watch,
         serial=row.serial,
         news=row.news,
-        change=None if row.change is None else _transition(row.change, request_id),
+        change=None if row.change is None else _transition(row.change, request_id, row.metadata),
         age=row.age,
         state=row.state,
         streak=_streak(row.streak),
+        origin=Origin(row.family, row.path, row.metadata),
     )
 
 
@@ -132,6 +139,9 @@ def _row(record: Record) -> _Row:
             streak.faults,
             streak.unknown_since if math.isfinite(streak.unknown_since) else None,
         ),
+        family=record.origin.family,
+        path=record.origin.path,
+        metadata=record.origin.metadata,
     )
 
 
@@ -155,7 +165,7 @@ def _change(transition: Transition) -> _Change:
     )
 
 
-def _transition(change: _Change, request_id: str) -> Transition:
+def _transition(change: _Change, request_id: str, metadata: object) -> Transition:
     return Transition(
         request_id=request_id,
         phase=change.phase,
@@ -168,4 +178,5 @@ def _transition(change: _Change, request_id: str) -> Transition:
         error=None
         if change.error is None
         else restored_error(change.error, request_id, change.task),
+        metadata=metadata,
     )

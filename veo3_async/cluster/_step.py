@@ -18,6 +18,7 @@ from veo3_async._lifecycle.judge import Answer, Context, Ruling, Track, View, ju
 from veo3_async._lifecycle.phase_clock import NOT_SEEN, PhaseClock
 from veo3_async._lifecycle.phases import says_the_same
 from veo3_async._lifecycle.retries import Streak
+from veo3_async._metadata import Origin
 from veo3_async._models import Phase, VideoTask
 from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
 from veo3_async._protocol.errors import Problem
@@ -66,16 +67,24 @@ class Silent:
         return self._pacing.eta(progress)
 
 
-def begun(last: Record | None, request_id: str, watch: int) -> Record:
+def begun(
+    last: Record | None,
+    request_id: str,
+    watch: int,
+    origin: Origin = Origin(),  # noqa: B008 - a tuple
+) -> Record:
     """Return what is known of an id when it is polled.
 
     An id that was lost from sight begins anew when it is watched again; another end stays.
 
     :param last: Its last record, or None where there is none.
     :param watch: Sequence of the message by which it is watched.
+    :param origin: What that message says; nothing where its record says more.
     """
     if last is None:
-        return Record(request_id=request_id, watch=watch)
+        return Record(request_id=request_id, watch=watch, origin=origin)
+    if origin != Origin():
+        last = replace(last, origin=origin)
     if last.final and last.watch != watch and last.state.phase is Phase.LOST:
         return _anew(last, watch)
     return last if last.final else replace(last, watch=watch)
@@ -128,7 +137,7 @@ def is_news(before: Record, after: Record) -> bool:
 
 
 def _anew(last: Record, watch: int) -> Record:
-    return Record(request_id=last.request_id, watch=watch, serial=last.serial)
+    return Record(request_id=last.request_id, watch=watch, serial=last.serial, origin=last.origin)
 
 
 def _stands_still(record: Record, answer: Answer) -> bool:

@@ -19,6 +19,7 @@ from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.judge import Context, Track
+from veo3_async._metadata import Origin
 from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
@@ -26,11 +27,13 @@ from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster._clock import ServerClock
+from veo3_async.cluster._key import KeyMark
 from veo3_async.cluster._memory import Memory
 from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._notes import Notes
+from veo3_async.cluster._origin import decode_origin, route_in
 from veo3_async.cluster._permits import Permits
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import Silent, Step, begun, is_news, step, step_bug, track_of
@@ -93,6 +96,7 @@ class Worker:
         names: Names,
         upkeep: Upkeep,
         client: Veo3Client,
+        mark: KeyMark,
         *,
         slots: int,
         ack_wait: float,
@@ -102,6 +106,7 @@ class Worker:
         self._names = names
         self._upkeep = upkeep
         self._clock = ServerClock()
+        self._mark = mark
         self._runtime = client.runtime
         self._pacing = client.runtime.pacing
         self._contact = Contact()
@@ -251,8 +256,12 @@ class Worker:
         if not await permits.take():
             return _AT_ONCE
         sent = self._clock.now()
-        outcome, reply = await self._runtime.poll_once(known.record.request_id)
+        outcome, reply = await self._runtime.poll_once(
+            known.record.request_id, route_in(known.record.origin)
+        )
         await permits.learn(outcome, sent)
+        if isinstance(outcome, VideoTask):
+            await self._mark.accepted()
         now = self._clock.now()
         if (error := self._contact.heard(outcome, now)) is not None:
             raise _FatalError(error)
@@ -333,8 +342,9 @@ class Worker:
     async def _read(self, message: Message, request_id: str, *, fresh: bool = False) -> _Known:
         subject = self._names.change_of(request_id)
         found = await self._engine.last(self._names.change, subject, fresh=fresh)
+        origin = _origin_in(message)
         if found is None:
-            return _known(begun(None, request_id, message.sequence), 0)
+            return _known(begun(None, request_id, message.sequence, origin), 0)
         seq, payload = found
         try:
             record = decode(payload, request_id)
@@ -343,10 +353,23 @@ class Worker:
                 "the last record of %s cannot be read, and is passed over: %s", subject, error
             )
             # No serial is higher than a sequence, so listeners see what comes as new.
-            return _known(Record(request_id=request_id, watch=message.sequence, serial=seq), seq)
+            record = Record(
+                request_id=request_id, watch=message.sequence, serial=seq, origin=origin
+            )
+            return _known(record, seq)
         self._contact.had_reply = self._contact.had_reply or record.change is not None
-        return _known(begun(record, request_id, message.sequence), seq)
+        return _known(begun(record, request_id, message.sequence, origin), seq)
 
 
 def _known(record: Record, seq: int) -> _Known:
     return _Known(record, track_of(record), seq)
+
+
+def _origin_in(message: Message) -> Origin:
+    try:
+        return decode_origin(message.data)
+    except ValueError as error:
+        _log.error(
+            "what is said of %s cannot be read, and is passed over: %s", message.subject, error
+        )
+        return Origin()
