@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -222,6 +223,9 @@ def test_demo_ends_as_it_should(command: Command, monkeypatch: pytest.MonkeyPatc
     assert result.code == 0
     assert sorted(ends) == sorted(["completed"] * 8 + ["completed_plain", "failed"])
     assert "10 tasks: 9 videos, 1 failed\nevery one ended as it should" in result.err
+    polls = re.search(r"with ([\d.]+) polls a task", result.err)
+    assert polls is not None
+    assert float(polls[1]) < 40
 
 
 def test_demo_tells_people_wherever_its_output_goes(command: Command) -> None:
