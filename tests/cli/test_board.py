@@ -87,7 +87,7 @@ def test_video_that_is_wanted_on_disk_is_done_when_it_is_there() -> None:
     board = Board(["a", "b"], now=NOW, saves=True)
     board.take(done("a"))
     board.take(done("b"))
-    board.loading("a", 1, 2)
+    board.loading("a", 1, 2, now=NOW)
     assert left(board) == ["a", "b"]
     board.saved("a", pathlib.Path("a.mp4"))
     assert (board.succeeded, left(board)) == (False, ["b"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import pathlib
+import re
 import shlex
 import signal
 import subprocess
@@ -83,6 +84,7 @@ def test_version_is_that_of_the_package(command: Command) -> None:
     except importlib.metadata.PackageNotFoundError:
         pytest.skip("the package is not installed, only imported")
     assert command("--version") == Result(0, f"veo3-async {version}\n", "")
+    assert command("-V") == command("--version")
 
 
 def test_version_of_a_checkout_that_is_not_installed_is_one_line(
@@ -118,7 +120,13 @@ def test_completion_is_that_of_typer() -> None:
         (["watch", "--timeout", "-1", "a"], "a number above 0"),
         (["watch", "--interval", "nan", "a"], "a number above 0"),
         (["watch", "--until", "later", "a"], "later"),
-        (["watch", "--base-url", "nowhere", "a"], "base_url is a URL"),
+        (["watch", "--base-url", "nowhere", "a"], "--base-url is a URL"),
+        (["watch", "--timeout", "5 weeks", "a"], "such as 5m"),
+        (["submit", "x", "--param", "9:16"], "NAME=VALUE"),
+        (["submit", "x", "--param", "nope=1"], "nope"),
+        (["submit", "x", "--metadata", "{"], "--metadata is JSON"),
+        (["submit", "x", "--file", __file__], "leave out the others"),
+        (["submit", "--file", "/dev/null"], "no prompt in /dev/null"),
         (["watch", "--output", "x", "a", "b"], "--download DIR"),
         (["watch", "--output", "x", "--download", ".", "a"], "exclude each other"),
         (["watch", "--output", "/nowhere/x", "a"], "no directory /nowhere"),
@@ -126,7 +134,7 @@ def test_completion_is_that_of_typer() -> None:
         (["watch", "a\nb"], "request id"),
         (["submit"], "--prompt-file"),
         (["submit", ""], "prompt"),
-        (["submit", "x", "--image", "cat.jpg"], "public"),
+        (["submit", "x", "--image", "cat.jpg"], "no file cat.jpg"),
         (["submit", "x", "--key-file", sys.executable], "no text file"),
         (["submit", "--prompt-file", sys.executable], "no UTF-8 text"),
         (["pending", "--journal", "/nowhere.db"], "does not exist"),
@@ -173,6 +181,7 @@ def test_key_that_cannot_be_one_is_not_shown(command: Command, tmp_path: pathlib
     """A file with two words in it is refused, and neither is repeated."""
     file = tmp_path / "key"
     file.write_text(f"{KEY} {KEY}")
+    file.chmod(0o600)
     result = command("fetch", "id", "--key-file", str(file))
     assert result.code == 3
     assert "white space" in one_line(result)
@@ -197,7 +206,7 @@ def test_key_and_quota_are_exit_code_3_and_say_what_still_runs(
     assert rest == [
         "1 task: 0 videos, 1 still running",
         "still running:",
-        f"  {name}  waiting",
+        f"  {name}  waiting: {trouble.removeprefix('veo3-async: ').partition(' (')[0]}",
         "to go on:",
         f"  {shlex.join([*MODULE, 'watch', '--until', 'video', name])}",
     ]
@@ -214,6 +223,9 @@ def test_demo_ends_as_it_should(command: Command, monkeypatch: pytest.MonkeyPatc
     assert result.code == 0
     assert sorted(ends) == sorted(["completed"] * 8 + ["completed_plain", "failed"])
     assert "10 tasks: 9 videos, 1 failed\nevery one ended as it should" in result.err
+    polls = re.search(r"with ([\d.]+) polls a task", result.err)
+    assert polls is not None
+    assert float(polls[1]) < 40
 
 
 def test_demo_tells_people_wherever_its_output_goes(command: Command) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import shutil
+import stat
 import sys
 from collections.abc import Callable
 
@@ -12,6 +14,7 @@ import typer
 
 from veo3_async import FixedPacing, PollReport, Veo3Client
 from veo3_async._transport.endpoint import DEFAULT_BASE_URL
+from veo3_async.cli._output import say
 
 __all__ = ["Access", "keyless_client", "program"]
 
@@ -23,6 +26,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     base_url: str | None = None
     journal: pathlib.Path | None = None
     interval: float | None = None
+    proxy: str | None = None
+    model: str | None = None
+    family: str | None = None
     rate: float = 20.0
     """Requests a second."""
 
@@ -36,10 +42,13 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
         key = None
         try:
             if self.key_file is not None:
-                key = self.key_file.read_text(encoding="utf-8-sig").strip()
+                key = _key_of(self.key_file)
             return Veo3Client(
                 key,
                 base_url=self.base_url,
+                model="veo3-pro" if self.model is None else self.model,
+                family=self.family,
+                proxy=self.proxy,
                 journal=self.journal,
                 pacing=None if self.interval is None else FixedPacing(self.interval),
                 max_polls_per_second=self.rate,
@@ -54,26 +63,40 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             del key
 
     def options(self) -> list[str]:
-        """Return them as they were given."""
+        """Return them as they were given, but for a proxy with a password."""
         given = {
             "--key-file": self.key_file,
             "--base-url": self.base_url,
             "--journal": self.journal,
+            "--proxy": self.proxy if self.proxy is None or "@" not in self.proxy else None,
+            "--model": self.model,
+            "--family": self.family,
             "--interval": None if self.interval is None else f"{self.interval:g}",
         }
         return [part for name, value in given.items() if value for part in (name, str(value))]
 
 
+def _key_of(file: pathlib.Path) -> str:
+    key = file.read_text(encoding="utf-8-sig").strip()
+    mode = file.stat().st_mode
+    if os.name == "posix" and stat.S_ISREG(mode) and mode & (stat.S_IRWXG | stat.S_IRWXO):
+        say(f"others on this machine can get at the key: chmod 600 {file}")
+    return key
+
+
 def keyless_client(
-    journal: pathlib.Path | None = None, *, base_url: str | None = DEFAULT_BASE_URL
+    journal: pathlib.Path | None = None,
+    *,
+    base_url: str | None = DEFAULT_BASE_URL,
+    proxy: str | None = None,
 ) -> Veo3Client:
     """Return a client for what asks the API nothing, so that nobody needs a key for it.
 
     :param base_url: Where the API would be: where it is on a private network, so may videos be.
-    :raises typer.BadParameter: The base URL cannot be used.
+    :raises typer.BadParameter: The base URL or the proxy cannot be used.
     """
     try:
-        return Veo3Client("none", base_url=base_url, journal=journal)
+        return Veo3Client("none", base_url=base_url, journal=journal, proxy=proxy)
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -44,11 +44,27 @@ class Row(msgspec.Struct):
     """Bytes that are here and bytes in all, while or after the video is brought to disk."""
     path: pathlib.Path | None = None
     """Where it is."""
+    loading_since: tuple[float, int] | None = None
+    """When the first bytes came, and how many of them were there before."""
+    trouble: str | None = None
+    """What was wrong with the last poll of it, or None."""
 
     @property
     def has_video(self) -> bool:
         """Whether it ended well."""
         return self.phase in _WITH_VIDEO
+
+    @property
+    def is_saving(self) -> bool:
+        """Whether its video is being brought to disk."""
+        return self.loaded is not None and self.path is None and self.error is None
+
+    def speed(self, now: float) -> float | None:
+        """Return the bytes a second that come, or None where that is not known yet."""
+        if self.loaded is None or self.loading_since is None:
+            return None
+        began, before = self.loading_since
+        return (self.loaded[0] - before) / (now - began) if now - began >= 1 else None
 
     def elapsed(self, now: float) -> float:
         """Return the seconds that the task has taken so far, or took."""
@@ -93,10 +109,15 @@ class Board:
         """Take note of whether the service answers."""
         failed = isinstance(report.error, ServiceUnavailable | UnexpectedReply)
         self.trouble = report.error.message if report.error is not None and failed else None
+        if (row := self.rows.get(report.request_id)) is not None:
+            row.trouble = None if report.error is None else report.error.message
 
-    def loading(self, request_id: str, done: int, total: int | None) -> None:
+    def loading(self, request_id: str, done: int, total: int | None, *, now: float) -> None:
         """Take note of what is on disk of a video."""
-        self.rows[request_id].loaded = done, total
+        row = self.rows[request_id]
+        row.loaded = done, total
+        if row.loading_since is None or row.loading_since[1] > done:  # begun anew
+            row.loading_since = now, done
 
     def saved(self, request_id: str, outcome: pathlib.Path | Veo3Error) -> None:
         """Take note of where a video is, or why it is not."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import time
 from typing import Final
@@ -9,10 +10,11 @@ from typing import Final
 import msgspec
 
 from veo3_async import Eta, LearnedPacing, Pacing, Phase, Progress, Stats, Veo3Client, testing
+from veo3_async._protocol.families.record import PHASE_OF_WORD
 from veo3_async.cli._board import Board
 from veo3_async.cli._follow import WatchOptions, follow
 from veo3_async.cli._view import View
-from veo3_async.testing import Life
+from veo3_async.testing import Life, Stage
 
 __all__ = ["Demo", "ScaledPacing"]
 
@@ -35,16 +37,6 @@ _SEED: Final = 302
 _MAX_RATE: Final = 200.0  # it is our own server
 
 _SEEN_BEFORE: Final = 40
-_PHASES: Final = (
-    Phase.QUEUED,
-    Phase.PREPARING,
-    Phase.GENERATING,
-    Phase.GENERATED,
-    Phase.UPSAMPLING,
-    Phase.COMPLETED,
-)
-"""Those of the documented life."""
-
 _PROMPTS: Final = (
     "a lighthouse in a storm",
     "a paper boat on a mountain stream",
@@ -94,10 +86,25 @@ def _experienced(rng: random.Random) -> LearnedPacing:
     """Return the pacing of a program that has watched some tasks before, so that it has ETAs."""
     pacing = LearnedPacing()
     for _ in range(_SEEN_BEFORE):
-        stages = Life.random(rng).stages
-        for stage, phase, successor in zip(stages, _PHASES, _PHASES[1:], strict=False):
-            pacing.phase_ended(Progress(phase=phase, age=0.0), stage.seconds or 0.0, successor)
+        lived = _phases(Life.random(rng))
+        ends = [phase for phase, _ in lived[1:]] + [Phase.COMPLETED]
+        for (phase, seconds), successor in zip(lived, ends, strict=True):
+            pacing.phase_ended(Progress(phase=phase, age=0.0), seconds, successor)
     return pacing
+
+
+def _phases(life: Life) -> list[tuple[Phase, float]]:
+    """Return the phases of a life before its end, and how many seconds each lasts."""
+    *stages, _ = life.stages
+    return [
+        (phase, sum(stage.seconds or 0.0 for stage in of_phase))
+        for phase, of_phase in itertools.groupby(stages, _phase_of)
+    ]
+
+
+def _phase_of(stage: Stage) -> Phase:
+    word = stage.says.get("status") if isinstance(stage.says, dict) else None
+    return PHASE_OF_WORD.get(str(word), Phase.UNKNOWN)
 
 
 class Demo:

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from veo3_async import AuthenticationError, InvalidRequest, QuotaExceeded, Veo3Error
 
-__all__ = ["ExitCode", "InterruptError", "exit_code"]
+__all__ = ["EXIT_CODES", "ExitCode", "InterruptError", "exit_code"]
+
+EXIT_CODES: Final = (
+    "Exit codes: 0 all is there; 1 some failed, or was not finished in time; 2 usage: an "
+    "argument, an id or a prompt cannot be used; 3 the key or its quota; 130 Ctrl-C; 143 SIGTERM."
+)
 
 
 class ExitCode(enum.IntEnum):

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import pathlib
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol, TypeVar
@@ -40,6 +41,7 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
     """A directory for the videos, or the file for the only one; None to bring none to disk."""
     overwrite: bool = False
     json: bool = False
+    plain: bool = False
 
     def arguments(self) -> list[str]:
         """Return them as options of the command ``watch``."""
@@ -48,7 +50,7 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
             options += ["--timeout", f"{self.timeout:g}"]
         if self.path is not None:
             options += ["--download" if self.path.is_dir() else "--output", str(self.path)]
-        flags = {"--overwrite": self.overwrite, "--json": self.json}
+        flags = {"--overwrite": self.overwrite, "--json": self.json, "--plain": self.plain}
         return options + [name for name, given in flags.items() if given]
 
 
@@ -174,7 +176,7 @@ async def _saved(
         return await veo.download(
             task,
             path,
-            progress=lambda done, total: board.loading(request_id, done, total),
+            progress=lambda done, total: board.loading(request_id, done, total, now=time.time()),
             overwrite=overwrite,
         )
     except Veo3Error as error:
@@ -195,5 +197,10 @@ def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
     command = continued(again, ids)
     if len(ids) > _MOST_LISTED:
         return f"to go on with these {len(ids)}:\n{command}"
-    running = "".join(f"  {plain(row.request_id)}  {label(row)}\n" for row in rows)
+    running = "".join(f"  {plain(row.request_id)}  {_why(row)}\n" for row in rows)
     return f"still running:\n{running}to go on:\n{command}"
+
+
+def _why(row: Row) -> str:
+    """Return where a task is, and what keeps it there as far as that is known."""
+    return label(row) if row.trouble is None else f"{label(row)}: {plain(row.trouble)}"

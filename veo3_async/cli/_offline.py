@@ -13,8 +13,8 @@ from veo3_async.cli._board import Board
 from veo3_async.cli._demo import Demo
 from veo3_async.cli._exits import ExitCode, InterruptError
 from veo3_async.cli._follow import on_loop
-from veo3_async.cli._options import Json, Speed
-from veo3_async.cli._output import note, put, wants_json
+from veo3_async.cli._options import Json, Speed, duration, positive
+from veo3_async.cli._output import note, plain, put, wants_json
 from veo3_async.cli._view import FinalView, view_for
 
 __all__ = ["demo", "serve"]
@@ -52,6 +52,28 @@ def serve(
         int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
     ] = 0,
     speed: Speed = 20.0,
+    fail: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=1.0, metavar="SHARE", help="Share of the polls that get HTTP 503."
+        ),
+    ] = 0.0,
+    rate_limit: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NUMBER",
+            callback=positive,
+            help="API requests a second that are let in; more get HTTP 429.",
+        ),
+    ] = None,
+    latency: Annotated[
+        float | None,
+        typer.Option(metavar="DURATION", parser=duration, help="Time before each answer."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the ids, the lives and the failures.")] = 0,
+    log: Annotated[
+        bool, typer.Option("--log/--no-log", help="Write each request to stderr.")
+    ] = True,
     json: Json = False,
 ) -> int:
     """Run a fake of the service on this machine, for building a bot without a key.
@@ -59,7 +81,18 @@ def serve(
     Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
     some fail. Prints the base URL and the key to use. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, port=port, record=False)
+    server = testing.FakeVeo3(
+        speed=speed,
+        lives=testing.Life.mixed,
+        port=port,
+        rate_limit=rate_limit,
+        latency=latency or 0.0,
+        seed=seed,
+        record=False,
+        on_reply=_log if log else None,
+    )
+    if fail:
+        server.fault(testing.Status(503), rate=fail)
 
     async def main() -> None:
         async with server:
@@ -77,3 +110,7 @@ def serve(
         message = f"port {port} cannot be used: {error.strerror}"
         raise typer.BadParameter(message) from None
     return ExitCode.DONE
+
+
+def _log(request: testing.Received, status: int) -> None:
+    note(f"{time.strftime('%H:%M:%S')}  {request.method} {plain(request.target)}  {status}")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import json
 import math
 import pathlib
+import re
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Final, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import typer
 
@@ -17,14 +19,21 @@ __all__ = [
     "BaseUrl",
     "Directory",
     "ExistingJournal",
+    "Family",
+    "Images",
     "Interval",
     "Journal",
     "Json",
     "KeyFile",
     "MaybeServers",
+    "Metadata",
+    "Model",
     "Output",
     "Overwrite",
+    "Params",
+    "Plain",
     "Prefix",
+    "Proxy",
     "Rate",
     "Replicas",
     "Servers",
@@ -32,20 +41,55 @@ __all__ = [
     "Timeout",
     "Until",
     "checked_path",
+    "duration",
     "given_ids",
+    "given_images",
+    "given_metadata",
+    "given_params",
     "given_prompt",
+    "given_prompts",
+    "made",
+    "positive",
 ]
 
 
-def _positive(value: float | None) -> float | None:
+def positive(value: float | None) -> float | None:
+    """Return a number above 0, or None for None.
+
+    :raises typer.BadParameter: It is no such number.
+    """
     if value is None or (math.isfinite(value) and value > 0):
         return value
     message = f"it is a number above 0, not {value:g}"
     raise typer.BadParameter(message)
 
 
+_UNITS: Final = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_PART: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ms|[smhd]?)")
+
+
+def duration(text: str) -> float:
+    """Return the seconds of a duration such as ``90``, ``5m`` or ``1h30m``.
+
+    :raises typer.BadParameter: It is none, or not above 0.
+    """
+    parts = _PART.findall(text.replace(" ", "").lower())
+    seconds = math.fsum(float(number) * _UNITS[unit] for number, unit in parts)
+    is_whole = "".join(map("".join, parts)) == text.replace(" ", "").lower()
+    if is_whole and 0 < seconds < math.inf:
+        return seconds
+    message = f"it is a number above 0 of seconds, or one with a unit such as 5m or 1h, not {text}"
+    raise typer.BadParameter(message)
+
+
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Results as JSON, one object a line on stdout.")
+]
+Plain: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--plain", help="One line of words a change, as on a terminal that moves no cursor."
+    ),
 ]
 KeyFile: TypeAlias = Annotated[
     pathlib.Path | None,
@@ -63,6 +107,10 @@ BaseUrl: TypeAlias = Annotated[
         help=f"Where the API is. Default: $AI302_BASE_URL, else {DEFAULT_BASE_URL}.",
         rich_help_panel="Service",
     ),
+]
+Proxy: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="The HTTP proxy to go through.", rich_help_panel="Service"),
 ]
 Journal: TypeAlias = Annotated[
     pathlib.Path | None,
@@ -82,16 +130,17 @@ Until: TypeAlias = Annotated[
 Timeout: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        metavar="SECONDS",
-        callback=_positive,
-        help="Give up watching after this long; the tasks go on. Default: never.",
+        metavar="DURATION",
+        parser=duration,
+        help="Give up watching after this long, such as 90, 5m or 1h; the tasks go on. "
+        "Default: never.",
     ),
 ]
 Interval: TypeAlias = Annotated[
     float | None,
     typer.Option(
-        metavar="SECONDS",
-        callback=_positive,
+        metavar="DURATION",
+        parser=duration,
         help="Ask for each task at this fixed interval, instead of when it is worth it.",
     ),
 ]
@@ -109,6 +158,38 @@ Output: TypeAlias = Annotated[
 ]
 Overwrite: TypeAlias = Annotated[
     bool, typer.Option("--overwrite", help="Replace files that are there.")
+]
+Model: TypeAlias = Annotated[
+    str | None,
+    typer.Option(help="veo3-pro, veo3-fast, veo3.1, … (see models). Default: veo3-pro."),
+]
+Family: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="record, queue, tasks or unified, where the model's name does not tell.",
+        rich_help_panel="Service",
+    ),
+]
+Images: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--image",
+        metavar="URL|FILE",
+        help="An image that the video begins with; a file is uploaded. May be repeated.",
+    ),
+]
+Params: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="NAME=VALUE",
+        help="An option of the model, such as aspect_ratio=9:16. May be repeated.",
+    ),
+]
+Metadata: TypeAlias = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help="What is kept with the task and comes back with it."),
 ]
 _SERVERS: Final = {
     "metavar": "URL",
@@ -132,13 +213,13 @@ Rate: TypeAlias = Annotated[
     float,
     typer.Option(
         metavar="NUMBER",
-        callback=_positive,
+        callback=positive,
         help="Requests a second that all workers together never exceed; the same for all.",
         rich_help_panel="Several machines",
     ),
 ]
 Speed: TypeAlias = Annotated[
-    float, typer.Option(callback=_positive, help="How much faster than real tasks these are.")
+    float, typer.Option(callback=positive, help="How much faster than real tasks these are.")
 ]
 
 
@@ -174,6 +255,66 @@ def given_prompt(argument: str | None, file: pathlib.Path | None) -> str:
     return _stdin_text().strip() if argument == "-" else argument or ""
 
 
+def given_prompts(file: pathlib.Path) -> list[str]:
+    """Return the prompts of a file, one a line; what begins with ``#`` is a comment.
+
+    :raises typer.BadParameter: There is none, or it is no text.
+    """
+    lines = map(str.strip, _text_of(file).splitlines())
+    prompts = [line for line in lines if line and not line.startswith("#")]
+    if not prompts:
+        message = f"there is no prompt in {file}"
+        raise typer.BadParameter(message)
+    return prompts
+
+
+def given_images(words: Sequence[str] | None) -> list[str | pathlib.PurePath] | None:
+    """Return URLs as they are, and paths of files that are there; None for none.
+
+    :raises typer.BadParameter: One is neither.
+    """
+    images = [word if "://" in word else pathlib.Path(word) for word in words or ()]
+    for image in images:
+        if isinstance(image, pathlib.Path) and not image.is_file():
+            message = f"--image is a public URL or a file, and there is no file {image}"
+            raise typer.BadParameter(message)
+    return [*images] or None
+
+
+def given_params(words: Sequence[str] | None) -> dict[str, Any]:
+    """Return the options of a model: a value that is JSON as that, another as a text.
+
+    :raises typer.BadParameter: One has no name, or one comes twice.
+    """
+    params: dict[str, Any] = {}
+    for word in words or ():
+        name, sign, value = word.partition("=")
+        if not sign or not name.isidentifier() or name in params:
+            message = f"--param is NAME=VALUE, each name once, not {word!r}"
+            raise typer.BadParameter(message)
+        params[name] = _value_of(value)
+    return params
+
+
+def given_metadata(text: str | None) -> Any:  # noqa: ANN401 - whatever JSON can say
+    """Return what ``--metadata`` says; None where it was not given.
+
+    :raises typer.BadParameter: It is no JSON.
+    """
+    try:
+        return None if text is None else json.loads(text)
+    except ValueError as error:
+        message = f"--metadata is JSON, such as '{{\"chat\": 42}}': {error}"
+        raise typer.BadParameter(message) from None
+
+
+def _value_of(text: str) -> object:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
 def checked_path(
     directory: pathlib.Path | None,
     file: pathlib.Path | None,
@@ -189,7 +330,7 @@ def checked_path(
         message = "--download and --output exclude each other"
         raise typer.BadParameter(message)
     if directory is not None:
-        return _made(directory)
+        return made(directory)
     if file is None:
         return None
     if tasks > 1:
@@ -204,7 +345,11 @@ def checked_path(
     return file
 
 
-def _made(directory: pathlib.Path) -> pathlib.Path:
+def made(directory: pathlib.Path) -> pathlib.Path:
+    """Return a directory, made where it was not there.
+
+    :raises typer.BadParameter: It cannot be made.
+    """
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

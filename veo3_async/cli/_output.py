@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import codecs
 import os
+import re
 import sys
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 from anyio import to_thread
 
-from veo3_async import Pending, Transition, Veo3Error
+from veo3_async import Pending, Transition, Veo3Error, VideoTask
 from veo3_async._text import is_hidden, one_line
 
-__all__ = ["emit", "give_up_stdout", "has_streams", "note", "plain", "put", "say", "wants_json"]
+__all__ = [
+    "emit",
+    "give_up_stdout",
+    "has_streams",
+    "in_options",
+    "note",
+    "plain",
+    "put",
+    "say",
+    "wants_json",
+]
 
 _LONGEST: Final = 100_000
 """Characters of one line; a signed URL has a few thousand."""
@@ -66,9 +78,34 @@ def note(text: str) -> None:
     sys.stderr.flush()
 
 
+def in_options(arguments: Sequence[str]) -> None:
+    """Let `say` speak of options from now on, and of those that were given.
+
+    :param arguments: Of the command line.
+    """
+    given = {argument.partition("=")[0] for argument in arguments}
+    _WORDING[:] = _OPTIONS
+    if "--key-file" in given:
+        _WORDING.append((re.compile(r"\bAI302_API_KEY\b"), "--key-file"))
+
+
 def say(trouble: object) -> None:
     """Tell what went wrong, in one line."""
-    note(f"veo3-async: {plain(trouble)}")
+    text = plain(trouble)
+    for python, option in _WORDING:
+        text = python.sub(option, text)
+    note(f"veo3-async: {text}")
+
+
+_OPTIONS: Final = (
+    (re.compile(r"\boverwrite(=True)?(?= replaces| finishes)"), "--overwrite"),
+    (re.compile(r"\b(?<!-)base_url\b"), "--base-url"),
+    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until)=(?=')"), r"--\1 "),
+    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until)=\B"), r"--\1"),
+    (re.compile(r"\bapi_key= or (?=--key-file)"), ""),
+)
+_WORDING: Final[list[tuple[re.Pattern[str], str]]] = []
+"""What errors say of arguments of Python, and what that is on the command line."""
 
 
 def emit(value: object) -> None:
@@ -103,6 +140,8 @@ def _json(value: object, encoding: str) -> str:
     match value:
         case Transition():
             value = msgspec.structs.asdict(value) | {"url": value.task.best_url}
+        case VideoTask():
+            value = value.to_dict() | {"url": value.best_url}
         case Pending():
             value = msgspec.structs.asdict(value) | {"in_doubt": value.in_doubt}
     text = _ENCODER.encode(value).decode()

@@ -13,7 +13,7 @@ from veo3_async import Pending, VideoTask
 from veo3_async.cli._output import plain
 from veo3_async.cli._table import clock
 
-__all__ = ["show_pending", "show_task"]
+__all__ = ["show_pending", "show_rows", "show_task"]
 
 _PROMPT_WIDTH: Final = 60
 
@@ -28,18 +28,25 @@ def show_task(task: VideoTask) -> None:
 
 def show_pending(tasks: Sequence[Pending]) -> None:
     """Print a line a task."""
-    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
-    for column in ("task", "phase", "for", "prompt"):
-        table.add_column(column, no_wrap=column != "prompt")
     now = time.time()
-    for task in tasks:
-        table.add_row(
-            plain(task.request_id or "–"),
-            "in doubt" if task.phase is None else task.phase.value,
-            clock(max(0.0, now - task.since)),
-            _shortened(plain(task.prompt or "")),
-        )
+    show_rows(("task", "phase", "for", "prompt"), (_pending_cells(task, now) for task in tasks))
+
+
+def show_rows(head: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
+    """Print a table, of which the last column is wrapped where the terminal is too narrow."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    for column in head:
+        table.add_column(column, no_wrap=column != head[-1])
+    for cells in rows:
+        table.add_row(*map(plain, cells))
     Console(highlight=False, markup=False, emoji=False).print(table)
+
+
+def _pending_cells(task: Pending, now: float) -> Iterable[str]:
+    yield f"key {task.key}" if task.request_id is None else task.request_id
+    yield "in doubt" if task.phase is None else task.phase.value
+    yield clock(max(0.0, now - task.since))
+    yield _shortened(plain(task.prompt or ""))
 
 
 def _lines(task: VideoTask) -> Iterable[tuple[str, str | None]]:

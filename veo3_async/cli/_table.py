@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeAlias
 
 from rich.console import ConsoleDimensions, Group, RenderableType
@@ -15,7 +16,7 @@ from veo3_async import Eta, Phase, StillPending
 from veo3_async.cli._board import Board, Row
 from veo3_async.cli._output import plain
 
-__all__ = ["EtaOf", "clock", "final_lines", "label", "live_table"]
+__all__ = ["EtaOf", "change_line", "clock", "final_lines", "label", "live_table", "short_ids"]
 
 EtaOf: TypeAlias = Callable[[str], Eta | None]
 
@@ -53,9 +54,11 @@ def live_table(board: Board, eta: EtaOf, *, now: float, size: ConsoleDimensions)
     """
     rows = board.visible(max(1, min(_MOST_ROWS, size.height - _OTHER_LINES)))
     width = size.width - _ECHO_WIDTH
-    table = _columns(max(map(_id_width, rows), default=0), width)
-    for row in rows:
-        cells = _cells(row, None if row.ended else eta(row.request_id), now)
+    names = [plain(row.request_id) for row in rows]
+    table = _columns(max(map(len, names), default=0), width)
+    shown = short_ids(names, table.columns[0].width or width)
+    for row, name in zip(rows, shown, strict=True):
+        cells = [name, *_cells(row, None if row.ended else eta(row.request_id), now)]
         table.add_row(*cells[: len(table.columns)])
     lines = [Text(board.summary(), "dim")] if len(board.rows) > 1 else []
     if board.trouble is not None:
@@ -84,12 +87,11 @@ def _columns(longest_id: int, width: int) -> Table:
 def _cells(row: Row, eta: Eta | None, now: float) -> list[RenderableType]:
     share, left = _progress(row, eta, now)
     return [
-        plain(row.request_id),
         Text(label(row), _STYLE.get(row.phase, "cyan") if row.phase else "dim"),
         clock(row.elapsed(now)),
         "" if share is None else _bar(share),
         left,
-        _result(row),
+        Text(_transfer(row, now)) if row.is_saving else _result(row),
     ]
 
 
@@ -113,9 +115,26 @@ def final_lines(board: Board, now: float) -> Iterator[Text]:
         yield Text(f"… and {hidden} more; --json tells all of them", "dim")
 
 
+def short_ids(names: Sequence[str], width: int) -> list[str]:
+    """Return the ids in so many characters: what all of them begin with goes first."""
+    if max(map(len, names), default=0) <= width:
+        return list(names)
+    ends = zip(min(names), max(names), strict=False)
+    alike = "".join(a for a, _ in itertools.takewhile(lambda pair: pair[0] == pair[1], ends))
+    cut = max(alike.rfind(mark) + 1 for mark in ":/-_") if len(names) > 1 else 0
+    return [_middle_cut("…" + name[cut:] if cut > 1 else name, width) for name in names]
+
+
+def _middle_cut(name: str, width: int) -> str:
+    if len(name) <= width:
+        return name
+    tail = (width - 1) // 2
+    return f"{name[: width - 1 - tail]}…{name[len(name) - tail :]}"
+
+
 def label(row: Row) -> str:
     """Return the word for where a task is."""
-    if row.loaded is not None and row.path is None and row.error is None:
+    if row.is_saving:
         return "saving"
     return "waiting" if row.phase is None else row.phase.value
 
@@ -133,15 +152,35 @@ def _id_width(row: Row) -> int:
 
 def _progress(row: Row, eta: Eta | None, now: float) -> tuple[float | None, str]:
     """Return the share that is done, None where nobody knows, and what is left in words."""
-    if row.loaded is not None and row.path is None and row.error is None:
+    if row.is_saving and row.loaded is not None:
         done, total = row.loaded
-        return (done / total if total else None), f"{done / 1e6:.1f} MB"
+        speed = row.speed(now)
+        left = f"~{clock((total - done) / speed)}" if total and speed else ""
+        return (done / total if total else None), left
     if row.ended is not None:
         return (1.0 if row.has_video else None), ""
     if eta is None:
         return None, ""
     elapsed = row.elapsed(now)
     return elapsed / max(elapsed + eta.median, 1e-9), f"~{clock(eta.median)}"
+
+
+def _transfer(row: Row, now: float) -> str:
+    """Return how much of a video is here, of how much, and how fast it comes."""
+    done, total = row.loaded or (0, None)
+    speed = row.speed(now)
+    facts = (
+        f"{done / 1e6:.1f} MB" if total is None else f"{done / 1e6:.1f}/{total / 1e6:.1f} MB",
+        f"{done / total:.0%}" if total else "",
+        f"{speed / 1e6:.1f} MB/s" if speed else "",
+    )
+    return "  ".join(filter(None, facts))
+
+
+def change_line(row: Row, eta: Eta | None) -> str:
+    """Return what is to be said of a change of a task, in one line without colours."""
+    left = "" if row.ended or eta is None else f"~{clock(eta.median)} left"
+    return "  ".join(filter(None, (plain(row.request_id), label(row), left, _result(row).plain)))
 
 
 def _bar(share: float) -> ProgressBar:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import pathlib
 import time
 from collections.abc import AsyncIterator
@@ -17,9 +18,9 @@ from rich.live import Live
 from veo3_async import Transition, Veo3Error
 from veo3_async.cli._board import Board
 from veo3_async.cli._output import put, say, wants_json
-from veo3_async.cli._table import EtaOf, final_lines, live_table
+from veo3_async.cli._table import EtaOf, change_line, final_lines, live_table
 
-__all__ = ["FinalView", "JsonView", "TableView", "View", "view_for"]
+__all__ = ["FinalView", "JsonView", "PlainView", "TableView", "View", "view_for"]
 
 _FRAME_SECONDS: Final = 0.25
 _TROUBLE_SECONDS: Final = 5.0
@@ -65,6 +66,43 @@ class JsonView:
 
     def ended(self, board: Board) -> None:
         """Show nothing: all was told."""
+
+
+class PlainView:
+    """One line of words a change on stdout: for logs, and for terminals that move no cursor."""
+
+    def __init__(self) -> None:
+        self._board: Board | None = None
+        self._eta: EtaOf = _unknown
+
+    @contextlib.asynccontextmanager
+    async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:
+        """Look now and then whether the service answers."""
+        self._board, self._eta = board, eta
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_tell_of_trouble, board)
+            yield
+            tasks.cancel_scope.cancel()
+
+    async def changed(self, change: Transition) -> None:
+        """Write the time of day, the id, the phase, and what is left, the video or the reason."""
+        await self._put(change.request_id)
+
+    async def saved(self, request_id: str, outcome: pathlib.Path | Veo3Error) -> None:  # noqa: ARG002
+        """Write where the video is, or why it is not."""
+        await self._put(request_id)
+
+    def ended(self, board: Board) -> None:
+        """Show nothing: all was told."""
+
+    async def _put(self, request_id: str) -> None:
+        if self._board is not None:
+            row = self._board.rows[request_id]
+            await put(f"{time.strftime('%H:%M:%S')}  {change_line(row, self._eta(request_id))}")
+
+
+def _unknown(_: str) -> None:
+    return None
 
 
 class TableView:
@@ -123,9 +161,13 @@ async def _tell_of_trouble(board: Board) -> None:
             return
 
 
-def view_for(*, json: bool) -> View:
+def view_for(*, json: bool, plain: bool = False) -> View:
     """Return the view for who looks at stdout.
 
-    :param json: Whether lines were asked for.
+    :param json: Whether JSON lines were asked for.
+    :param plain: Whether lines of words were.
     """
-    return JsonView() if wants_json(json) else TableView()
+    if json or (not plain and wants_json(json)):
+        return JsonView()
+    moves_no_cursor = os.environ.get("TERM") in {"dumb", "unknown"} or "CI" in os.environ
+    return PlainView() if plain or moves_no_cursor else TableView()

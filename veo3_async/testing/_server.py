@@ -73,6 +73,7 @@ class FakeVeo3:
     :param seed: Of the ids, the lives and the faults at a rate.
     :param host: A name of the loopback.
     :param port: TCP port; 0 takes a free one. It stays the same when the server is started again.
+    :param on_reply: A plain function that gets each request and the HTTP status that answers it.
     :param record: Whether `requests` is kept. Turn it off for long runs.
     :raises ValueError: A number is out of its range, or the host is not the loopback.
     """
@@ -94,6 +95,7 @@ class FakeVeo3:
         seed: int = 0,
         host: str = "127.0.0.1",
         port: int = 0,
+        on_reply: Callable[[Received, int], object] | None = None,
         record: bool = True,
     ) -> None:
         if host not in _LOOPBACK:
@@ -126,6 +128,7 @@ class FakeVeo3:
         self._clock_skew: Final = clock_skew
         self._host: Final = host
         self._port = port
+        self._on_reply: Final = on_reply
         self._record: Final = record
         self._by_id: Final[defaultdict[str | None, list[Received]]] = defaultdict(list)
         self._handlers: Final[set[asyncio.Task[Any]]] = set()
@@ -331,6 +334,8 @@ class FakeVeo3:
             if self._latency:
                 await asyncio.sleep(self._latency)
             answer = self._gateway.answer(received)
+            if self._on_reply is not None:
+                self._on_reply(received, answer.answer.status)
             self._call_hooks()
             return await deliver(request, answer)
         finally:

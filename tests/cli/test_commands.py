@@ -1,0 +1,274 @@
+"""What the commands of 0.2 do: generate, bulk submissions, models, balance, settle, backup."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import signal
+import subprocess
+
+import pytest
+from cli_service import (
+    DONE,
+    FOREVER,
+    KEY,
+    MODULE,
+    TWO_STEPS,
+    Command,
+    Service,
+    on_terminal,
+    one_line,
+)
+
+from veo3_async.cli._options import duration
+from veo3_async.cli._table import short_ids
+from veo3_async.testing import HangUp, Status
+
+# --- submitting ---------------------------------------------------------------------------
+
+
+def test_generate_without_a_path_names_the_video_by_its_id(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """The video of a new task is in the working directory, and the last line says where."""
+    monkeypatch.chdir(tmp_path)
+    result = command("generate", "a storm")
+    assert result.code == 0
+    (name,) = service.server.ids
+    assert result.lines[0] == {"request_id": name}
+    (file,) = tmp_path.glob("*.mp4")
+    assert pathlib.Path(result.lines[-1]["path"]).name == file.name
+
+
+def test_submit_file_is_a_task_a_line(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """Each line of the file is a prompt, and each id is on a line of its own, in their order."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("# of today\na storm\n\nthe sea\n")
+    result = command("submit", "--file", str(file))
+    assert result.out.split() == list(service.server.ids)
+    bodies = [json.loads(post.body)["text_prompt"] for post in service.server.requests]
+    assert bodies == ["a storm", "the sea"]
+
+
+def test_submit_file_stops_at_what_is_not_accepted(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """When the balance is used up, what was submitted is printed, and the next prompt named."""
+    file = tmp_path / "prompts.txt"
+    file.write_text("a storm\nthe sea\na tram\n")
+    service.fault(Status(402), on="submit", after=1)
+    result = command("submit", "--file", str(file), "--wait")
+    assert result.code == 3
+    assert [line["request_id"] for line in result.lines] == list(service.server.ids)
+    assert result.err.splitlines()[:2] == [
+        "1 of 3 submitted; the next one was not accepted:",
+        "  the sea",
+    ]
+
+
+def test_submit_takes_a_model_its_options_an_image_file_and_metadata(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """What the client can say of a task the command line can say as well."""
+    image = tmp_path / "a.png"
+    image.write_bytes(b"\x89PNG\r\n\x1a\n")
+    journal = ["--journal", str(tmp_path / "j.db")]
+    options = ["--param", "aspect_ratio=9:16", "--metadata", '{"chat": 42}']
+    made = command("submit", "x", "--model", "veo3.1", *options, "--image", str(image), *journal)
+    assert made.code == 0, made.err
+    post = service.server.requests[-1]
+    assert json.loads(post.body)["aspect_ratio"] == "9:16"
+    assert any("upload" in request.path for request in service.server.requests)
+    (task,) = command("pending", *journal).lines
+    assert (task["metadata"], task["model"]) == ({"chat": 42}, "veo3.1")
+
+
+# --- the account --------------------------------------------------------------------------
+
+
+def test_models_and_balance_are_listed(command: Command) -> None:
+    """The models of the unified endpoint come as JSON lines, the balance as a number."""
+    models = command("models")
+    assert models.code == 0
+    assert all(line["name"] for line in models.lines)
+    balance = command("balance")
+    assert balance.code == 0
+    assert float(balance.out) > 0
+
+
+def test_doubt_is_settled(command: Command, service: Service, tmp_path: pathlib.Path) -> None:
+    """A submission whose answer was never seen is listed with a key, and settled by that key."""
+    journal = ["--journal", str(tmp_path / "j.db")]
+    service.fault(HangUp(), on="submit", times=1)
+    assert command("submit", "a storm", *journal).code == 1
+    (task,) = command("pending", *journal).lines
+    assert task["in_doubt"]
+    name = service.server.ids[0]
+    settled = command("settle", str(task["key"]), name, *journal)
+    assert (settled.code, settled.err) == (0, f"settled: {name}\n")
+    (task,) = command("pending", *journal).lines
+    assert task["request_id"] == name
+    assert command("settle", "99", *journal).code == 1
+
+
+def test_journal_is_read_and_copied_beside_a_bot(
+    service: Service, command: Command, tmp_path: pathlib.Path
+) -> None:
+    """While another process watches with a journal, pending lists it and backup copies it."""
+    journal = tmp_path / "j.db"
+    name = service.add(life=FOREVER)
+    bot = subprocess.Popen(
+        [*MODULE, "watch", name, "--journal", str(journal)],
+        stdout=subprocess.PIPE,
+        env=service.environment,
+    )
+    try:
+        assert bot.stdout is not None
+        bot.stdout.readline()
+        (task,) = command("pending", "--journal", str(journal)).lines
+        assert task["request_id"] == name
+        copy = tmp_path / "copy.db"
+        made = command("journal", "backup", str(journal), str(copy))
+        assert (made.code, made.out) == (0, f"{copy}\n")
+        assert command("journal", "backup", str(journal), str(copy)).code == 1
+    finally:
+        bot.send_signal(signal.SIGINT)
+        bot.communicate()
+    assert command("pending", "--journal", str(copy)).lines == [task]
+
+
+# --- looking ------------------------------------------------------------------------------
+
+
+def test_plain_is_a_line_of_words_a_change(command: Command, service: Service) -> None:
+    """--plain writes the time, the id, the phase, and in the end the video."""
+    name = service.add(life=TWO_STEPS)
+    result = command("watch", name, "--plain", "--interval", "0.05")
+    first, last = (line.split() for line in result.out.splitlines())
+    assert (first[1:], last[1:3]) == ([name, "generating"], [name, "completed"])
+    assert last[3].endswith(".mp4")
+
+
+@pytest.mark.posix
+@pytest.mark.parametrize("environment", [{"TERM": "dumb"}, {"CI": "true"}])
+def test_terminal_that_moves_no_cursor_gets_plain_lines(
+    service: Service, environment: dict[str, str]
+) -> None:
+    """In a CI log and on a dumb terminal there is no table that is drawn again and again."""
+    name = service.add(life=TWO_STEPS)
+    with on_terminal(
+        service, "watch", name, "--interval", "0.05", environment=environment, columns=200
+    ) as terminal:
+        assert terminal.exit_code() == 0
+        assert f"{name}  generating" in terminal.text
+        assert b"\x1b[" not in terminal.raw
+
+
+def test_what_still_runs_says_why(command: Command) -> None:
+    """An id that the service does not know (yet) is named with that, when the watch is over."""
+    result = command("watch", "veo3-pro:nope", "--timeout", "3s", "--interval", "100ms")
+    assert result.code == 1
+    assert "veo3-pro:nope  waiting: the service does not know" in result.err
+
+
+def test_fetch_has_url_and_phase(command: Command, service: Service) -> None:
+    """A program finds where a task is and its best video under the names of a transition."""
+    (task,) = command("fetch", service.add(life=DONE), "--json").lines
+    assert (task["phase"], task["url"]) == ("completed", task["video_url"])
+
+
+def test_download_makes_its_folder_or_takes_this_one(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """Without a path the video comes here; a path that ends with a slash is made."""
+    monkeypatch.chdir(tmp_path)
+    name = service.add(life=DONE)
+    assert command("download", name).code == 0
+    (here,) = tmp_path.glob("*.mp4")
+    made = command("download", name, "new/folder/")
+    assert made.code == 0
+    assert tmp_path / made.out.strip() == tmp_path / "new" / "folder" / here.name
+
+
+def test_verbose_logs_to_stderr(command: Command, service: Service) -> None:
+    """-v tells on stderr what the library logs, and leaves stdout alone."""
+    service.fault(Status(503), times=1)
+    result = command("-vv", "fetch", service.add(life=DONE), "--json")
+    assert result.code == 0
+    assert len(result.lines) == 1
+
+
+def test_errors_name_the_options_that_they_come_from(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """A refused key file is no matter of a variable, and a file in the way one of --overwrite."""
+    file = tmp_path / "key"
+    file.write_text("another")
+    file.chmod(0o600)
+    refused = command("fetch", "id", "--key-file", str(file))
+    assert refused.code == 3
+    assert "check --key-file" in one_line(refused)
+    assert "AI302_API_KEY" not in refused.err
+    name = service.add(life=DONE)
+    target = tmp_path / "a.mp4"
+    target.write_text("precious")
+    assert "--overwrite" in one_line(command("download", name, str(target)))
+
+
+@pytest.mark.posix
+def test_key_file_that_others_can_read_is_named(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """One line on stderr says so, and how to mend it; the command goes on."""
+    file = tmp_path / "key"
+    file.write_text(KEY)
+    file.chmod(0o644)
+    result = command("fetch", service.add(life=DONE), "--key-file", str(file))
+    assert result.code == 0
+    assert result.err == (
+        f"veo3-async: others on this machine can get at the key: chmod 600 {file}\n"
+    )
+
+
+def test_serve_logs_requests_and_fails_as_told() -> None:
+    """The fake names each request on stderr with its status, and refuses the share it is told."""
+    words = [*MODULE, "serve", "--json", "--fail", "1", "--latency", "10ms", "--seed", "7"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        settings = json.loads(server.stdout.readline())
+        try:
+            asked = subprocess.run(
+                [*MODULE, "fetch", "veo3-pro:1"], env=settings, capture_output=True, check=False
+            )
+        finally:
+            server.send_signal(signal.SIGINT)
+        _, log = server.communicate()
+    assert asked.returncode == 1
+    assert b"request_id=veo3-pro" in log
+    assert b"  503\n" in log
+    assert settings["AI302_API_KEY"].encode() not in log
+
+
+# --- the parts ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90", 90), ("5m", 300), ("1h30m", 5400), ("1.5h", 5400), ("250ms", 0.25), ("2D", 172800)],
+)
+def test_durations_have_units(text: str, seconds: float) -> None:
+    """A duration is a number of seconds, or numbers with units."""
+    assert duration(text) == pytest.approx(seconds)
+
+
+def test_ids_are_shortened_where_they_are_alike() -> None:
+    """What all ids begin with goes first, and the middle next: what differs is seen."""
+    names = ["veo3-pro:68935cd4-0001-aaaa", "veo3-pro:7d1f5cd4-0001-aaab"]
+    assert short_ids(names, 40) == names
+    assert short_ids(names, 19) == ["…68935cd4-0001-aaaa", "…7d1f5cd4-0001-aaab"]
+    assert len(set(short_ids(names, 12))) == 2
+    assert all(len(name) <= 12 for name in short_ids(names, 12))
+    assert short_ids(names[:1], 12) == ["veo3-p…-aaaa"]
+    assert short_ids([], 12) == []

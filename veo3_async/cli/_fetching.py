@@ -1,0 +1,102 @@
+"""The commands ``fetch`` and ``download``."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+import time
+from typing import Annotated, Final
+
+import typer
+
+from veo3_async import VideoTask
+from veo3_async.cli._access import Access, keyless_client
+from veo3_async.cli._board import Board
+from veo3_async.cli._exits import ExitCode, InterruptError
+from veo3_async.cli._follow import on_loop
+from veo3_async.cli._options import BaseUrl, Family, Json, KeyFile, Model, Overwrite, Proxy, made
+from veo3_async.cli._output import emit, note, plain, wants_json
+from veo3_async.cli._show import show_task
+from veo3_async.cli._view import view_for
+
+__all__ = ["download", "fetch"]
+
+_SLASHES: Final = (os.sep, os.altsep or os.sep)
+
+
+def fetch(
+    request_id: Annotated[str, typer.Argument(metavar="ID", help="The request id.")],
+    *,
+    json: Json = False,
+    model: Model = None,
+    family: Family = None,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+    proxy: Proxy = None,
+) -> int:
+    """Look at a task once, and print what the service says; 0 if it says anything."""
+    veo = Access(
+        key_file=key_file, base_url=base_url, proxy=proxy, model=model, family=family
+    ).client()
+
+    async def main() -> VideoTask:
+        async with veo:
+            return await veo.fetch(request_id)
+
+    task = on_loop(main)
+    emit(task) if wants_json(json) else show_task(task)
+    return ExitCode.DONE
+
+
+def download(
+    source: Annotated[
+        str, typer.Argument(metavar="URL|ID", help="The video, or the task that made it.")
+    ],
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="A file, or a directory: then named by request id. One that is to be made ends "
+            "with a slash."
+        ),
+    ] = ".",
+    *,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option(help="Go on with what an earlier download left in PATH.part.")
+    ] = True,
+    json: Json = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+    proxy: Proxy = None,
+) -> int:
+    """Bring a video to disk whole, and print where it is.
+
+    A URL needs no key. What is cut short goes on with the next call.
+    """
+    is_url = "://" in source
+    access = Access(key_file=key_file, base_url=base_url, proxy=proxy)
+    veo = keyless_client(base_url=base_url, proxy=proxy) if is_url else access.client()
+    target = made(pathlib.Path(path)) if path.endswith(_SLASHES) else pathlib.Path(path)
+    board, view = Board([source], now=time.time()), view_for(json=json)
+
+    async def main() -> pathlib.Path:
+        async with veo:
+            task_or_url = source if is_url else await veo.fetch(source)
+            async with view.shown(board, lambda _: None):
+                return await veo.download(
+                    task_or_url,
+                    target,
+                    progress=lambda done, total: board.loading(
+                        source, done, total, now=time.time()
+                    ),
+                    resume=resume,
+                    overwrite=overwrite,
+                )
+
+    try:
+        saved = on_loop(main)
+    except InterruptError:
+        note("interrupted: what is there is kept, and the same command goes on with it")
+        raise
+    emit({"source": source, "path": saved} if json else plain(saved))
+    return ExitCode.DONE

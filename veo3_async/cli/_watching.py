@@ -1,0 +1,156 @@
+"""The commands ``watch`` and ``resume``."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from veo3_async import Veo3Client, Watch
+from veo3_async.cli._access import Access, program
+from veo3_async.cli._board import Board
+from veo3_async.cli._cluster import Site, follow_cluster
+from veo3_async.cli._follow import WatchOptions, conclude, follow
+from veo3_async.cli._options import (
+    BaseUrl,
+    Directory,
+    ExistingJournal,
+    Family,
+    Interval,
+    Journal,
+    Json,
+    KeyFile,
+    MaybeServers,
+    Model,
+    Output,
+    Overwrite,
+    Plain,
+    Prefix,
+    Proxy,
+    Replicas,
+    Timeout,
+    Until,
+    checked_path,
+    given_ids,
+)
+from veo3_async.cli._output import note
+from veo3_async.cli._output import plain as plain_text
+from veo3_async.cli._view import view_for
+
+__all__ = ["follow_all", "resume", "watch"]
+
+
+def watch(
+    ids: Annotated[
+        list[str] | None, typer.Argument(metavar="ID", help="Request ids; - reads stdin.")
+    ] = None,
+    *,
+    file: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, help="A file of ids, one a line; # begins a comment."
+        ),
+    ] = None,
+    until: Until = "best",
+    timeout: Timeout = None,
+    download: Directory = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    interval: Interval = None,
+    journal: Journal = None,
+    json: Json = False,
+    plain: Plain = False,
+    model: Model = None,
+    family: Family = None,
+    nats: MaybeServers = None,
+    prefix: Prefix = "veo3",
+    replicas: Replicas = 1,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+    proxy: Proxy = None,
+) -> int:
+    """Watch tasks until their videos are there.
+
+    A live table on a terminal, lines of words with --plain or where CI or TERM=dumb is set; one
+    JSON line a transition with --json, or when stdout is no terminal. Ctrl-C or SIGTERM prints
+    the ids that still run and the command that goes on with them. With --nats, workers poll them
+    (see the command worker), and no key is needed here.
+    """
+    access = Access(
+        key_file=key_file,
+        base_url=base_url,
+        proxy=proxy,
+        journal=journal,
+        interval=interval,
+        model=model,
+        family=family,
+    )
+    wanted = given_ids(ids or [], file)
+    path = checked_path(download, output, overwrite=overwrite, tasks=len(wanted))
+    options = WatchOptions(
+        until=until, timeout=timeout, path=path, overwrite=overwrite, json=json, plain=plain
+    )
+    if nats:
+        site = Site(servers=nats, prefix=prefix, replicas=replicas)
+        return follow_cluster(site, access, wanted, options)
+    return follow_all(access, wanted, options)
+
+
+def resume(
+    journal: ExistingJournal,
+    *,
+    until: Until = "best",
+    timeout: Timeout = None,
+    download: Directory = None,
+    overwrite: Overwrite = False,
+    interval: Interval = None,
+    json: Json = False,
+    plain: Plain = False,
+    key_file: KeyFile = None,
+    base_url: BaseUrl = None,
+    proxy: Proxy = None,
+) -> int:
+    """Go on with everything in a journal that is not finished, as the command watch does."""
+    access = Access(
+        key_file=key_file, base_url=base_url, proxy=proxy, journal=journal, interval=interval
+    )
+    path = checked_path(download, None, overwrite=overwrite)
+    options = WatchOptions(
+        until=until, timeout=timeout, path=path, overwrite=overwrite, json=json, plain=plain
+    )
+    return follow_all(access, None, options)
+
+
+def follow_all(access: Access, ids: Sequence[str] | None, options: WatchOptions) -> int:
+    """Follow these tasks; for None, what the journal has."""
+    board = Board(ids or (), now=time.time(), saves=options.path is not None)
+    veo = access.client(board.polled)
+    view = view_for(json=options.json, plain=options.plain)
+
+    async def main() -> None:
+        async with veo:
+            if ids is None:
+                changes = await _resumed(veo, board, options)
+            else:
+                changes = veo.watch(*ids, until=options.until, timeout=options.timeout)
+            if board.rows:
+                await follow(veo, changes, board, view, options)
+
+    again = [*program(), "watch", *access.options(), *options.arguments()]
+    return conclude(main, board, view, again)
+
+
+async def _resumed(veo: Veo3Client, board: Board, options: WatchOptions) -> Watch:
+    """Watch what the journal has, and put it on the board; say what is in doubt."""
+    # The journal is open all the while, and so nobody else's: the board has what is watched.
+    for task in await veo.pending():
+        if task.request_id is None:
+            note(f"in doubt, look at your account: {plain_text(task.prompt)}")
+        else:
+            board.add(task.request_id, now=time.time())
+    if not board.rows:
+        note("nothing is pending")
+    return await veo.resume(until=options.until, timeout=options.timeout)
