@@ -168,6 +168,7 @@ class Poller:
         self, job: Job, answer: Answer | Exception, reply: Reply | Problem, now: float
     ) -> float | None:
         """Act on a poll; return the seconds until the next one, or None after the end."""
+        self.contact.had_reply |= job.track.is_known  # in an earlier process, as the journal has it
         if (fatal := self.contact.heard(answer, now)) is not None:
             self._subscriptions.fail(fatal)
             return None
