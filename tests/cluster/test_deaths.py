@@ -119,7 +119,7 @@ async def records(cluster: Cluster) -> dict[str, list[Record]]:
         message = await jetstream.get_msg(stream, sequence)
         assert message.subject is not None
         record = decode(message.data or b"", request_id_of(message.subject))
-        if record.change is not None and not record.news:
+        if record.change is not None and not record.brought_by:
             found[record.request_id].append(record)
     return found
 

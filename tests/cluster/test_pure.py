@@ -36,7 +36,7 @@ from veo3_async.cluster._rate import (
     round_of,
 )
 from veo3_async.cluster._record import Record, decode, encode
-from veo3_async.cluster._step import Silent, Step, begun, is_news, step, track_of
+from veo3_async.cluster._step import Silent, Step, begun, has_changed, step, track_of
 
 ID = "veo3-pro:68935cd4-58f5-49ce-878e-40b785dd33b8"
 NOW = 1_770_000_000.0
@@ -163,14 +163,14 @@ def test_a_prefix_is_a_token(prefix: str) -> None:
 
 @given(states, streaks, st.integers(0, 99), st.integers(0, 99), st.floats(0, 1e6))
 def test_a_record_comes_back_from_its_json(
-    state: State, streak: Streak, serial: int, news: int, age: float
+    state: State, streak: Streak, serial: int, brought_by: int, age: float
 ) -> None:
     """What is written down of an id is what is read."""
     record = Record(
         request_id=ID,
         watch=7,
         serial=serial,
-        news=news,
+        brought_by=brought_by,
         change=change(),
         age=age,
         state=state,
@@ -223,12 +223,12 @@ def test_a_record_of_nonsense_depth_is_refused() -> None:
 
 
 def test_a_task_makes_one_transition() -> None:
-    """The same reply twice is news once."""
+    """The same reply twice is written once."""
     first = seen(begun(None, ID, 1), generating(), NOW)
     again = seen(first, generating(), NOW + 5)
     assert 1 == first.serial
-    assert is_news(Record(request_id=ID, watch=1), first)
-    assert not is_news(first, again)
+    assert has_changed(Record(request_id=ID, watch=1), first)
+    assert not has_changed(first, again)
 
 
 @pytest.mark.parametrize(
@@ -269,7 +269,7 @@ def test_an_unknown_id_is_remembered_between_polls() -> None:
     assert (30, 30.0) == (record.change.error.attempts, record.change.error.elapsed)
 
 
-def test_a_transient_fault_is_soon_no_news() -> None:
+def test_a_transient_fault_is_soon_written_no_more() -> None:
     """An outage of an hour writes a few records for an id, not one for each poll."""
     record = begun(None, ID, 1)
     written = 0
@@ -277,7 +277,7 @@ def test_a_transient_fault_is_soon_no_news() -> None:
         before = record
         problem = Problem(kind=Kind.SERVER, message="outage")
         record = stepped(before, problem, NOW + number).record
-        written += is_news(before, record)
+        written += has_changed(before, record)
     assert 6 == written
 
 
@@ -452,7 +452,7 @@ def test_a_poll_is_judged_alike_from_memory_and_record() -> None:
     done = generating(status="completed", running=False, video_url="https://a/v.mp4")
     for task in (generating(), generating(status="video_upsampling"), done):
         of_full, of_slim = stepped(full, task, NOW + 9), stepped(slim, task, NOW + 9)
-        assert is_news(full, of_full.record) is is_news(slim, of_slim.record)
+        assert has_changed(full, of_full.record) is has_changed(slim, of_slim.record)
         assert of_full.delay == of_slim.delay
 
 

@@ -132,7 +132,7 @@ def test_an_internal_error_lets_no_id_go() -> None:
 # --- what a listener has not read ------------------------------------------------------------
 
 
-def record_of(phase: Phase, previous: Phase | None = None, *, news: int = 0) -> Record:
+def record_of(phase: Phase, previous: Phase | None = None, *, brought_by: int = 0) -> Record:
     change = Transition(
         request_id=ID,
         phase=phase,
@@ -142,13 +142,13 @@ def record_of(phase: Phase, previous: Phase | None = None, *, news: int = 0) -> 
         observed_at=NOW,
         final=phase in {Phase.COMPLETED, Phase.LOST},
     )
-    return Record(request_id=ID, watch=1, serial=1, news=news, change=change)
+    return Record(request_id=ID, watch=1, serial=1, brought_by=brought_by, change=change)
 
 
 def read(unread: Unread, record: Record, sequence: int) -> Phase | None:
-    change = unread.news_in(record, sequence)
+    change = unread.unread_in(record, sequence)
     if change is not None:
-        unread.told(record, sequence)
+        unread.delivered(record, sequence)
     return None if change is None else change.phase
 
 
@@ -157,7 +157,7 @@ def test_fault_67_after_a_purge_what_is_new_is_told() -> None:
     for unread in (Unread([ID]), Unread([])):
         assert Phase.GENERATING is read(unread, record_of(Phase.GENERATING), 7)
         assert read(unread, record_of(Phase.GENERATING), 8) is None
-        change = unread.news_in(record_of(Phase.COMPLETED), 9)
+        change = unread.unread_in(record_of(Phase.COMPLETED), 9)
         assert change is not None
         assert (Phase.GENERATING, True) == (change.previous, change.final)
 
@@ -192,9 +192,9 @@ def test_a_record_that_keeps_count_is_told_to_who_comes_late_only() -> None:
     """It repeats the last transition, which has a place of its own."""
     unread = Unread([])
     assert Phase.GENERATING is read(unread, record_of(Phase.GENERATING), 7)
-    assert read(unread, record_of(Phase.GENERATING, news=7), 9) is None
-    assert Phase.GENERATING is read(Unread([]), record_of(Phase.GENERATING, news=7), 9)
-    assert read(Unread([], floor=8), record_of(Phase.GENERATING, news=7), 9) is None
+    assert read(unread, record_of(Phase.GENERATING, brought_by=7), 9) is None
+    assert Phase.GENERATING is read(Unread([]), record_of(Phase.GENERATING, brought_by=7), 9)
+    assert read(Unread([], floor=8), record_of(Phase.GENERATING, brought_by=7), 9) is None
 
 
 # --- what is watched -------------------------------------------------------------------------

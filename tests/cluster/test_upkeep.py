@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import anyio
+import nats.js.errors
 import pytest
 from nats_process import BINARY, NatsServer
 
@@ -327,7 +328,8 @@ async def test_fault_66_67_a_random_walk_of_acts_loses_no_id(place: Place, seed:
                 await one.watch(*ids)
                 for _ in range(12):
                     await anyio.sleep(chance.uniform(0.1, 4.0))
-                    await chance.choice(acts)(place)
+                    with contextlib.suppress(nats.js.errors.Error):  # it is missing just now
+                        await chance.choice(acts)(place)
     for ends_of_each in told.values():
         assert set(ids) == ends_of_each.keys()
         assert {1} == set(ends_of_each.values())

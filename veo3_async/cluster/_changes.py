@@ -200,16 +200,16 @@ class Changes:
     # --- records ------------------------------------------------------------------------------
 
     async def _read(self, entry: Entry) -> Transition | None:
-        """Return the transition of a record, if it was not told yet and is not of a past life."""
+        """Return the transition of a record, if it is unread and not of a past life."""
         try:
             record = decode(entry.data, request_id_of(entry.subject))
         except ValueError as error:
             _log.error("a message of %s is passed over: %s", self._names.change, error)
             return None
-        change = self._unread.news_in(record, entry.sequence)
+        change = self._unread.unread_in(record, entry.sequence)
         if change is None or await self._lives_again(record):
             return None
-        self._unread.told(record, entry.sequence)
+        self._unread.delivered(record, entry.sequence)
         if record.final:
             self._upkeep.watched.discard(record.request_id)
         elif not self._unread.is_for_all:

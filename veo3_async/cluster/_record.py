@@ -33,7 +33,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """Sequence of the message by which it is watched; another one is another watch."""
     serial: int = 0
     """Transitions so far."""
-    news: int = 0
+    brought_by: int = 0
     """Sequence of the record that brought `change`; 0 in that record itself."""
     change: Transition | None = None
     """The last transition; None before the first."""
@@ -77,7 +77,7 @@ class _Row(msgspec.Struct, frozen=True, omit_defaults=True):
     watch: int
     state: State
     serial: int = 0
-    news: int = 0
+    brought_by: int = 0
     change: _Change | None = None
     age: float = 0.0
     streak: _Streak | None = None
@@ -115,7 +115,7 @@ def decode(payload: bytes, request_id: str) -> Record:
         request_id=request_id,
         watch=row.watch,
         serial=row.serial,
-        news=row.news,
+        brought_by=row.brought_by,
         change=None if row.change is None else _transition(row.change, request_id, row.metadata),
         age=row.age,
         state=row.state,
@@ -130,7 +130,7 @@ def _row(record: Record) -> _Row:
         watch=record.watch,
         state=record.state,
         serial=record.serial,
-        news=record.news,
+        brought_by=record.brought_by,
         change=None if record.change is None else _change(record.change),
         age=record.age,
         streak=None

@@ -25,7 +25,7 @@ from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster._record import Record
 
-__all__ = ["Silent", "Step", "begun", "is_news", "step", "step_bug", "track_of"]
+__all__ = ["Silent", "Step", "begun", "has_changed", "step", "step_bug", "track_of"]
 
 _COUNTED_FAULTS: Final = 6  # the backoff has its cap then: more need no record
 
@@ -127,7 +127,7 @@ def step_bug(record: Record, track: Track, bug: Exception, context: Context) -> 
     return _stepped(record, judge_bug(track, [View(record.state)], bug, context), context)
 
 
-def is_news(before: Record, after: Record) -> bool:
+def has_changed(before: Record, after: Record) -> bool:
     """Whether a record differs from the one before, so that it is to be written."""
     return (before.serial, before.state, before.streak) != (
         after.serial,
@@ -147,7 +147,7 @@ def _stands_still(record: Record, answer: Answer) -> bool:
 
 
 def _still_lost(record: Record, track: Track, problem: Problem, context: Context) -> Step:
-    """Return what follows where a lost id is not seen again: only the API's own word is told."""
+    """Return what follows where a lost id is not seen: only the API's own word is delivered."""
     view = View(replace(record.state, phase=None))
     ruling = judge(track, [view], problem, reply=None, pacing=_NO_PACING, context=context)
     change = ruling.views[0].change
@@ -171,7 +171,7 @@ def _stepped(record: Record, ruling: Ruling, context: Context) -> Step:
         after = replace(
             after,
             serial=record.serial + 1,
-            news=0,
+            brought_by=0,
             change=view.change,
             age=0.0 if last is None or view.change.final else last.age,
         )

@@ -22,7 +22,6 @@ from veo3_async._lifecycle.judge import Context, Track
 from veo3_async._metadata import Origin
 from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
-from veo3_async._pacing.policies import Pacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
@@ -36,7 +35,7 @@ from veo3_async.cluster._notes import Notes
 from veo3_async.cluster._origin import decode_origin, route_in
 from veo3_async.cluster._permits import Permits
 from veo3_async.cluster._record import Record, decode, encode
-from veo3_async.cluster._step import Silent, Step, begun, is_news, step, step_bug, track_of
+from veo3_async.cluster._step import Silent, Step, begun, has_changed, step, step_bug, track_of
 from veo3_async.cluster._upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -81,6 +80,13 @@ class _Known(msgspec.Struct, frozen=True):
     track: Track
     seq: int | None
     """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
+
+
+class _Draft(msgspec.Struct, frozen=True):
+    step: Step
+    payload: bytes | None
+    """What is to be written; None where nothing has changed."""
+    met_bug: bool = False
 
 
 class Worker:
@@ -282,50 +288,50 @@ class Worker:
 
         The pacing learns when that is done: a poll may have to be judged again.
         """
-        judged = functools.partial(self._judged, outcome=outcome, reply=reply, context=context)
         while not known.record.ended:
-            draft = judged(known, Silent(self._pacing))
-            if draft.fatal is not None:
-                raise _FatalError(draft.fatal)
-            if await self._write(known, draft.record):
-                after = judged(known, self._pacing)
-                if after.fatal is not None:
-                    raise _FatalError(after.fatal)
-                if not after.record.final:
-                    self._memory.keep(message.subject, message.attempts, after.record, after.track)
-                return after.delay
+            draft = self._drafted(known, outcome, reply, context)
+            done = draft.step
+            if done.fatal is not None:
+                raise _FatalError(done.fatal)
+            if await self._write(known, draft):
+                if not draft.met_bug:
+                    done = step(
+                        *(known.record, known.track, outcome),
+                        reply=reply,
+                        pacing=self._pacing,
+                        context=context,
+                    )
+                if done.fatal is not None:
+                    raise _FatalError(done.fatal)
+                if not done.record.final:
+                    self._memory.keep(message.subject, message.attempts, done.record, done.track)
+                return done.delay
             known = await self._read(message, known.record.request_id, fresh=True)
         return None
 
-    def _judged(
-        self,
-        known: _Known,
-        pacing: Pacing,
-        *,
-        outcome: _Outcome,
-        reply: Reply | None,
-        context: Context,
-    ) -> Step:
-        """Return what a poll means; what cannot be read means the end of the id."""
+    def _drafted(
+        self, known: _Known, outcome: _Outcome, reply: Reply | None, context: Context
+    ) -> _Draft:
+        """Return what a poll means and what is to be written; a bug loses sight of this id only."""
+        pacing = Silent(self._pacing)
         try:
-            return step(
-                known.record, known.track, outcome, reply=reply, pacing=pacing, context=context
+            done = step(
+                *(known.record, known.track, outcome), reply=reply, pacing=pacing, context=context
             )
-        except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
+            return _Draft(done, _payload(known, done.record))
+        except Exception as bug:  # noqa: BLE001 - whatever it is, it is that of one id
             _log.exception("internal error at one id, please report it; others go on")
-            return step_bug(known.record, known.track, bug, context)
+            done = step_bug(known.record, known.track, bug, context)
+            return _Draft(done, _payload(known, done.record), met_bug=True)
 
-    async def _write(self, known: _Known, after: Record) -> bool:
-        """Write a record that is news; return whether nothing stands in the way of it."""
-        if not is_news(known.record, after):
+    async def _write(self, known: _Known, draft: _Draft) -> bool:
+        """Write a record that has changed; return whether nothing stands in the way of it."""
+        if draft.payload is None:
             return True
         if known.seq is None:
             return False  # what is remembered lacks the texts: the record itself is read first
-        if after.serial == known.record.serial and after.change is not None:
-            after = msgspec.structs.replace(after, news=known.record.news or known.seq)
-        subject = self._names.change_of(after.request_id)
-        payload = encode(after)
-        return await self._engine.publish(subject, payload, expect=known.seq) is not None
+        subject = self._names.change_of(known.record.request_id)
+        return await self._engine.publish(subject, draft.payload, expect=known.seq) is not None
 
     async def _known(self, message: Message) -> _Known | None:
         """Return what is known of an id, or None where the message is of none."""
@@ -363,6 +369,16 @@ class Worker:
 
 def _known(record: Record, seq: int) -> _Known:
     return _Known(record, track_of(record), seq)
+
+
+def _payload(known: _Known, after: Record) -> bytes | None:
+    """Return what is to be written of an id, or None where nothing has changed."""
+    if not has_changed(known.record, after):
+        return None
+    if after.serial == known.record.serial and after.change is not None:
+        brought_by = known.record.brought_by or known.seq or 0
+        after = msgspec.structs.replace(after, brought_by=brought_by)
+    return encode(after)
 
 
 def _origin_in(message: Message) -> Origin:
