@@ -16,12 +16,12 @@ from anyio.abc import TaskStatus
 
 from veo3_async import Eta, Phase, StillPending, Transition, VideoTask
 from veo3_async.cli._access import Access, keyless_client, program
-from veo3_async.cli._board import Board
 from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
 from veo3_async.cli._options import BaseUrl, Interval, KeyFile, Prefix, Rate, Replicas, Servers
 from veo3_async.cli._output import note, say
 from veo3_async.cli._view import view_for
+from veo3_async.live._board import Board
 
 if TYPE_CHECKING:
     from veo3_async.cluster import Cluster
