@@ -79,7 +79,8 @@ def test_submit_that_may_have_arrived_says_so(command: Command, service: Service
     result = command("submit", "a storm")
     assert result.code == 1
     assert "charged" in one_line(result)
-    assert [request.method for request in service.server.requests].count("POST") == 1
+    posts = [request for request in service.server.requests if request.method == "POST"]
+    assert len(posts) == 1
 
 
 @pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full")

@@ -6,8 +6,8 @@ import datetime
 import itertools
 import json
 import math
+import pickle
 import random
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -370,11 +370,7 @@ def test_it_remembers_no_task() -> None:
     """Ten thousand tasks take no more memory than ten did."""
 
     def size(pacing: LearnedPacing) -> int:
-        return sum(
-            sys.getsizeof(column)
-            for evidence in pacing._evidence.values()
-            for column in (evidence._ended, evidence._exposed)
-        ) + sys.getsizeof(pacing._followed)
+        return len(pickle.dumps(pacing.to_dict()))
 
     pacing = seasoned(*[100.0] * 10)
     before = size(pacing)
@@ -594,3 +590,51 @@ def test_looking_changes_nothing() -> None:
     for age in range(0, 300, 10):
         progress = at(age + 10.0, previous_age=float(age))
         assert looked.delay(progress, 0.5) == quiet.delay(progress, 0.5)
+
+
+# --- models ---------------------------------------------------------------------------------
+
+
+def of_model(model: str, seconds: float, pacing: LearnedPacing, tasks: int = 60) -> None:
+    """Let a pacing see tasks of a model that all last so long."""
+    for _ in range(tasks):
+        last = Progress(phase=Phase.GENERATING, age=0.0, model=model)
+        pacing.delay(last, 0.5)
+        pacing.phase_ended(last, seconds, Phase.COMPLETED)
+
+
+def test_two_models_do_not_blur_each_other() -> None:
+    """One of 40 s and one of 6 minutes: each has the schedule and the ETA that it has alone."""
+    both = LearnedPacing(polls_per_task=20)
+    of_model("fast", 40.0, both)
+    of_model("slow", 360.0, both)
+    for model, seconds in (("fast", 40.0), ("slow", 360.0)):
+        alone = LearnedPacing(polls_per_task=20)
+        of_model(model, seconds, alone)
+        for age in (1.0, 30.0, 200.0, 350.0):
+            here = Progress(phase=Phase.GENERATING, age=age, model=model)
+            assert both.eta(here) == alone.eta(here)
+            assert both.delay(here, 0.5) == alone.delay(here, 0.5)
+    assert both.tasks == 120
+
+
+def test_what_is_learned_of_models_comes_back() -> None:
+    """Through JSON, each by its name."""
+    pacing = LearnedPacing()
+    of_model("fast", 40.0, pacing)
+    of_model("", 100.0, pacing)
+    again = LearnedPacing.from_dict(json.loads(json.dumps(pacing.to_dict())))
+    assert again.tasks == pacing.tasks == 120
+    for model in ("fast", ""):
+        here = Progress(phase=Phase.GENERATING, age=5.0, model=model)
+        assert again.eta(here) == pacing.eta(here)
+
+
+def test_the_model_that_was_not_asked_for_longest_is_forgotten() -> None:
+    """Of any number of models 32 are kept, so memory is bounded."""
+    pacing = LearnedPacing()
+    for number in range(100):
+        of_model(f"model {number}", 60.0, pacing, tasks=1)
+    assert len(pacing.to_dict()["models"]) == 32
+    assert pacing.eta(Progress(phase=Phase.GENERATING, age=1.0, model="model 99")) is not None
+    assert pacing.eta(Progress(phase=Phase.GENERATING, age=1.0, model="model 0")) is None

@@ -43,6 +43,7 @@ __all__ = [
     "ask_pacing",
     "judge",
     "judge_bug",
+    "model_of_route",
 ]
 
 _T = TypeVar("_T")
@@ -180,6 +181,11 @@ def ask_pacing(pacing: Pacing, track: Track, rand: float) -> float:
     return delay
 
 
+def model_of_route(route: Route | None) -> str:
+    """Return whose task it is, as `Progress.model` says: models last differently long."""
+    return "" if route is None else route.model or route.path
+
+
 # --- faults -------------------------------------------------------------------------------
 
 
@@ -290,7 +296,10 @@ def _followed(
     track: Track, state: State, reply: Reply | None, pacing: Pacing, context: Context
 ) -> Track:
     """Keep up with the phase, and let the pacing learn from one that ended."""
-    last, clock = track.clock.last, track.clock.after(state, reply, context.now)
+    last, clock = (
+        track.clock.last,
+        track.clock.after(state, reply, context.now, model_of_route(track.route)),
+    )
     assert clock.last is not None  # noqa: S101 - it comes from a reply
     if last is not None and last.phase is not clock.last.phase:
         lasted = track.clock.lasted(state, context.now)

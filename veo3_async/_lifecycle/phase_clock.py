@@ -36,6 +36,7 @@ class PhaseClock(msgspec.Struct, frozen=True, gc=False):
             age=max(0.0, now - self.began),
             previous_age=last.age if last.polls else None,
             polls=last.polls + 1,
+            model=last.model,
         )
 
     def lasted(self, state: State, now: float) -> float:
@@ -44,13 +45,16 @@ class PhaseClock(msgspec.Struct, frozen=True, gc=False):
             return max(0.0, now - self.began)
         return max(0.0, (state.entered_at - self.entered_at) / 1000)  # whenever we looked
 
-    def after(self, state: State, reply: Reply | None, now: float) -> PhaseClock:
-        """Return the clock after a reply that held a state."""
+    def after(self, state: State, reply: Reply | None, now: float, model: str) -> PhaseClock:
+        """Return the clock after a reply that held a state.
+
+        :param model: Whose task it is, as `Progress.model` says.
+        """
         phase = state.phase or Phase.UNKNOWN
         if self.last is not None and self.last.phase is phase:
             return PhaseClock(self.progress(now), self.began, self.entered_at)
         age = phase_age(state, reply)
-        return PhaseClock(Progress(phase=phase, age=age), now - age, state.entered_at)
+        return PhaseClock(Progress(phase=phase, age=age, model=model), now - age, state.entered_at)
 
 
 NOT_SEEN: Final = PhaseClock()

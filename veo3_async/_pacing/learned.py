@@ -7,6 +7,7 @@ proportional to √(f/S), the square root of the hazard. Its size is the user's 
 
 from __future__ import annotations
 
+import collections
 import datetime
 import math
 from collections.abc import Mapping
@@ -15,28 +16,22 @@ from typing import Any, Final, Literal, Self, TypedDict, Unpack
 import msgspec
 
 from veo3_async._arguments import seconds, share
-from veo3_async._models import FINAL, Phase
-from veo3_async._pacing.hazard import DOCUMENTED_SECONDS, LEAST, MOST, Evidence, Kept, rounded
+from veo3_async._models import Phase
+from veo3_async._pacing.hazard import DOCUMENTED_SECONDS, LEAST, MOST
+from veo3_async._pacing.of_model import ModelKnowledge, OfModel, PhaseKnowledge
 from veo3_async._pacing.policies import Eta, Progress
-from veo3_async._pacing.schedule import LOOKS, Knobs, Plan
+from veo3_async._pacing.schedule import LOOKS, Knobs
 
 __all__ = ["LearnedPacing"]
 
 _REPLACED_INTERVAL: Final = 10.0  # seconds: what the vendor's own web client asks at
 _DEFAULT_POLLS: Final = round(DOCUMENTED_SECONDS / _REPLACED_INTERVAL + LOOKS)
 
-# A plan costs as much as some hundred decisions, so it serves for many: for an eighth of all
-# that was ever told, and at most for so much news; the end of a task is the better part of it.
-_NEWS_SHARE: Final = 1 / 8
-_NEWS_MOST: Final = 512
-_NEWS_OF_END: Final = 16
-
-# Of two ways to begin, the even one is never worse than what it replaces: every so many tasks
-# halve what is left of it.
-_TASKS_TO_TRUST: Final = 3
-
 _SHORTEST: Final = 0.001  # seconds: no poll takes less
 _LONGEST: Final = 1e9  # seconds, 31 years: still told apart to a microsecond
+
+_MOST_MODELS: Final = 32
+"""Whose knowledge is kept, a few kB each."""
 
 
 class _Options(TypedDict, total=False):
@@ -48,15 +43,12 @@ class _Options(TypedDict, total=False):
     half_life: float
 
 
-class _PhaseKnowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    lasted: Kept
-    followed_by: dict[Phase, float]
-
-
 class _Knowledge(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     version: Literal[1]
     tasks: int
-    phases: dict[Phase, _PhaseKnowledge]
+    phases: dict[Phase, PhaseKnowledge]
+    """Of tasks whose model is not known."""
+    models: dict[str, ModelKnowledge] | msgspec.UnsetType = msgspec.UNSET
 
 
 class LearnedPacing:
@@ -81,20 +73,12 @@ class LearnedPacing:
     :raises TypeError: A duration is neither a number nor a ``timedelta``.
     :raises ValueError: A number is out of its range, or both of the first two were given.
 
-    Until it has seen tasks finish, it asks at an even rate, by default every 10 s.
+    Until it has seen tasks finish, it asks at an even rate, by default every 10 s. Each model
+    (`Progress.model`) is learned by itself, for one of 40 s and one of 6 minutes would blur each
+    other; of more than 32 the one that was not asked for longest is forgotten.
     """
 
-    __slots__ = (
-        "_evidence",
-        "_followed",
-        "_heard",
-        "_knobs",
-        "_news",
-        "_plan",
-        "half_life",
-        "jitter",
-        "tasks",
-    )
+    __slots__ = ("_knobs", "_models", "half_life", "jitter", "tasks")
 
     def __init__(
         self,
@@ -110,11 +94,8 @@ class LearnedPacing:
         self.jitter: Final = share("jitter", jitter)
         self.half_life: Final = _at_least("half_life", half_life, 1)
         self.tasks: int = 0
-        self._evidence: dict[Phase, Evidence] = {}
-        self._followed: dict[Phase, dict[Phase, float]] = {}
-        self._plan: Plan | None = None
-        self._heard = 0
-        self._news = 0
+        """Tasks that were seen to end, of all models."""
+        self._models: collections.OrderedDict[str, OfModel] = collections.OrderedDict()
 
     def __repr__(self) -> str:
         knob = (
@@ -129,25 +110,21 @@ class LearnedPacing:
 
     @property
     def expected_polls(self) -> float:
-        """Requests that a task will take on average, by what is known now."""
-        return self._current().expected_polls
+        """Requests that a task will take on average, by what is known now, over all models."""
+        return self._average([(one.tasks, one.current().expected_polls) for one in self._all()])
 
     @property
     def expected_lag(self) -> float:
-        """Seconds from the end of a task to the poll that sees it, on average, as known now."""
-        return self._current().expected_lag
+        """Seconds from the end of a task to the poll that sees it, on average, likewise."""
+        return self._average([(one.tasks, one.current().expected_lag) for one in self._all()])
 
     def delay(self, progress: Progress, rand: float) -> float:
         """Return the seconds until this id is to be asked for again, and learn that it goes on.
 
         Any numbers give an interval within the bounds.
         """
-        evidence = self._known(progress.phase)
-        if progress.previous_age is not None:
-            evidence.went_on(progress.previous_age, progress.age)
-        self._hear(1)
         step = 1 + self.jitter * (2 * rand - 1)
-        wait = self._current().wait(progress.phase, _sound(progress.age), step)
+        wait = self._of(progress.model).wait(progress, _sound(progress.age), step)
         return max(self._knobs.min_interval, min(self._knobs.max_interval, wait))
 
     def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
@@ -155,46 +132,26 @@ class LearnedPacing:
 
         A task that was lost from sight (`Phase.LOST`) has not ended, for all that is known.
         """
-        evidence = self._known(last.phase)
-        evidence.went_on(last.age, lasted)
-        if successor is Phase.LOST:
-            return
-        evidence.ended_at(lasted)
-        followed = self._followed[last.phase]
-        for other in followed:
-            followed[other] *= 2 ** (-1 / self.half_life)
-        followed[successor] = followed.get(successor, 0.0) + 1
-        if successor in FINAL:
+        if self._of(last.model).phase_ended(last, lasted, successor):
             self.tasks += 1
-            self._hear(_NEWS_OF_END)
 
     def eta(self, progress: Progress) -> Eta | None:
         """Return what is left until the video is there, for tasks that get that far.
 
-        None until some task was seen to go from this phase all the way to its video, if not
-        the same task at each step.
+        None until some task of the model was seen to go from this phase all the way to its video,
+        if not the same task at each step.
         """
-        return self._current().left(progress.phase, _sound(progress.age))
+        return self._of(progress.model).current().left(progress.phase, _sound(progress.age))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return what was learned, as values that any JSON encoder takes; a few kB.
+        """Return what was learned, as values that any JSON encoder takes; a few kB a model.
 
         The options are not part of it: knowledge outlives a change of mind.
         """
+        models = {name: one.kept() for name, one in self._models.items()}
+        unnamed = models.pop("", ModelKnowledge())
         knowledge = _Knowledge(
-            version=1,
-            tasks=self.tasks,
-            phases={
-                phase: _PhaseKnowledge(
-                    lasted=seen.kept(),
-                    followed_by={
-                        successor: rounded(weight)
-                        for successor, weight in self._followed[phase].items()
-                        if rounded(weight)
-                    },
-                )
-                for phase, seen in self._evidence.items()
-            },
+            version=1, tasks=self.tasks, phases=unnamed.phases, models=models or msgspec.UNSET
         )
         plain: dict[str, Any] = msgspec.to_builtins(knowledge, str_keys=True)
         return plain
@@ -218,45 +175,40 @@ class LearnedPacing:
         :raises ValueError: It is of another version, or no such thing; nothing is changed.
         """
         knowledge = _knowledge(data)
-        evidence = {phase: Evidence(self.half_life) for phase in knowledge.phases}
-        for phase, known in knowledge.phases.items():
-            evidence[phase].learn(known.lasted)
-        self._evidence = evidence
-        self._followed = {p: dict(known.followed_by) for p, known in knowledge.phases.items()}
+        named = {} if knowledge.models is msgspec.UNSET else dict(knowledge.models)
+        if knowledge.phases:
+            of_named = sum(one.tasks for one in named.values())
+            unnamed = ModelKnowledge(max(0, knowledge.tasks - of_named), knowledge.phases)
+            named = {"": unnamed, **named}
+        restored = {name: self._made().restored(one) for name, one in named.items()}
+        self._models = collections.OrderedDict(list(restored.items())[-_MOST_MODELS:])
         self.tasks = knowledge.tasks
-        self._plan = None
 
-    def _known(self, phase: Phase) -> Evidence:
-        if phase not in self._evidence:
-            self._evidence[phase] = Evidence(self.half_life)
-            self._followed[phase] = {}
-            self._plan = None
-        return self._evidence[phase]
+    def _of(self, model: str) -> OfModel:
+        """Return what is known of a model; the one that was not asked for longest is forgotten."""
+        if (known := self._models.get(model)) is None:
+            known = self._models[model] = self._made()
+            if len(self._models) > _MOST_MODELS:
+                self._models.popitem(last=False)
+        self._models.move_to_end(model)
+        return known
 
-    def _hear(self, news: int) -> None:
-        self._heard += news
-        self._news += news
+    def _made(self) -> OfModel:
+        return OfModel(self._knobs, self.half_life)
 
-    def _current(self) -> Plan:
-        stale = self._news > min(_NEWS_MOST, self._heard * _NEWS_SHARE)
-        if self._plan is None or stale:
-            self._news = 0
-            evidence = self._evidence or {Phase.QUEUED: Evidence(self.half_life)}
-            hazards = {phase: seen.hazard() for phase, seen in evidence.items()}
-            odds = {phase: _shares(self._followed.get(phase, {})) for phase in evidence}
-            self._plan = Plan(
-                hazards, odds, self._knobs, trust=1 - 2 ** (-self.tasks / _TASKS_TO_TRUST)
-            )
-        return self._plan
+    def _all(self) -> list[OfModel]:
+        return list(self._models.values()) or [self._made()]
+
+    def _average(self, values: list[tuple[int, float]]) -> float:
+        """Return a mean that tasks weigh; before the first task all models weigh alike."""
+        weights = [tasks for tasks, _ in values]
+        if not any(weights):
+            weights = [1] * len(values)
+        return sum(w * v for w, (_, v) in zip(weights, values, strict=True)) / sum(weights)
 
 
 def _sound(age: float) -> float:
     return min(max(0.0, age), _LONGEST)  # in this order NaN becomes 0
-
-
-def _shares(weights: Mapping[Phase, float]) -> dict[Phase, float]:
-    total = sum(weights.values())
-    return {phase: weight / total for phase, weight in weights.items()}
 
 
 def _knobs(
@@ -300,8 +252,17 @@ def _knowledge(data: object) -> _Knowledge:
     except (msgspec.ValidationError, OverflowError, RecursionError) as error:
         fault = str(error)
     else:
-        weights = [w for known in knowledge.phases.values() for w in known.followed_by.values()]
-        if 0 <= knowledge.tasks <= MOST and all(LEAST <= weight <= MOST for weight in weights):
+        named = {} if knowledge.models is msgspec.UNSET else knowledge.models
+        all_phases = [knowledge.phases, *(one.phases for one in named.values())]
+        weights = [
+            weight
+            for phases in all_phases
+            for known in phases.values()
+            for weight in known.followed_by.values()
+        ]
+        tasks = [knowledge.tasks, *(one.tasks for one in named.values())]
+        is_sound = all(0 <= each <= MOST for each in tasks)
+        if is_sound and all(LEAST <= weight <= MOST for weight in weights):
             return knowledge
         fault = "a count is below 0 or not finite"
     message = f"not what LearnedPacing.to_dict() returns, or of another version: {fault}"

@@ -30,6 +30,8 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """``age`` at the reply before, if that was in the same phase; None for the first in it."""
     polls: int = 1
     """Replies in this phase so far, this one included."""
+    model: str = ""
+    """Whose task it is: the model, or the path that names it; empty where that is not known."""
 
 
 class Eta(msgspec.Struct, frozen=True, gc=False):

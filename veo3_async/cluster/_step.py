@@ -14,7 +14,16 @@ from msgspec.structs import replace
 
 from veo3_async._errors import StillPending
 from veo3_async._lifecycle.ends import is_end
-from veo3_async._lifecycle.judge import Answer, Context, Ruling, Track, View, judge, judge_bug
+from veo3_async._lifecycle.judge import (
+    Answer,
+    Context,
+    Ruling,
+    Track,
+    View,
+    judge,
+    judge_bug,
+    model_of_route,
+)
 from veo3_async._lifecycle.phase_clock import NOT_SEEN, PhaseClock
 from veo3_async._lifecycle.phases import says_the_same
 from veo3_async._lifecycle.retries import Streak
@@ -22,7 +31,9 @@ from veo3_async._metadata import Origin
 from veo3_async._models import Phase, VideoTask
 from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
 from veo3_async._protocol.errors import Problem
+from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
+from veo3_async.cluster._origin import route_in
 from veo3_async.cluster._record import Record
 
 __all__ = ["Silent", "Step", "begun", "has_changed", "step", "step_bug", "track_of"]
@@ -92,7 +103,10 @@ def begun(
 
 def track_of(record: Record) -> Track:
     """Return what a worker knows of an id that it takes over."""
-    return Track(record.request_id, record.streak, _clock(record), record.change is not None)
+    route = route_in(record.origin)
+    return Track(
+        record.request_id, record.streak, _clock(record, route), record.change is not None, route
+    )
 
 
 def step(
@@ -181,11 +195,11 @@ def _stepped(record: Record, ruling: Ruling, context: Context) -> Step:
     return Step(after, ruling.track, delay, ruling.fatal)
 
 
-def _clock(record: Record) -> PhaseClock:
+def _clock(record: Record, route: Route | None) -> PhaseClock:
     if record.change is None:
         return NOT_SEEN
     return PhaseClock(
-        Progress(phase=record.change.phase, age=record.age, polls=0),
+        Progress(phase=record.change.phase, age=record.age, polls=0, model=model_of_route(route)),
         record.change.observed_at - record.age,
         record.state.entered_at,
     )

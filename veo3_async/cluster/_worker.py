@@ -32,7 +32,7 @@ from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._notes import Notes
-from veo3_async.cluster._origin import decode_origin, route_in
+from veo3_async.cluster._origin import decode_origin
 from veo3_async.cluster._permits import Permits
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import Silent, Step, begun, has_changed, step, step_bug, track_of
@@ -262,9 +262,7 @@ class Worker:
         if not await permits.take():
             return _AT_ONCE
         sent = self._clock.now()
-        outcome, reply = await self._runtime.poll_once(
-            known.record.request_id, route_in(known.record.origin)
-        )
+        outcome, reply = await self._runtime.poll_once(known.record.request_id, known.track.route)
         await permits.learn(outcome, sent)
         if isinstance(outcome, VideoTask):
             await self._mark.accepted()
