@@ -34,7 +34,7 @@ def test_every_test_says_its_claim() -> None:
 RULES = {
     "veo3_async._download.paths": {"file_name", "final_path"},
     "veo3_async._protocol.families.record": {"PHASE_OF_WORD"},
-    "veo3_async._text": {"is_hidden", "one_line"},
+    "veo3_async._text": {"is_hidden", "plain"},
     "veo3_async._transport.endpoint": {"DEFAULT_BASE_URL"},
 }
 """What the command line takes from below the public names, so that it is not there twice."""

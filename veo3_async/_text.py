@@ -5,10 +5,13 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-__all__ = ["MAX_SHOWN", "is_hidden", "one_line"]
+__all__ = ["MAX_SHOWN", "is_hidden", "one_line", "plain"]
 
 MAX_SHOWN: Final = 1000
 """Characters of a text of the service that are shown."""
+
+_LONGEST: Final = 100_000
+"""Characters of a line for a person; a signed URL has a few thousand."""
 
 _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _JOINERS: Final = "\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}"
@@ -29,6 +32,11 @@ def one_line(text: str, limit: int = MAX_SHOWN) -> str:
     if not text.isprintable():
         text = "".join(map(_shown, text))
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def plain(value: object) -> str:
+    """Return whatever it is as one line for a terminal, which obeys nothing in it."""
+    return one_line(str(value), _LONGEST)
 
 
 def is_hidden(char: str) -> bool:

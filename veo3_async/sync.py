@@ -14,13 +14,14 @@ cannot call the client.
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import functools
 import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from types import TracebackType
-from typing import Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, Final, NoReturn, ParamSpec, Self, TypeVar
 
 import anyio
 from anyio.from_thread import BlockingPortal
@@ -31,7 +32,10 @@ from veo3_async._models import Transition
 from veo3_async._pacing.policies import Eta
 from veo3_async._polling.watch import Watch
 
-__all__ = ["SyncVeo3Client", "SyncWatch"]
+if TYPE_CHECKING:
+    from veo3_async._download.stream import VideoStream
+
+__all__ = ["SyncVeo3Client", "SyncVideoStream", "SyncWatch"]
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -162,6 +166,18 @@ def _resuming(
     return call
 
 
+def _streaming(
+    method: Callable[Concatenate[Veo3Client, _P], VideoStream],
+) -> Callable[Concatenate[SyncVeo3Client, _P], SyncVideoStream]:
+    begin = _on_loop(method)
+
+    @functools.wraps(method)
+    def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncVideoStream:
+        return SyncVideoStream(begin(self, *args, **kwargs), self)
+
+    return call
+
+
 def _made_as(
     init: Callable[Concatenate[Veo3Client, _P], None],
 ) -> Callable[[Callable[..., None]], Callable[Concatenate[SyncVeo3Client, _P], None]]:
@@ -213,6 +229,7 @@ class SyncVeo3Client:
     cost = _blocking(Veo3Client.cost)
     pending = _blocking(Veo3Client.pending)
     settle = _blocking(Veo3Client.settle)
+    stream = _streaming(Veo3Client.stream)
     poke = _on_loop(Veo3Client.poke)
     webhook_received = _on_loop(Veo3Client.webhook_received)
     stats = _on_loop(Veo3Client.stats)
@@ -243,6 +260,50 @@ class SyncVeo3Client:
         """End everything: who waits in another thread gets `ClientClosed`. May be repeated."""
         self.loop.stop(self.client.aclose)
         self.finish.detach()
+
+
+class SyncVideoStream(Iterator[bytes]):
+    """``VideoStream`` for threads: the bytes of a video in order, and a context manager."""
+
+    def __init__(self, stream: VideoStream, client: SyncVeo3Client) -> None:
+        self._stream: Final = stream
+        self._client: Final = client
+
+    def __repr__(self) -> str:
+        """Say what it is, without the key."""
+        return f"<SyncVideoStream of {self._stream!r}>"
+
+    @property
+    def done(self) -> int:
+        """How many bytes have come, from the first on."""
+        return self._stream.done
+
+    @property
+    def total(self) -> int | None:
+        """How many bytes the video has; None before the first, or where the server does not say."""
+        return self._stream.total
+
+    def __next__(self) -> bytes:
+        """Wait for the next bytes."""
+        if data := self._client.loop.call(self._read):
+            return data
+        raise StopIteration
+
+    async def _read(self) -> bytes:
+        return await anext(self._stream, b"")
+
+    def __enter__(self) -> Self:
+        """Return it; it begins with the first bytes that are asked for."""
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close the connection."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the connection; no more bytes come. May be repeated."""
+        with contextlib.suppress(ClientClosed):  # and so was the connection
+            self._client.loop.call(self._stream.aclose)
 
 
 class _Taken:

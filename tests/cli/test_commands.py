@@ -21,7 +21,7 @@ from cli_service import (
 )
 
 from veo3_async.cli._options import duration
-from veo3_async.cli._table import short_ids
+from veo3_async.live._table import short_ids
 from veo3_async.testing import HangUp, Status
 
 # --- submitting ---------------------------------------------------------------------------

@@ -16,7 +16,6 @@ from anyio.abc import TaskStatus
 
 from veo3_async import Veo3Error
 from veo3_async.cli._access import Access, keyless_client, program
-from veo3_async.cli._board import Board
 from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
 from veo3_async.cli._login import (
@@ -41,6 +40,7 @@ from veo3_async.cli._options import (
 )
 from veo3_async.cli._output import emit, note, say, wants_json
 from veo3_async.cli._view import view_for
+from veo3_async.live._board import Board
 
 if TYPE_CHECKING:
     from veo3_async.cluster import Cluster, ClusterStats

@@ -11,9 +11,9 @@ import msgspec
 
 from veo3_async import Eta, LearnedPacing, Pacing, Phase, Progress, Stats, Veo3Client, testing
 from veo3_async._protocol.families.record import PHASE_OF_WORD
-from veo3_async.cli._board import Board
 from veo3_async.cli._follow import WatchOptions, follow
 from veo3_async.cli._view import View
+from veo3_async.live._board import Board
 from veo3_async.testing import Life, Stage
 
 __all__ = ["Demo", "ScaledPacing"]

@@ -11,13 +11,13 @@ import typer
 
 from veo3_async import VideoTask
 from veo3_async.cli._access import Access, keyless_client
-from veo3_async.cli._board import Board
 from veo3_async.cli._exits import ExitCode, InterruptError
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._options import BaseUrl, Family, Json, KeyFile, Model, Overwrite, Proxy, made
 from veo3_async.cli._output import emit, note, plain, wants_json
 from veo3_async.cli._show import show_task
 from veo3_async.cli._view import view_for
+from veo3_async.live._board import Board
 
 __all__ = ["download", "fetch"]
 

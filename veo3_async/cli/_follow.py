@@ -17,12 +17,12 @@ import msgspec
 
 from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
 from veo3_async._download.paths import file_name, final_path
-from veo3_async.cli._board import Board, Row
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._output import give_up_stdout, note, plain, say
 from veo3_async.cli._shell import continued
-from veo3_async.cli._table import label
 from veo3_async.cli._view import View
+from veo3_async.live._board import Board, Row
+from veo3_async.live._table import label
 
 __all__ = ["Followed", "WatchOptions", "conclude", "follow", "on_loop"]
 

@@ -9,13 +9,13 @@ import typer
 from anyio import sleep_forever
 
 from veo3_async import testing
-from veo3_async.cli._board import Board
 from veo3_async.cli._demo import Demo
 from veo3_async.cli._exits import ExitCode, InterruptError
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._options import Json, Speed, duration, positive
 from veo3_async.cli._output import note, plain, put, wants_json
 from veo3_async.cli._view import FinalView, view_for
+from veo3_async.live._board import Board
 
 __all__ = ["demo", "serve"]
 

@@ -13,7 +13,7 @@ import msgspec
 from anyio import to_thread
 
 from veo3_async import Pending, Transition, Veo3Error, VideoTask
-from veo3_async._text import is_hidden, one_line
+from veo3_async._text import is_hidden, plain
 
 __all__ = [
     "emit",
@@ -26,9 +26,6 @@ __all__ = [
     "say",
     "wants_json",
 ]
-
-_LONGEST: Final = 100_000
-"""Characters of one line; a signed URL has a few thousand."""
 
 _IN_ASCII: Final = {"…": "...", "–": "-", "━": "=", "╸": "-", "╺": "-"}
 """What is written for our own signs where the terminal's encoding lacks them."""
@@ -62,14 +59,6 @@ def _in_ascii(error: UnicodeError) -> tuple[str, int]:
 def wants_json(asked: bool) -> bool:  # noqa: FBT001 - it is the option
     """Return whether results are JSON lines: asked for, or nobody looks at stdout."""
     return asked or not sys.stdout.isatty()
-
-
-def plain(text: object) -> str:
-    """Return a text as one line without control characters.
-
-    Much of it was written by servers, and a terminal obeys escape sequences.
-    """
-    return one_line(str(text), _LONGEST)
 
 
 def note(text: str) -> None:

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from veo3_async import Pending, VideoTask
 from veo3_async.cli._output import plain
-from veo3_async.cli._table import clock
+from veo3_async.live._table import clock
 
 __all__ = ["show_pending", "show_rows", "show_task"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import pathlib
 import time
@@ -13,16 +12,15 @@ from typing import Final, Protocol
 import anyio
 from anyio import to_thread
 from rich.console import Console
-from rich.live import Live
 
 from veo3_async import Transition, Veo3Error
-from veo3_async.cli._board import Board
 from veo3_async.cli._output import put, say, wants_json
-from veo3_async.cli._table import EtaOf, change_line, final_lines, live_table
+from veo3_async.live._board import Board
+from veo3_async.live._frames import drawn_on_terminal
+from veo3_async.live._table import EtaOf, change_line, final_lines
 
 __all__ = ["FinalView", "JsonView", "PlainView", "TableView", "View", "view_for"]
 
-_FRAME_SECONDS: Final = 0.25
 _TROUBLE_SECONDS: Final = 5.0
 
 
@@ -111,20 +109,9 @@ class TableView:
     def __init__(self) -> None:
         self._console: Final = Console(highlight=False, markup=False, emoji=False)
 
-    @contextlib.asynccontextmanager
-    async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:
+    def shown(self, board: Board, eta: EtaOf) -> contextlib.AbstractAsyncContextManager[None]:
         """Draw the table, and wipe it away in the end."""
-        # Written to in threads: a terminal that was stopped with Ctrl-S takes no bytes.
-        live = Live(console=self._console, auto_refresh=False, transient=True)
-        await to_thread.run_sync(live.start)
-        try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._redraw, live, board, eta)
-                yield
-                tasks.cancel_scope.cancel()
-        finally:
-            with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(live.stop)
+        return drawn_on_terminal(self._console, board, eta)
 
     async def changed(self, change: Transition) -> None:
         """Do nothing: the next frame shows it."""
@@ -136,12 +123,6 @@ class TableView:
         """Print a line a task."""
         for line in final_lines(board, time.time()):
             self._console.print(line, soft_wrap=True)
-
-    async def _redraw(self, live: Live, board: Board, eta: EtaOf) -> None:
-        while True:
-            table = live_table(board, eta, now=time.time(), size=self._console.size)
-            await to_thread.run_sync(functools.partial(live.update, table, refresh=True))
-            await anyio.sleep(_FRAME_SECONDS)
 
 
 class FinalView(TableView):

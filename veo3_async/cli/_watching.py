@@ -11,7 +11,6 @@ import typer
 
 from veo3_async import Veo3Client, Watch
 from veo3_async.cli._access import Access, program
-from veo3_async.cli._board import Board
 from veo3_async.cli._cluster import Site, follow_cluster
 from veo3_async.cli._follow import WatchOptions, conclude, follow
 from veo3_async.cli._options import (
@@ -39,6 +38,7 @@ from veo3_async.cli._options import (
 from veo3_async.cli._output import note
 from veo3_async.cli._output import plain as plain_text
 from veo3_async.cli._view import view_for
+from veo3_async.live._board import Board
 
 __all__ = ["follow_all", "resume", "watch"]
 

@@ -12,9 +12,11 @@ from rich.style import Style
 from rich.table import Table
 from rich.text import Text
 
-from veo3_async import Eta, Phase, StillPending
-from veo3_async.cli._board import Board, Row
-from veo3_async.cli._output import plain
+from veo3_async._errors import StillPending
+from veo3_async._models import Phase
+from veo3_async._pacing.policies import Eta
+from veo3_async._text import plain
+from veo3_async.live._board import Board, Row
 
 __all__ = ["EtaOf", "change_line", "clock", "final_lines", "label", "live_table", "short_ids"]
 

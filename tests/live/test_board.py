@@ -21,9 +21,9 @@ from veo3_async import (
     Veo3Error,
     VideoTask,
 )
-from veo3_async.cli._board import Board
 from veo3_async.cli._output import plain
-from veo3_async.cli._table import clock, final_lines, live_table
+from veo3_async.live._board import Board
+from veo3_async.live._table import clock, final_lines, live_table
 
 NOW = 1_700_000_000.0
 URL = "https://file.302.ai/" + "x" * 80 + ".mp4"

@@ -1,4 +1,4 @@
-"""What is known of the tasks of one command, and what it adds up to; draws nothing."""
+"""What is known of the tasks that are followed, and what it adds up to; draws nothing."""
 
 from __future__ import annotations
 
@@ -10,15 +10,8 @@ from typing import Final
 
 import msgspec
 
-from veo3_async import (
-    Phase,
-    PollReport,
-    ServiceUnavailable,
-    StillPending,
-    Transition,
-    UnexpectedReply,
-    Veo3Error,
-)
+from veo3_async._errors import ServiceUnavailable, StillPending, UnexpectedReply, Veo3Error
+from veo3_async._models import Phase, PollReport, Transition
 
 __all__ = ["Board", "Row"]
 
