@@ -16,6 +16,7 @@ from typing import Any, Final
 import msgspec
 
 from veo3_async._errors import Veo3Error
+from veo3_async._html import facts_html
 
 __all__ = [
     "FINAL",
@@ -190,6 +191,23 @@ class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Whether the service says in this reply how the task ended, and nothing follows."""
         return self.phase in FINAL
 
+    def __repr__(self) -> str:
+        return f"VideoTask({', '.join(f'{name}={value!r}' for name, value in self._facts())}, …)"
+
+    def _repr_html_(self) -> str:
+        return facts_html(self._facts(), video=self.best_url)
+
+    def _facts(self) -> list[tuple[str, object]]:
+        """Return what a person wants to know of it; the other fields are there to be asked for."""
+        facts = {
+            "id": self.id,
+            "phase": self.phase.value,
+            "status": self.status,
+            "failure_reason": self.failure_reason,
+            "best_url": self.best_url,
+        }
+        return [(name, value) for name, value in facts.items() if value is not None]
+
     def to_dict(self) -> dict[str, Any]:
         """Return the task as a dict that can be written as JSON, by its names on the wire."""
         task: dict[str, Any] = msgspec.to_builtins(self)
@@ -219,6 +237,17 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """Why a final transition has no video; None where it has one."""
     metadata: Any = None
     """What the program attached to the task when it was submitted, as JSON has it; or None."""
+
+    def _repr_html_(self) -> str:
+        before = "" if self.previous is None else f"{self.previous.value} → "
+        facts = (
+            ("id", self.request_id),
+            ("phase", before + self.phase.value),
+            ("status", self.status),
+            ("left", None if self.eta is None else f"{self.eta:.0f} s"),
+            ("error", self.error),
+        )
+        return facts_html(facts, video=self.task.best_url if self.final else None)
 
 
 class PollReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,6 +298,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that a task takes on average, as a `LearnedPacing` knows now; else None."""
     expected_lag: float | None = None
     """Seconds from the end of a task to the poll that sees it, on average, likewise."""
+
+    def _repr_html_(self) -> str:
+        return facts_html((name, getattr(self, name)) for name in self.__struct_fields__)
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):
