@@ -139,6 +139,33 @@ def test_journal_is_read_and_copied_beside_a_bot(
     assert command("pending", "--journal", str(copy)).lines == [task]
 
 
+def test_doctor_says_what_is_well_and_what_to_do(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
+) -> None:
+    """A line for each thing, 0 where all is well; else what to do, and the key in none of it."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:secret@proxy.example:3128")
+    journal = tmp_path / "j.db"
+    command("submit", "a storm", "--journal", str(journal))
+    well = command("doctor", "--journal", str(journal), "--folder", str(tmp_path), "--json")
+    assert well.code == 0, well.out
+    by_name = {line["name"]: line["text"] for line in well.lines}
+    assert list(by_name) == ["versions", "proxy", "service", "folder", "journal"]
+    assert "HTTPS_PROXY is set" in by_name["proxy"]
+    assert "PTC" in by_name["service"]
+    assert "1 pending" in by_name["journal"]
+    assert "secret" not in well.out
+    service.fault(HangUp(), on="submit", times=1)
+    command("submit", "a storm", "--journal", str(journal))
+    monkeypatch.setenv("AI302_API_KEY", "another")
+    ill = command("doctor", "--journal", str(journal), "--folder", str(tmp_path / "no"))
+    assert ill.code == 1
+    assert [line.split()[:2] for line in ill.out.splitlines() if line.startswith("MEND")] == [
+        ["MEND", "service"],
+        ["MEND", "folder"],
+        ["MEND", "journal"],
+    ]
+
+
 # --- looking ------------------------------------------------------------------------------
 
 

@@ -11,6 +11,7 @@ import typer
 from veo3_async import Veo3Error
 from veo3_async.cli._account import balance, models
 from veo3_async.cli._cluster import cluster_app, worker
+from veo3_async.cli._doctor import doctor
 from veo3_async.cli._exits import EXIT_CODES, ExitCode, InterruptError, exit_code
 from veo3_async.cli._fetching import download, fetch
 from veo3_async.cli._journals import journals, pending, settle
@@ -100,6 +101,7 @@ _COMMANDS: Final[tuple[tuple[Callable[..., int], str | None], ...]] = (
     (settle, None),
     (models, None),
     (balance, None),
+    (doctor, None),
     (worker, EXIT_CODES),
     (demo, None),
     (serve, None),
