@@ -152,8 +152,11 @@ class Terminal:
             assert time.monotonic() < deadline, self.text
         return self.text
 
+    def press(self, keys: str) -> None:
+        os.write(self._fd, keys.encode())
+
     def press_ctrl_c(self) -> None:
-        os.write(self._fd, b"\x03")
+        self.press("\x03")
 
     def exit_code(self) -> int:
         """Read until the program ends."""

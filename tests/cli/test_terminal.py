@@ -119,6 +119,21 @@ def test_more_tasks_than_rows_never_scroll(service: Service) -> None:
         assert len(screen.splitlines()) <= 12
 
 
+def test_keys_that_are_pressed_do_not_tear_the_table(service: Service) -> None:
+    """An Enter, or a line that was typed, leaves the table as it is; afterwards keys are seen."""
+    name = service.add(life=_FOREVER)
+    with on_terminal(service, "watch", name, "--interval", "0.1") as terminal:
+        terminal.wait_for("elapsed", "generating")
+        before = terminal.raw.count(b"typed")
+        terminal.press("typed\n\n\n")
+        elapsed = re.findall(r" \d:\d\d", terminal.text)
+        terminal.wait_until(lambda screen: re.findall(r" \d:\d\d", screen) not in ([], elapsed))
+        assert terminal.text.count("elapsed") == 1
+        assert terminal.raw.count(b"typed") == before == 0
+        terminal.press_ctrl_c()
+        assert terminal.exit_code() == 130
+
+
 @pytest.mark.parametrize(
     ("life", "fault", "code"),
     [

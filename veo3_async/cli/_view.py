@@ -14,6 +14,7 @@ from anyio import to_thread
 from rich.console import Console
 
 from veo3_async import Transition, Veo3Error
+from veo3_async.cli._keyboard import no_echo
 from veo3_async.cli._output import put, say, wants_json
 from veo3_async.live._board import Board
 from veo3_async.live._frames import drawn_on_terminal
@@ -109,9 +110,12 @@ class TableView:
     def __init__(self) -> None:
         self._console: Final = Console(highlight=False, markup=False, emoji=False)
 
-    def shown(self, board: Board, eta: EtaOf) -> contextlib.AbstractAsyncContextManager[None]:
+    @contextlib.asynccontextmanager
+    async def shown(self, board: Board, eta: EtaOf) -> AsyncIterator[None]:
         """Draw the table, and wipe it away in the end."""
-        return drawn_on_terminal(self._console, board, eta)
+        with no_echo():
+            async with drawn_on_terminal(self._console, board, eta):
+                yield
 
     async def changed(self, change: Transition) -> None:
         """Do nothing: the next frame shows it."""
