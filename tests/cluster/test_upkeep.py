@@ -18,6 +18,7 @@ from nats_process import BINARY, NatsServer
 from veo3_async import FixedPacing, Phase, Veo3Client
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async.cluster import Changes, Cluster, ClusterError
+from veo3_async.cluster._stats import server_time
 from veo3_async.testing import FakeVeo3, Life
 
 pytestmark = [
@@ -275,7 +276,7 @@ async def test_fault_8_68_a_pause_over_its_cap_is_never_believed(
     request_id = server.add(life=Life.plain())
     async with place.cluster() as cluster, client(server) as veo:
         await cluster.watch(request_id)
-        now = await cluster._server_time()
+        now = await server_time(cluster._engine, cluster._names)
         wrong = b'{"paused_until": %f, "cut_at": %f, "last_max": 0.5}' % (now + 568, now + 568)
         await cluster._engine.publish("$KV.veo3.rate", wrong)
         async with working(cluster, veo):
