@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import signal
+import time
 
 from veo3_async import FixedPacing, Veo3Client
 from veo3_async.cluster import Cluster
@@ -45,8 +46,12 @@ def main() -> None:
     parser.add_argument("--ack-wait", type=float, default=2.0)
     parser.add_argument("--interval", type=float, default=0.3)
     parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--clock-ahead", type=float, default=0.0)
     parser.add_argument("--replicas", type=int, default=1)
-    asyncio.run(live(parser.parse_args()))
+    options = parser.parse_args()
+    right = time.time
+    setattr(time, "time", lambda: right() + options.clock_ahead)  # noqa: B010 - mypy forbids it
+    asyncio.run(live(options))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from veo3_async import FixedPacing, Veo3Client
 from veo3_async.cluster import Cluster
 from veo3_async.cluster._names import request_id_of
 from veo3_async.cluster._record import Record, decode
-from veo3_async.testing import FakeVeo3, Life
+from veo3_async.testing import FakeVeo3, Life, Status
 
 pytestmark = [
     pytest.mark.slow,
@@ -387,3 +387,30 @@ async def test_a_worker_ends_by_a_signal(tmp_path: Path, server: FakeVeo3) -> No
     finally:
         worker.end()
         nats.stop()
+
+
+async def test_fault_68_the_clock_of_a_worker_may_be_wrong(tmp_path: Path) -> None:
+    """Ten minutes ahead, it stops nobody for longer than the service asked, and shows it."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    worker = None
+    try:
+        async with FakeVeo3(speed=60) as server, Cluster(nats.url) as cluster:
+            ids = [server.add(life=Life.documented()) for _ in range(20)]
+            server.fault(Status(429, retry_after=2), times=1)
+            await cluster.watch(*ids)
+            worker = Worker(nats.url, server.url, clock_ahead=600)
+            with anyio.fail_after(60):
+                while not (stats := await cluster.stats()).paused:
+                    await anyio.sleep(0.02)
+                paused = stats.paused
+                while not any(stats.clock_offsets):
+                    stats = await cluster.stats()
+                    await anyio.sleep(0.1)
+            await check_ends(cluster, ids, within=100)
+    finally:
+        if worker is not None:
+            worker.end()
+        nats.stop()
+    assert paused < 5
+    assert [600] == [round(offset, -1) for offset in stats.clock_offsets]

@@ -17,7 +17,8 @@ from nats_process import BINARY, NatsServer
 
 from veo3_async import FixedPacing, Phase, Veo3Client
 from veo3_async._errors import ServiceUnavailable, Veo3Error
-from veo3_async.cluster import Changes, Cluster, ClusterError
+from veo3_async.cluster import Changes, Cluster, ClusterError, _changes
+from veo3_async.cluster._stats import server_time
 from veo3_async.testing import FakeVeo3, Life
 
 pytestmark = [
@@ -250,6 +251,18 @@ async def test_a_bot_and_a_worker_may_start_before_nats(place: Place, server: Fa
     assert Phase.COMPLETED is told[0][request_id][-1]
 
 
+async def test_fault_66_a_listener_hands_in_what_nobody_watches(
+    place: Place, server: FakeVeo3, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for an id of which nothing is heard makes sure that it is watched."""
+    monkeypatch.setattr(_changes, "_HAND_IN_SECONDS", 0.5)
+    request_id = server.add(life=Life.plain())
+    async with place.cluster() as cluster, client(server) as veo, working(cluster, veo):
+        with anyio.fail_after(WITHIN):
+            told = await ends(cluster.transitions(request_id), 1)
+    assert Phase.COMPLETED is told[request_id][-1]
+
+
 async def test_fault_69_another_key_is_refused(place: Place, server: FakeVeo3) -> None:
     """Two accounts in one prefix would lose each other's ids; the mark does not hold the key."""
     request_id = server.add(life=Life.plain())
@@ -275,7 +288,7 @@ async def test_fault_8_68_a_pause_over_its_cap_is_never_believed(
     request_id = server.add(life=Life.plain())
     async with place.cluster() as cluster, client(server) as veo:
         await cluster.watch(request_id)
-        now = await cluster._server_time()
+        now = await server_time(cluster._engine, cluster._names)
         wrong = b'{"paused_until": %f, "cut_at": %f, "last_max": 0.5}' % (now + 568, now + 568)
         await cluster._engine.publish("$KV.veo3.rate", wrong)
         async with working(cluster, veo):

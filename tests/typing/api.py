@@ -51,7 +51,7 @@ from veo3_async import (
     VideoTask,
     Watch,
 )
-from veo3_async.cluster import Changes, Cluster, ClusterError, ClusterStats
+from veo3_async.cluster import Changes, Cluster, ClusterError, ClusterStats, ClusterWatch
 from veo3_async.testing import (
     MODELS,
     Body,
@@ -276,7 +276,10 @@ async def several_machines(veo: Veo3Client) -> None:
     options = {"user_credentials": "bot.creds"}
     async with Cluster(["nats://127.0.0.1:4222"], replicas=3, options=options) as cluster:
         assert_type(cluster, Cluster)
-        await cluster.watch("veo3-pro:1", "veo3-pro:2")
+        await cluster.watch("veo3-pro:1", "veo3-pro:2", model="veo3", metadata={"chat": 42})
+        async with ClusterWatch(cluster, "veo3-pro:1", timeout=600) as watch:
+            async for transition in watch:
+                assert_type(transition, Transition)
         assert_type(await cluster.submit(veo, "a lighthouse in a storm"), str)
         assert_type(await cluster.stats(), ClusterStats)
         async with cluster.transitions("veo3-pro:1", since=0.0) as changes:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 try:
     from veo3_async.cluster._changes import Changes
-    from veo3_async.cluster._cluster import Cluster, ClusterStats
+    from veo3_async.cluster._cluster import Cluster
     from veo3_async.cluster._errors import ClusterError
+    from veo3_async.cluster._stats import ClusterStats
     from veo3_async.cluster._watch import ClusterWatch
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "nats":

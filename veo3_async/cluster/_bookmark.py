@@ -25,7 +25,7 @@ class Bookmark:
         self._engine = engine
         self._names = names
         self._entry: Final = names.entry(f"listener.{name}")
-        self._saved = 0
+        self._saved = _Place(0)
 
     async def load(self) -> tuple[int, datetime.datetime | None]:
         """Return the sequence up to which all is dealt with, and when its stream was made.
@@ -39,7 +39,7 @@ class Bookmark:
             place = msgspec.json.decode(found[1], type=_Place) if found else _Place(0)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             place = _Place(0)
-        self._saved = place.sequence
+        self._saved = place
         return place.sequence, place.created
 
     async def save(self, sequence: int, created: datetime.datetime | None) -> None:
@@ -47,8 +47,8 @@ class Bookmark:
 
         :raises ServiceUnavailable: NATS does not store it.
         """
-        if sequence in (0, self._saved):
+        place = _Place(sequence, created)
+        if sequence == 0 or place == self._saved:
             return
-        payload = msgspec.json.encode(_Place(sequence, created))
-        await self._engine.publish(self._entry, payload)
-        self._saved = sequence
+        await self._engine.publish(self._entry, msgspec.json.encode(place))
+        self._saved = place

@@ -176,6 +176,7 @@ class Changes:
         self._is_waiting = False
         if self._created is not None and feed.created != self._created:
             self._unread.began_anew()
+            self._given = self._dealt_with = 0
         self._created = feed.created
         self._entries.extend(entries)
         self._watch_for(entries)
@@ -210,7 +211,7 @@ class Changes:
         if change is None or await self._lives_again(record):
             return None
         self._unread.delivered(record, entry.sequence)
-        if record.final:
+        if record.ended:
             self._upkeep.watched.discard(record.request_id)
         elif not self._unread.is_for_all:
             self._upkeep.watched.add([record.request_id])

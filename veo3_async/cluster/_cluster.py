@@ -8,63 +8,37 @@ import datetime
 import functools
 import logging
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, Self, Unpack
 
 import anyio
-import msgspec
 
 from veo3_async._arguments import positive, seconds
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._metadata import Origin
 from veo3_async.cluster._changes import Changes
-from veo3_async.cluster._clock import ServerClock
 from veo3_async.cluster._environment import chosen_servers, connect_options
 from veo3_async.cluster._key import KeyMark
 from veo3_async.cluster._names import Names, checked, permits, pollers
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._origin import encode_origin, made_origin
-from veo3_async.cluster._permits import read_rate
-from veo3_async.cluster._rate import rate_at, round_of
+from veo3_async.cluster._rate import round_of
 from veo3_async.cluster._record import decode
+from veo3_async.cluster._stats import ClusterStats, read_stats
 from veo3_async.cluster._upkeep import Duty, Upkeep, for_each
-from veo3_async.cluster._worker import PERMITS, POLLERS, LifeSign, Worker
+from veo3_async.cluster._worker import PERMITS, POLLERS, Worker
 
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
     from veo3_async._polling.submissions import ImageSource
     from veo3_async._protocol.families import SubmitOptions
 
-__all__ = ["Cluster", "ClusterStats"]
+__all__ = ["Cluster"]
 
 _log = logging.getLogger("veo3_async")
 
 _AGAIN_SECONDS: Final = 1.0
 _LEAST_KEEP: Final = 3600.0
-
-
-class ClusterStats(msgspec.Struct, frozen=True, kw_only=True):
-    """What all workers are doing, at one moment."""
-
-    outstanding: int
-    """Ids that are watched and that the service has not ended; lost ones are among them."""
-    unpolled: int
-    """Of these, how many no worker has taken yet."""
-    pending: int
-    """Of these, how many are in a worker's hand or wait for their next poll."""
-    redelivered: int
-    """Of these, how many were polled more than once."""
-    workers: int
-    """Workers alive; one that died counts for up to 15 s more."""
-    rate: float | None
-    """Polls a second that are allowed now to all together; None before the first worker."""
-    paused: float
-    """Seconds until polling goes on, as the service asked; 0 where it is not paused."""
-    clock_offsets: Sequence[float]
-    """Of each worker: seconds by which its machine's clock is ahead of the NATS server's."""
-    in_hand: int
-    """Ids that workers had in hand when they last showed that they live."""
 
 
 class Cluster:
@@ -288,26 +262,7 @@ class Cluster:
         :raises ServiceUnavailable: NATS does not answer.
         """
         await self.connect()
-        names, engine = self._names, self._engine
-        watched = await engine.stream(names.watch)
-        rates = await engine.stream(names.rate)
-        queue = await engine.consumer(names.watch, POLLERS)
-        now = await self._server_time()
-        _, shared = await read_rate(engine, names, now)
-        workers = await self._life_signs()
-        outstanding = 0 if watched is None else watched.messages
-        said = None if rates is None else rates.metadata.get("max_polls_per_second")
-        return ClusterStats(
-            outstanding=outstanding,
-            unpolled=outstanding if queue is None else queue.unasked,
-            pending=0 if queue is None else queue.pending,
-            redelivered=0 if queue is None else queue.redelivered,
-            workers=len(workers),
-            rate=None if said is None else rate_at(shared, now, float(said)),
-            paused=max(0.0, shared.paused_until - now),
-            clock_offsets=[worker.clock_offset for worker in workers],
-            in_hand=sum(worker.in_hand for worker in workers),
-        )
+        return await read_stats(self._engine, self._names)
 
     # --- parts ------------------------------------------------------------------------------
 
@@ -367,26 +322,6 @@ class Cluster:
                 lambda permit: engine.publish(permit, b""),
             )
         return missing
-
-    async def _server_time(self) -> float:
-        """Return what the clock of the server says."""
-        clock, subject = ServerClock(), self._names.entry("clock")
-        sent = time.monotonic()
-        await self._engine.publish(subject, b"")
-        received = time.monotonic()
-        at = await self._engine.stored_at(self._names.shared, subject)
-        if at is not None:
-            clock.heard(sent, received, at)
-        return clock.now()
-
-    async def _life_signs(self) -> list[LifeSign]:
-        signs = []
-        for subject in await self._engine.subjects(self._names.workers):
-            found = await self._engine.last(self._names.workers, subject)
-            with contextlib.suppress(msgspec.MsgspecError):
-                if found is not None:
-                    signs.append(msgspec.json.decode(found[1] or b"{}", type=LifeSign))
-        return signs
 
 
 def _kept_for(keep: float | datetime.timedelta) -> float:

@@ -187,14 +187,14 @@ class Upkeep:
             )
 
     async def _hand_in_again(self, most: int | None) -> int:
-        """Hand in what this process watches, is not final, and is watched no more; say how many."""
+        """Hand in what this process watches and has not ended; return how many were missing."""
         count = 0
 
         async def hand_in(item: tuple[str, bytes]) -> None:
             nonlocal count
             request_id, payload = item
             record = await self._record(request_id)
-            if record is not None and record.final:
+            if record is not None and record.ended:
                 self.watched.discard(request_id)
             elif await self._engine.publish(self._names.watch_of(request_id), payload) is not None:
                 count += 1
