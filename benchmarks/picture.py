@@ -21,9 +21,9 @@ from rich.console import Console
 from rich.terminal_theme import MONOKAI
 
 from veo3_async import Transition, Veo3Error
-from veo3_async.cli._board import Board
 from veo3_async.cli._demo import Demo
-from veo3_async.cli._table import EtaOf, live_table
+from veo3_async.live._board import Board
+from veo3_async.live._table import EtaOf, live_table
 
 TASKS: Final = 25
 SPEED: Final = 20.0
