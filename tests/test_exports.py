@@ -138,10 +138,21 @@ def test_importing_loads_nothing_heavy(statement: str) -> None:
     assert loaded_by(statement) == set()
 
 
-def test_the_first_client_loads_aiohttp_and_no_more() -> None:
-    """What a client needs is aiohttp; a journal or the command line are not paid for."""
-    loaded = loaded_by("import veo3_async; veo3_async.Veo3Client('key')")
-    assert loaded == {"aiohttp", "yarl", "multidict"}
+USE = """
+import asyncio, veo3_async
+
+async def main():
+    async with veo3_async.Veo3Client('key'):
+        pass
+
+asyncio.run(main())
+"""
+
+
+def test_the_first_use_loads_aiohttp_and_no_more() -> None:
+    """To make a client loads nothing; to use it aiohttp, and neither a journal nor a terminal."""
+    assert loaded_by("import veo3_async; veo3_async.Veo3Client('key')") == set()
+    assert loaded_by(USE) == {"aiohttp", "yarl", "multidict"}
 
 
 def test_the_version_is_that_of_the_distribution() -> None:
