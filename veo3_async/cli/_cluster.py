@@ -114,7 +114,7 @@ def follow_cluster(
 
     async def main() -> None:
         watch = ClusterWatch(cluster, *ids, timeout=wanted.timeout)
-        async with keyless_client() as veo, cluster:
+        async with keyless_client(base_url=None) as veo, cluster:
             await follow(veo, watch, board, view, wanted)
 
     again = [*program(), "watch", *site.options(), *wanted.arguments()]
