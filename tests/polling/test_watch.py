@@ -891,3 +891,17 @@ async def test_a_watch_survives_the_scope_that_it_was_made_in(
             watches.append(veo.watch(ids[0]))
             await veo.wait(ids[1])
     assert (await collected(watches[0]))[-1].phase is Phase.COMPLETED
+
+
+async def test_fault_40_a_task_in_which_nothing_changes_is_logged_once_and_then_lost(
+    server: FakeVeo3, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A line after half an hour; after two hours the watch ends, and it can be watched again."""
+    caplog.set_level(logging.WARNING, "veo3_async")
+    request_id = server.add(life=Life.scripted([{"status": "video_generating", "running": True}]))
+    ends = [change async for change in veo.watch(request_id) if change.final]
+    assert [(end.phase, type(end.error)) for end in ends] == [(Phase.LOST, StillPending)]
+    [line] = [r.getMessage() for r in caplog.records if r.name == "veo3_async"]
+    assert "without a change" in line
+    server.heal()
+    assert (await anext(veo.watch(request_id))).phase is Phase.GENERATING

@@ -33,6 +33,8 @@ class Job(Entry, kw_only=True):
 
     metadata: Any = None
     """What the program attached to the task, or None."""
+    is_stall_logged: bool = False
+    """Whether it was logged that nothing changes."""
     has_webhook: bool = False
     """Whether a webhook will tell its end, so that few polls are enough."""
 

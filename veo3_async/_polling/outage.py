@@ -8,37 +8,37 @@ from veo3_async._protocol.errors import Kind
 
 __all__ = ["Outage"]
 
-_TOLD_AFTER: Final = 60.0
+_LOGGED_AFTER: Final = 60.0
 """Seconds. What passes in less is everyday life: a deployment, a reconnect, a pause after a 429."""
 
-_SERVICES_OWN_WORD: Final = frozenset({Kind.NOT_FOUND, Kind.INVALID})
+_OWN_WORD: Final = frozenset({Kind.NOT_FOUND, Kind.INVALID})
 
 
 class Outage:
     """The polls of a client that brought nothing since the last one that brought a state."""
 
-    __slots__ = ("_told", "since")
+    __slots__ = ("_is_logged", "since")
 
     def __init__(self) -> None:
         self.since: float | None = None
         """When the first of them came back, monotonic seconds; None where the last one brought
         a state."""
-        self._told = False
+        self._is_logged = False
 
     def failed(self, kind: Kind, now: float) -> float | None:
-        """Take in a poll without a state, and return the seconds that are to be told, if any."""
-        if kind in _SERVICES_OWN_WORD:
+        """Take in a poll without a state, and return the seconds that are to be logged, if any."""
+        if kind in _OWN_WORD:
             return None  # on one id: the service is there
         if self.since is None:
             self.since = now
         lasted = now - self.since
-        if self._told or lasted < _TOLD_AFTER:
+        if self._is_logged or lasted < _LOGGED_AFTER:
             return None
-        self._told = True
+        self._is_logged = True
         return lasted
 
     def ended(self, now: float) -> float | None:
-        """Take in a state, and return the seconds that it took, if the outage was told."""
-        lasted = None if self.since is None or not self._told else now - self.since
-        self.since, self._told = None, False
+        """Take in a state, and return the seconds that it took, if the outage was logged."""
+        lasted = None if self.since is None or not self._is_logged else now - self.since
+        self.since, self._is_logged = None, False
         return lasted

@@ -41,6 +41,9 @@ _log = logging.getLogger("veo3_async")
 _TROUBLE_CHARS: Final = 200
 """Of the last fault, kept for each id."""
 
+_STALL_SECONDS: Final = 1800.0
+"""After so long without any change a task is worth a log line: whole tasks take 3 to 6 min."""
+
 _RECORD_AGAIN: Final = 5.0
 """Seconds after which an id whose end could not be written down is asked for again."""
 
@@ -196,6 +199,7 @@ class Poller:
             return _RECORD_AGAIN
         job.reread_at = now + ruling.reread_in
         self._announce(job, ruling)
+        self._note_stall(job, ruling, now)
         self._deliver(job, watchers, ruling)
         if ruling.delay is not None and job.has_webhook and not isinstance(answer, Problem):
             return max(ruling.delay, SPARSE_SECONDS)
@@ -241,6 +245,22 @@ class Poller:
             )
             if self._on_change is not None:
                 self._on_change(job.labelled(change))
+
+    def _note_stall(self, job: Job, ruling: Ruling, now: float) -> None:
+        """Log once of a task that nothing has changed for half an hour; it goes on."""
+        state = ruling.views[0].state
+        since = state.unchanged_since
+        if since is None or now - since < _STALL_SECONDS:
+            job.is_stall_logged = False
+        elif not job.is_stall_logged:
+            job.is_stall_logged = True
+            _log.warning(
+                "%s has been %r for %.0f min without a change; polling goes on",
+                job.request_id,
+                state.status,
+                (now - since) / 60,
+                extra={"request_id": job.request_id},
+            )
 
     def _deliver(self, job: Job, watchers: Sequence[Mailbox], ruling: Ruling) -> None:
         for mailbox, view in zip(watchers, ruling.views, strict=True):
