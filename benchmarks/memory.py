@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from veo3_async import FixedPacing, Progress, Veo3Client
+from veo3_async._lifecycle.contact import Contact
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
@@ -123,6 +124,7 @@ async def watching(
         dispatcher,
         subscriptions,
         pacing,
+        Contact(),
         route=route,
         on_poll=None,
         journal=None,

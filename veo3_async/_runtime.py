@@ -25,6 +25,7 @@ import msgspec
 from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError
 from veo3_async._learned_store import keep_learned
+from veo3_async._lifecycle.contact import Contact
 from veo3_async._metadata import Origin
 from veo3_async._models import PollReport, Stats, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
@@ -241,7 +242,8 @@ class Runtime:
         )
         origins = Origins(journal)
         subscriptions = Subscriptions(dispatcher, settings.pacing, origins, journal)
-        calls = Calls(dispatcher, origins, settings.route)
+        contact = Contact()
+        calls = Calls(dispatcher, origins, contact, settings.route)
         account, webhooks = Account(calls), Webhooks()
         return Parts(
             dispatcher=dispatcher,
@@ -250,6 +252,7 @@ class Runtime:
                 dispatcher,
                 subscriptions,
                 settings.pacing,
+                contact,
                 route=settings.route,
                 on_poll=settings.on_poll,
                 on_change=settings.on_change,

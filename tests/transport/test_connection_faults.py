@@ -37,7 +37,6 @@ from veo3_async import (
     Phase,
     PollReport,
     ServiceUnavailable,
-    UnexpectedReply,
     Veo3Client,
 )
 from veo3_async.testing import (
@@ -169,15 +168,16 @@ async def test_fault_06_a_body_that_is_cut(
 
 @pytest.mark.parametrize("code", [301, 302, 303, 307, 308, 300, 304])
 async def test_fault_17_a_redirect(server: FakeVeo3, veo: Veo3Client, code: int) -> None:
-    """It is not followed, the other host hears nothing, and it is `UnexpectedReply`."""
+    """It is not followed, the other host hears nothing, and it is waited out."""
+    await veo.wait(server.add(life=QUICK))  # so that the client knows the API
     request_id = server.add(life=QUICK)
     async with FakeVeo3() as other:
-        server.fault(Redirect(f"{other.url}/302/submit/veo3-pro?request_id=1", code))
+        redirect = Redirect(f"{other.url}/302/submit/veo3-pro?request_id=1", code)
+        server.fault(redirect, request_id=request_id, times=20)
         *_, end = await collected(veo.watch(request_id))
         assert other.connections == 0
-    assert isinstance(end.error, UnexpectedReply)
-    assert end.error.http_status == code
-    assert server.received == 5
+    assert end.phase is Phase.COMPLETED
+    assert veo.stats().failures == {"unexpected": 20}
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def certificate(authority: trustme.CA, fault: str) -> ssl.SSLContext:
 async def test_fault_18_a_certificate_that_proves_nothing(
     make_client: MakeClient, fault: str
 ) -> None:
-    """Every watcher is told at once and clearly, and the key was not sent."""
+    """Tried again for a minute; then every watcher gets host and reason, and no key was sent."""
     authority = trustme.CA()
     trusting = ssl.create_default_context()
     if fault != "unknown authority":
@@ -244,10 +244,10 @@ async def test_fault_18_a_certificate_that_proves_nothing(
         watches = [veo.watch("veo3-pro:1"), veo.watch("veo3-pro:2")]
         began = now()
         done = await asyncio.gather(*map(collected, watches), return_exceptions=True)
-        assert now() - began < 1
+        assert 60 <= now() - began <= 120
         await veo.aclose()
     assert [type(e) for e in done] == [ServiceUnavailable] * 2
-    assert "certificate" in str(done[0])
+    assert "certificate of 127.0.0.1" in str(done[0])
     assert heads == []
 
 

@@ -15,6 +15,7 @@ from typing import Any, Final, TypeVar
 import anyio
 
 from veo3_async._errors import ClientClosed, SubmitUncertain
+from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._models import VideoTask
 from veo3_async._polling.dispatcher import Dispatcher
@@ -36,12 +37,16 @@ class Calls:
 
     :param dispatcher: Gives them their turns.
     :param origins: Knows where ids are polled.
+    :param contact: Learns whether the API has answered.
     :param route: Where ids are polled of which nothing is known.
     """
 
-    def __init__(self, dispatcher: Dispatcher[Any], origins: Origins, route: Route) -> None:
+    def __init__(
+        self, dispatcher: Dispatcher[Any], origins: Origins, contact: Contact, route: Route
+    ) -> None:
         self._dispatcher = dispatcher
         self._origins = origins
+        self._contact = contact
         self._route: Final = route
         self._scopes: Final[set[anyio.CancelScope]] = set()
         self._closed = False
@@ -133,6 +138,8 @@ class Calls:
                     read(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
                 )
                 turn.settle(outcome)
+            if not isinstance(outcome, Problem) or outcome.from_api:
+                self._contact.had_reply = True
             self._dispatcher.pump()
             return outcome
         if is_sent and call.method == "POST":

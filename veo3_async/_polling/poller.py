@@ -52,6 +52,7 @@ class Poller:
     """Polls the ids that are subscribed to.
 
     :param pacing: When an id is asked for again.
+    :param contact: Judges whether it is still the API that answers.
     :param route: Where ids are polled of which nothing is known.
     :param on_poll: Called after every poll, or None.
     :param on_change: Called for every change of a task, whoever watches it, or None.
@@ -64,6 +65,7 @@ class Poller:
         dispatcher: Dispatcher[Job],
         subscriptions: Subscriptions,
         pacing: Pacing,
+        contact: Contact,
         *,
         route: families.Route,
         on_poll: Hook[PollReport] | None,
@@ -82,7 +84,7 @@ class Poller:
         self._beside = beside
         self._journal_failed = False
         self._outage = Outage()
-        self.contact: Final = Contact()
+        self._contact = contact
 
     async def run(self) -> None:
         """Poll until cancelled. An error of the pacing ends the watches, not the polling."""
@@ -171,8 +173,10 @@ class Poller:
         self, job: Job, answer: Answer | Exception, reply: Reply | Problem, now: float
     ) -> float | None:
         """Act on a poll; return the seconds until the next one, or None after the end."""
-        self.contact.had_reply |= job.track.is_known  # in an earlier process, as the journal has it
-        if (fatal := self.contact.heard(answer, now)) is not None:
+        self._contact.had_reply |= (
+            job.track.is_known
+        )  # in an earlier process, as the journal has it
+        if (fatal := self._contact.heard(answer, now)) is not None:
             self._subscriptions.fail(fatal)
             return None
         watchers, views = job.watchers, job.views()
