@@ -316,7 +316,7 @@ async def test_fault_32_the_journal_does_not_have_it(
 ) -> None:
     """Not a byte of the key is on the disk, also when the server echoes it into a result."""
     monkeypatch.setenv("AI302_API_KEY", CANARY)
-    echo = {"status": "failed", "running": False, "video_generation_error": ECHO}
+    echo = {"status": "failed", "status_update_time": 1767600240, "video_generation_error": ECHO}
     async with Veo3Client(base_url=server.url, journal=tmp_path / "veo3.db") as veo:
         await veo.submit("a lighthouse")
         for life in (Life.scripted([DONE | {"error_message": ECHO}]), Life.scripted([echo])):

@@ -11,6 +11,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -641,3 +642,18 @@ def test_the_model_that_was_not_asked_for_longest_is_forgotten() -> None:
     assert len(pacing.to_dict()["models"]) == 32
     assert pacing.eta(Progress(phase=Phase.GENERATING, age=1.0, model="model 99")) is not None
     assert pacing.eta(Progress(phase=Phase.GENERATING, age=1.0, model="model 0")) is None
+
+
+def test_a_new_model_begins_with_what_was_learned_without_one() -> None:
+    """So knowledge from before models were told apart is of use, and each goes on by itself."""
+    pacing = LearnedPacing()
+    of_model("", 100.0, pacing)
+    here = Progress(phase=Phase.GENERATING, age=5.0, model="fast")
+    eta = pacing.eta(here)
+    assert eta is not None
+    assert eta.median == pytest.approx(95, abs=5)
+    of_model("fast", 20.0, pacing, tasks=300)
+    later, unnamed = pacing.eta(here), pacing.eta(msgspec.structs.replace(here, model=""))
+    assert later is not None
+    assert unnamed is not None
+    assert later.median < 20 < unnamed.median

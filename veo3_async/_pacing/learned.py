@@ -185,9 +185,14 @@ class LearnedPacing:
         self.tasks = knowledge.tasks
 
     def _of(self, model: str) -> OfModel:
-        """Return what is known of a model; the one that was not asked for longest is forgotten."""
+        """Return what is known of a model; the one that was not asked for longest is forgotten.
+
+        One of which nothing is known begins with what was learned of tasks without a model.
+        """
         if (known := self._models.get(model)) is None:
-            known = self._models[model] = self._made()
+            unnamed = self._models.get("")
+            known = self._made() if unnamed is None else self._made().restored(unnamed.kept())
+            self._models[model] = known
             if len(self._models) > _MOST_MODELS:
                 self._models.popitem(last=False)
         self._models.move_to_end(model)
