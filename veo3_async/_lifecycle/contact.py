@@ -39,7 +39,7 @@ class Contact:
     __slots__ = ("_certificate_since", "_foreign_since", "_refused_since", "had_reply")
 
     def __init__(self, *, had_reply: bool = False) -> None:
-        self.had_reply = had_reply
+        self.had_reply: bool = had_reply
         """Whether the API itself has ever answered."""
         self._foreign_since: float | None = None
         self._refused_since: float | None = None

@@ -122,7 +122,7 @@ class Dispatcher(Generic[_E]):
         self._wakes_at = math.inf
         self._continuation: asyncio.Handle | None = None
         self.throttle: Final = Throttle(max_rate, self._loop.time())
-        self.in_flight = 0
+        self.in_flight: int = 0
         """Permits in use."""
         self.sent: collections.Counter[str] = collections.Counter()
         """Physical requests that are over, by method."""

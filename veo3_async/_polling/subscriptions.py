@@ -56,7 +56,7 @@ class Subscriptions:
         self._unaccepted: collections.deque[tuple[Mailbox, list[str]]] = collections.deque()
         self._has_unaccepted = asyncio.Event()
         self._failure: BaseException | None = None
-        self.transitions = 0
+        self.transitions: int = 0
         """Transitions delivered so far."""
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ try:
 except ModuleNotFoundError as missing:
     if (missing.name or "").partition(".")[0] != "nats":
         raise
-    _MESSAGE = "nats-py is missing: pip install 'veo3_async[nats]'"
+    _MESSAGE: str = "nats-py is missing: pip install 'veo3_async[nats]'"
     raise ModuleNotFoundError(_MESSAGE, name="nats") from None
 
 __all__ = ["Changes", "Cluster", "ClusterError", "ClusterStats", "ClusterWatch"]
