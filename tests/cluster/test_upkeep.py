@@ -308,7 +308,7 @@ async def restart(place: Place) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("seed", [2])
 async def test_fault_66_67_a_random_walk_of_acts_loses_no_id(place: Place, seed: int) -> None:
     """Whatever an operator does one after another, every id ends once at every listener."""
     chance = random.Random(seed)
