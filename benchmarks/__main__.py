@@ -7,6 +7,8 @@ import importlib
 import inspect
 import pathlib
 
+from ._compare import compare
+
 NAMES = (
     "imports",
     "poll_cost",
@@ -29,9 +31,16 @@ def main() -> None:
     parser.add_argument(
         "--results", type=pathlib.Path, default=pathlib.Path(__file__).with_name("results")
     )
+    parser.add_argument("--compare", metavar="REV", help="run them in that commit too, in turns")
+    parser.add_argument(
+        "--rounds", type=int, default=3, metavar="N", help="turns of --compare (default: 3)"
+    )
     options = parser.parse_args()
     if unknown := set(options.names) - set(NAMES):
         parser.error(f"no benchmark is named {', '.join(sorted(unknown))}")
+    if options.compare:
+        compare(options.names or NAMES, options.compare, rounds=options.rounds, quick=options.quick)
+        return
     for name in options.names or NAMES:
         run = importlib.import_module(f"benchmarks.{name}").main
         if "quick" in inspect.signature(run).parameters:

@@ -129,7 +129,8 @@ def _let_coverage_lock(acquire: blockbuster.BlockBusterFunction) -> None:
 
     def coverage_or(lock: object, *args: Any, **options: Any) -> bool:
         measured = coverage.Coverage.current()
-        of_coverage = measured is not None and lock is measured._collector.data_lock
+        collector = None if measured is None else measured._collector
+        of_coverage = collector is not None and lock is collector.data_lock
         return of_coverage or can_block(lock, *args, **options)
 
     acquire.deactivate()
