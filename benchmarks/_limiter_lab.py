@@ -152,6 +152,8 @@ class _Client:
             )
         else:
             self.throttle.succeeded(permit, self.now)
+        if not self.throttle.hint_binds(self.now):
+            hint = None
         one.streak, _ = after_fault(one.streak, kind, self.now)
         return backoff(one.streak, kind, self.now, self.rng.random(), retry_after=hint)
 

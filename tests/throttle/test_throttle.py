@@ -558,3 +558,18 @@ class Interleavings(RuleBasedStateMachine):
 Interleavings.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestInterleavings = Interleavings.TestCase
 TestInterleavings.pytestmark = [pytest.mark.timeout(120)]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("every", "binds"), [(100, True), (3, False)])
+def test_fault_8_a_hint_of_one_node_of_three_binds_no_id(every: int, *, binds: bool) -> None:
+    """The hint of a few ids is theirs; where a third is refused at any rate, it is a node's."""
+    throttle, now = Throttle(20.0, START), START
+    for number in range(1, 601):
+        while not isinstance(permit := throttle.take(now), Permit):
+            now += permit
+        now += 0.05
+        if number % every:
+            throttle.succeeded(permit, now)
+        else:
+            settle_refused(throttle, permit, now, whose=str(number), hint=5.0)
+    assert throttle.hint_binds(now) is binds

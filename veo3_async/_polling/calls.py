@@ -137,7 +137,7 @@ class Calls:
                 outcome = (
                     read(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
                 )
-                turn.settle(outcome)
+                outcome = turn.settle(outcome)
             if not isinstance(outcome, Problem) or outcome.from_api:
                 self._contact.had_reply = True
             self._dispatcher.pump()

@@ -30,11 +30,13 @@ if TYPE_CHECKING:
 __all__ = ["Dispatcher", "Turn"]
 
 _E = TypeVar("_E", bound=Entry)
+_O = TypeVar("_O")
 
-_TICK: Final = 1 / 64
-"""Seconds: what has time is due at whole ticks, so that one waking serves several entries. Where
-a hundred are polled a second, that halves what waiting costs."""
 _HAS_TIME: Final = 1.0
+"""Seconds. What has that much time goes together: its due time is moved to the next whole tick, so
+that one waking serves several entries."""
+_TICK: Final = 0.01
+"""The longest tick, of the delay: nobody sees a poll that is a hundredth of its delay late."""
 _SLACK: Final = 0.001
 """Seconds. A timer of uvloop, whose clock knows whole milliseconds, may come half of one early."""
 
@@ -76,11 +78,17 @@ class Turn:
         self._target = call.target
         return await self._dispatcher.send(call)
 
-    def settle(self, outcome: object) -> None:
-        """Say what the request brought: a `Problem`, or anything else for a success."""
+    def settle(self, outcome: _O) -> _O:
+        """Say what the request brought: a `Problem`, or anything else for a success.
+
+        Returns it as the id is to take it: without a hint that does not bind it.
+        """
         if not self._is_settled:
             self._is_settled = True
             self._dispatcher.settle(self._permit, outcome, self._target)
+        if isinstance(outcome, Problem) and not self._dispatcher.hint_binds():
+            return msgspec.structs.replace(outcome, retry_after=None)
+        return outcome
 
 
 class _Claim(msgspec.Struct, Generic[_E], frozen=True, gc=False):
@@ -151,8 +159,10 @@ class Dispatcher(Generic[_E]):
 
     def put(self, entry: _E, due: float) -> None:
         """Schedule an entry for a moment of the loop's clock, or anew; `pump` after it."""
-        if due - self._loop.time() >= _HAS_TIME:
-            due = math.ceil(due / _TICK) * _TICK
+        delay = due - self._loop.time()
+        if delay >= _HAS_TIME:
+            tick = _tick(delay)
+            due = math.ceil(due / tick) * tick
         self._agenda.put(entry, due)
 
     def drop(self, entry: _E) -> None:
@@ -246,6 +256,10 @@ class Dispatcher(Generic[_E]):
                 )
             case _:
                 self.throttle.succeeded(permit, now)
+
+    def hint_binds(self) -> bool:
+        """Return whether an id must wait as long as ``Retry-After`` says."""
+        return self.throttle.hint_binds(self._loop.time())
 
     def give_back(self, permit: Permit) -> None:
         """Take back a permit of which nothing was learned."""
@@ -344,6 +358,15 @@ class Dispatcher(Generic[_E]):
         for waiter in self._single_calls:
             if not waiter.done():
                 waiter.set_exception(_stopped())
+
+
+def _tick(delay: float) -> float:
+    """Return the longest power of two that is no longer than a hundredth of a delay.
+
+    Powers of two divide each other, so that entries of unlike delays meet too.
+    """
+    _, exponent = math.frexp(delay * _TICK)
+    return math.ldexp(1.0, exponent - 1)
 
 
 def _stopped() -> ClientClosed:

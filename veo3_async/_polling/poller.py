@@ -102,7 +102,7 @@ class Poller:
             reply = await turn.send(families.poll_call(route, job.request_id))
             now = self._loop.time()
             answer = self._read(job, reply, now)
-            turn.settle(answer)
+            answer = turn.settle(answer)
         delay: float | None = None
         if self._subscriptions.is_wanted(job):
             delay = await self._act(job, answer, reply, now)

@@ -23,6 +23,8 @@ _HOLD: Final = 10.0  # seconds that it takes at least
 
 _MAX_HOLD: Final = 120.0
 
+_HEAD_START: Final = 90.0  # seconds of that growth, times the share that chance refuses
+
 _ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
 
 
@@ -85,11 +87,15 @@ class Ceiling:
         self._until = until
         self._last_cut = -math.inf
 
-    def restore(self, now: float, rate: float) -> None:
-        """Come back to a rate that was proved, for it was no limit that refused."""
+    def restore(self, now: float, rate: float, *, share: float) -> None:
+        """Come back to a rate that was proved, for it was no limit that refused.
+
+        :param share: Of the requests that are refused at any rate, 0 to 1: the more, the surer it
+            is that no limit does that, and the sooner the rate rises from there.
+        """
         if self.height < rate:
             self.height = self._base = rate
-            self._until = now
+            self._until = now - _HEAD_START * share
 
     def _count(self, rate: float, *, served: bool) -> None:
         self._served += (served - self._served) / (1 + rate)

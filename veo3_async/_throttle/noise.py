@@ -24,6 +24,8 @@ _NOISE_HALF_LIFE: Final = 60.0  # seconds
 
 _LEAST_NOISE: Final = 0.001  # less of it is forgotten
 
+_MUCH_NOISE: Final = 0.1  # more than a few ids account for: one node of three, or of eight
+
 _MOST_NOISE: Final = 0.5  # more of it is a limit, or an outage
 
 _NOISE_FACTOR: Final = 2.0
@@ -40,11 +42,12 @@ class Noise:
     fell looks the same at first, so with each refusal the proof counts less, until it is renewed.
     """
 
-    __slots__ = ("_began", "_found_at", "_refused", "_served", "_share", "proved")
+    __slots__ = ("_began", "_counted", "_found_at", "_refused", "_served", "_share", "proved")
 
     def __init__(self, now: float) -> None:
         self.proved = 0.0
         """Requests a second that were served."""
+        self._counted = 0
         self._refused = 0.0  # share, smoothed over a hundred requests
         self._served = 0
         self._began = now
@@ -53,7 +56,7 @@ class Noise:
 
     def succeeded(self, now: float) -> None:
         """Count a request that was served."""
-        self._refused -= self._refused * _MEMORY
+        self._count(refused=False)
         self._served += 1
         if (elapsed := now - self._began) >= PROOF_SECONDS:
             faded = self.proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
@@ -62,12 +65,24 @@ class Noise:
 
     def refused(self) -> None:
         """Count a request that was not served."""
-        self._refused += (1 - self._refused) * _MEMORY
+        self._count(refused=True)
+
+    def _count(self, *, refused: bool) -> None:
+        self._counted += 1  # the mean of all, until there are a hundred
+        self._refused += (refused - self._refused) * max(_MEMORY, 1 / self._counted)
 
     def forget(self, now: float, proved: float) -> None:
         """Take no more for proved than this: what was served at once was within a window."""
         self.proved = min(self.proved, proved)
         self._served, self._began = 0, now
+
+    def is_much(self, now: float) -> bool:
+        """Return whether a whole part of the service refuses, at any rate and whoever asks."""
+        return self.share(now) >= _MUCH_NOISE
+
+    def share(self, now: float) -> float:
+        """Return the share that was refused below the limit; it is forgotten in minutes."""
+        return self._share * math.exp2((self._found_at - now) / _NOISE_HALF_LIFE)
 
     def explains(self, now: float, rate: float) -> bool:
         """Return whether a refusal says nothing about the rate, and learn from that.
@@ -78,7 +93,7 @@ class Noise:
             self._share, self._found_at = self._refused, now
             self.proved *= _DOUBT
             return True
-        share = self._share * 2.0 ** ((self._found_at - now) / _NOISE_HALF_LIFE)
+        share = self.share(now)
         if share < _LEAST_NOISE:
             return False
         if self._refused <= min(_NOISE_FACTOR * share + _NOISE_MARGIN, _MOST_NOISE):

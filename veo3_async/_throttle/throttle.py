@@ -264,6 +264,14 @@ class Throttle:
         self._probe = None
         self._pause_for_probe(now, rand)
 
+    def hint_binds(self, now: float) -> bool:
+        """Return whether an id must wait as long as ``Retry-After`` says.
+
+        False where a part of the service refuses whoever asks: the hint is that node's, and the
+        next request will most likely meet another one.
+        """
+        return not self._noise.is_much(now)
+
     # --- how fast ---------------------------------------------------------------------------
 
     @property
@@ -292,12 +300,12 @@ class Throttle:
             self._ceiling.refused(allowed)
         # What was sent before the cut, or is counted together with that, says nothing new.
         if permit.given_at >= self._last_cut + FLIGHT_SECONDS:
-            if self._noise.explains(now, allowed):
-                self._ceiling.restore(now, self._noise.proved)
-            else:
+            if not self._noise.explains(now, allowed):
                 self._last_cut = now
                 self._ceiling.cut(now, allowed)
                 self._cubic.throttled(now)
+            else:
+                self._ceiling.restore(now, self._noise.proved, share=self._noise.share(now))
         self._tokens = min(self._tokens, self._capacity())
 
     def _open(self, permit: Permit, now: float) -> None:
