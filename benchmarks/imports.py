@@ -31,10 +31,10 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
     statements = {"": ""} | {m: f"import {m}" for m in MODULES if installed(m)}
     statements[f"{OURS}, first client"] = f"import {OURS}; {OURS}.Veo3Client('no-key')"
     times: dict[str, list[float]] = {name: [] for name in statements}
-    for turn in range(2 if quick else ROUNDS + 1):
+    for turn in range(1 if quick else ROUNDS + 1):
         for name, statement in statements.items():
             milliseconds = took(statement)
-            if turn:  # the first is the warm-up
+            if turn or quick:  # the first is the warm-up
                 times[name].append(milliseconds)
     nothing = statistics.median(times.pop(""))
     medians = {name: statistics.median(samples) - nothing for name, samples in times.items()}
