@@ -42,14 +42,14 @@ def serve(path: str) -> None:
     """Answer every request with this file; say the port on stdout."""
     size = pathlib.Path(path).stat().st_size
     head = f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\nConnection: close\r\n\r\n".encode()
-    with socket.create_server(("127.0.0.1", 0)) as listener, pathlib.Path(path).open("rb") as film:
+    with socket.create_server(("127.0.0.1", 0)) as listener, pathlib.Path(path).open("rb") as video:
         print(listener.getsockname()[1], flush=True)
         while True:
             line, _ = listener.accept()
             with line:
                 line.recv(1 << 16)
                 line.sendall(head)
-                line.sendfile(film)
+                line.sendfile(video)
 
 
 async def ours(url: str, path: str) -> None:
@@ -60,16 +60,16 @@ async def ours(url: str, path: str) -> None:
 
 async def iter_chunked(url: str, path: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
-        with open(path, "wb") as film:  # noqa: PTH123 - as it is written everywhere
+        with open(path, "wb") as video:  # noqa: PTH123 - as it is written everywhere
             async for chunk in response.content.iter_chunked(1 << 16):
-                film.write(chunk)
+                video.write(chunk)
 
 
 async def iter_any(url: str, path: str) -> None:
     async with aiohttp.ClientSession() as session, session.get(url) as response:
-        with open(path, "wb") as film:  # noqa: PTH123
+        with open(path, "wb") as video:  # noqa: PTH123
             async for chunk in response.content.iter_any():
-                film.write(chunk)
+                video.write(chunk)
 
 
 WAYS = {OURS: ours, "iter_chunked": iter_chunked, "iter_any": iter_any}
@@ -94,7 +94,7 @@ _COMMAND = (sys.executable, "-m", "benchmarks.download")
 
 
 def measured(way: str, url: str, folder: pathlib.Path) -> Figures:
-    path = folder / "film.mp4"
+    path = folder / "video.mp4"
     try:
         run = subprocess.run(
             [*_COMMAND, way, url, str(path)], check=True, capture_output=True, text=True
@@ -109,12 +109,12 @@ def measured(way: str, url: str, folder: pathlib.Path) -> Figures:
 def compared(folder: pathlib.Path, mebibytes: int, rounds: int) -> list[dict[str, Figures]]:
     """Return what each way took in each round, after a warm-up."""
     source = folder / "source"
-    with source.open("wb") as film:
-        film.truncate(mebibytes << 20)
+    with source.open("wb") as video:
+        video.truncate(mebibytes << 20)
     command = [*_COMMAND, "serve", str(source)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/film.mp4"
+        url = f"http://127.0.0.1:{int(server.stdout.readline())}/video.mp4"
         measured(OURS, url, folder)
         runs = [{way: measured(way, url, folder) for way in WAYS} for _ in range(rounds)]
         server.kill()

@@ -32,7 +32,7 @@ from veo3_async._protocol import families
 from veo3_async._protocol.families import Route, read
 from veo3_async._protocol.http import Reply
 from veo3_async._transport.transport import Transport
-from veo3_async.testing import Body, FakeVeo3, Fault, Film, HangUp, Life, Slow, Status
+from veo3_async.testing import Body, FakeVeo3, Fault, HangUp, Life, Slow, Status, Video
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
 
@@ -222,7 +222,7 @@ async def test_a_download_raises_what_the_service_says_of_a_task_whose_url_expir
     server: FakeVeo3, veo: Veo3Client, tmp_path: Path
 ) -> None:
     """Asked for a fresh URL, it may not know the task any more."""
-    task = VideoTask(id="veo3-pro:gone", video_url=server.serve("a.mp4", Film(size=1000)))
+    task = VideoTask(id="veo3-pro:gone", video_url=server.serve("a.mp4", Video(size=1000)))
     server.fault(Status(403), on="file")
     with pytest.raises(TaskNotFound):
         await veo.download(task, tmp_path)

@@ -39,5 +39,5 @@ async def test_many_videos_come_through_a_borrowed_session(
         (file,) = await recipe("many_at_once").videos(session, [good, bad], tmp_path)
         assert not session.closed
     (url,) = {request.path for request in fast.requests if request.path.startswith("/files/")}
-    assert file.read_bytes() == fast.film_of(url)
+    assert file.read_bytes() == fast.video_of(url)
     assert f"{bad}: the service gave" in capsys.readouterr().out

@@ -17,7 +17,7 @@ from cookbook_lives import lives
 from discord_api import DiscordApi, discord_service
 
 from veo3_async import LearnedPacing
-from veo3_async.testing import FakeVeo3, Film, Life, Status
+from veo3_async.testing import FakeVeo3, Life, Status, Video
 
 pytestmark = [
     pytest.mark.anyio,
@@ -75,7 +75,7 @@ def rings(api: DiscordApi, person: int) -> int:
 
 LIVES: list[Any] = [
     pytest.param({}, "Your video:", 1, id="a video"),
-    pytest.param({"film": Film(size=11_000_000)}, "Your video: http", 0, id="over 10 MB"),
+    pytest.param({"video": Video(size=11_000_000)}, "Your video: http", 0, id="over 10 MB"),
     pytest.param({"service_limit": 1000}, "Your video: http", 0, id="413"),
     pytest.param({"deleted": True}, "Your video:", 1, id="the message was deleted"),
     pytest.param({"interaction_seconds": 0.3}, "Your video:", 1, id="the interaction is over"),
@@ -98,7 +98,7 @@ async def test_a_slash_command_ends_with_the_video_or_the_reason(
     api = DiscordApi(flood=0.1, interaction_seconds=trouble.get("interaction_seconds", 900.0))
     life = poll_by_poll(trouble.get("life", Life.documented()))
     async with (
-        FakeVeo3(speed=200, lives=[life], film=trouble.get("film")) as veo,
+        FakeVeo3(speed=200, lives=[life], video=trouble.get("video")) as veo,
         running_bot(api, veo, monkeypatch),
     ):
         if "status" in trouble:

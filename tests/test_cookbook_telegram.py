@@ -19,7 +19,7 @@ from cookbook_lives import lives
 from telegram_api import TelegramApi, telegram
 
 from veo3_async import LearnedPacing
-from veo3_async.testing import FakeVeo3, Film, Life, Status
+from veo3_async.testing import FakeVeo3, Life, Status, Video
 
 pytestmark = [
     pytest.mark.anyio,
@@ -106,8 +106,8 @@ async def test_the_message_follows_the_task_and_becomes_the_video(
 
 
 REFUSALS: list[Any] = [
-    pytest.param({"film": Film(size=21_000_000)}, "file", id="over 20 MB"),
-    pytest.param({"film": Film(size=51_000_000)}, "link", id="over 50 MB"),
+    pytest.param({"video": Video(size=21_000_000)}, "file", id="over 20 MB"),
+    pytest.param({"video": Video(size=51_000_000)}, "link", id="over 50 MB"),
     pytest.param({"urls": False}, "file", id="no URL is taken"),
     pytest.param({"deleted": True}, "url", id="the message was deleted"),
     pytest.param({"life": Life.failing()}, "No video: the service gave", id="failed"),
@@ -130,7 +130,7 @@ async def test_a_video_comes_in_another_way_or_the_reason_does(
     api.takes_urls = trouble.get("urls", True)
     life = poll_by_poll(trouble.get("life", Life.plain()))
     async with (
-        FakeVeo3(speed=200, lives=[life], film=trouble.get("film")) as veo,
+        FakeVeo3(speed=200, lives=[life], video=trouble.get("video")) as veo,
         running_bot(aiogram, api, veo, monkeypatch),
     ):
         if "status" in trouble:

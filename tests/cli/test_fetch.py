@@ -48,7 +48,7 @@ def test_download_of_a_url_needs_no_key(
     monkeypatch.delenv("AI302_API_KEY")
     target = tmp_path / "a.mp4"
     assert command("download", task["video_url"], str(target)) == Result(0, f"{target}\n", "")
-    assert target.read_bytes() == service.server.film_of(task["video_url"])
+    assert target.read_bytes() == service.server.video_of(task["video_url"])
     received = service.server.received
     assert command("download", task["video_url"], str(target)) == Result(0, f"{target}\n", "")
     assert service.server.received == received

@@ -91,10 +91,10 @@ def test_what_was_being_saved_when_the_process_died_is_resumed(
     command: Command, service: Service, tmp_path: pathlib.Path
 ) -> None:
     """With --download an end is owed until its video is on disk; those that are, are not."""
-    journal, films = ["--journal", str(tmp_path / "veo3.db")], tmp_path / "films"
+    journal, videos = ["--journal", str(tmp_path / "veo3.db")], tmp_path / "videos"
     names = [service.add(life=Life.plain()) for _ in range(2)]
     service.fault(Drip(0.01), on="file", after=1, times=1)
-    words = ["watch", *names, *journal, "--download", str(films), "--interval", "0.05"]
+    words = ["watch", *names, *journal, "--download", str(videos), "--interval", "0.05"]
     with subprocess.Popen(
         [*MODULE, *words],
         env=service.environment,
@@ -103,8 +103,8 @@ def test_what_was_being_saved_when_the_process_died_is_resumed(
     ) as process:
         deadline = time.monotonic() + 40
         while True:
-            there = list(films.glob("*.mp4"))
-            parts = {part.stem for part in films.glob("*.part")}
+            there = list(videos.glob("*.mp4"))
+            parts = {part.stem for part in videos.glob("*.part")}
             if there and len(parts) == 1 and there[0].name not in parts:
                 break  # one is saved, and the other one is not
             assert time.monotonic() < deadline
@@ -112,10 +112,10 @@ def test_what_was_being_saved_when_the_process_died_is_resumed(
         process.kill()
     (saved,) = there
     before = saved.stat()
-    resumed = command("resume", *journal, "--download", str(films), "--interval", "0.05")
+    resumed = command("resume", *journal, "--download", str(videos), "--interval", "0.05")
     assert resumed.code == 0
-    assert len(list(films.glob("*.mp4"))) == 2
-    assert not list(films.glob("*.part"))
+    assert len(list(videos.glob("*.mp4"))) == 2
+    assert not list(videos.glob("*.part"))
     assert saved.stat() == before
     assert command("pending", *journal).err == "0 pending\n"
 

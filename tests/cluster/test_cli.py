@@ -131,7 +131,7 @@ def test_videos_come_to_disk_and_a_failure_is_exit_code_1(
     told = {line["request_id"]: line for line in json_lines(out) if "phase" in line}
     (path,) = (line["path"] for line in json_lines(out) if "path" in line)
     assert "TaskFailed" == told[bad]["error"]["type"]
-    assert service.server.film_of(told[good]["url"]) == pathlib.Path(path).read_bytes()
+    assert service.server.video_of(told[good]["url"]) == pathlib.Path(path).read_bytes()
 
 
 @needs_nats

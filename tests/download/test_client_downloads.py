@@ -40,7 +40,7 @@ async def test_fault_61_end_that_is_told_again(
         again = await next_life.fetch(request_id)
         assert task.best_url != again.best_url
         assert path == await next_life.download(again, tmp_path)
-    assert server.film_of(str(task.best_url)) == path.read_bytes()
+    assert server.video_of(str(task.best_url)) == path.read_bytes()
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -19,7 +19,7 @@ import pytest
 
 from veo3_async import DownloadError, VideoTask
 from veo3_async._download.downloader import Downloader
-from veo3_async.testing import Cut, FakeVeo3, Film, Status
+from veo3_async.testing import Cut, FakeVeo3, Status, Video
 
 pytestmark = pytest.mark.anyio
 
@@ -29,7 +29,7 @@ SIZE = 3 << 20
 
 @pytest.fixture
 def url(server: FakeVeo3) -> str:
-    return server.serve("a.mp4", Film(size=SIZE))
+    return server.serve("a.mp4", Video(size=SIZE))
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ async def test_fault_36_overwrite(
     await broken_off_with_overwrite(server, downloader, url, final)
     assert "old" == final.read_text()
     await downloader.download(url, final, overwrite=True)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
 
 
 async def broken_off_with_overwrite(
@@ -131,7 +131,7 @@ async def test_fault_36_final_symlink(
     with pytest.raises(DownloadError, match="overwrite replaces it"):
         await downloader.download(url, final)
     await downloader.download(url, final, overwrite=True)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     assert not final.is_symlink()
     assert exists == other.exists()
     assert not exists or other.read_text() == "mine"
@@ -219,7 +219,7 @@ async def test_fault_36_crash_between_link_and_unlink(
     with final.open("rb") as old:
         await downloader.download(url, final, overwrite=True)
         assert b"a video that is whole" == old.read()
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     assert {"storm.mp4"} == entries(final.parent)
 
 
@@ -235,7 +235,7 @@ async def test_fault_36_two_processes(
             await downloader.download(url, final)
     assert before == part.read_bytes()
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
 
 
 @pytest.mark.parametrize("path", ["missing/storm.mp4", "missing/"])
@@ -289,7 +289,7 @@ async def test_fault_36_relative_path(
     """A bare name lands in the current folder and comes back absolute."""
     monkeypatch.chdir(final.parent)
     assert final == await downloader.download(url, "storm.mp4")
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
 
 
 async def test_fault_60_permissions_follow_the_umask(
@@ -327,7 +327,7 @@ async def test_damaged_record(
     await broken_off(server, downloader, url, final, after=5000)
     record.write_text(damage)
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     assert "Range" not in server.requests[-1].headers
 
 
@@ -344,7 +344,7 @@ async def test_record_that_cannot_be_a_header(
     await broken_off(server, downloader, url, final, after=5000)
     _claim(record, validator=validator)
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     assert "Range" not in server.requests[-1].headers
 
 
@@ -366,7 +366,7 @@ async def test_record_and_file_disagree(
         content = part.read_bytes()
         part.write_bytes(content[:starts_at] + bytes(5000 - starts_at))  # a crash's zeros
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     wanted = None if starts_at is None else f"bytes={starts_at}-"
     assert wanted == server.requests[-1].headers.get("Range")
 
@@ -407,7 +407,7 @@ async def test_fault_36_disk_full(
     ballast.unlink()
     subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
 
 
 async def test_fault_36_sync_error(
@@ -428,7 +428,7 @@ async def test_fault_36_sync_error(
             await downloader.download(url, final)
     assert not final.exists()
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     assert {"storm.mp4"} == entries(final.parent)
 
 
@@ -451,7 +451,7 @@ async def test_fault_36_failed_sync_is_not_believed_later(
     with pytest.raises(DownloadError, match="told once"):
         await downloader.download(url, final)
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     assert [None, None] == [asked.headers.get("Range") for asked in server.requests]
 
 
@@ -474,7 +474,7 @@ async def test_short_writes(
     monkeypatch.setattr(os, "writev", short_writev)
     monkeypatch.setattr(os, "write", short_write)
     await downloader.download(url, final)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
 
 
 # --- the order of things --------------------------------------------------------------------------
@@ -516,7 +516,7 @@ async def test_fault_36_order_of_system_calls(
 ) -> None:
     """The video is written, synced, given its name, and the folder synced, in that order."""
     steps = await _traced(url, final, *["overwrite"] * overwrite)
-    assert server.film_of(url) == final.read_bytes()
+    assert server.video_of(url) == final.read_bytes()
     last_write = len(steps) - 1 - steps[::-1].index("writev storm.mp4.part")
     naming = ["renameat folder"] if overwrite else ["linkat folder"]
     assert ["ftruncate storm.mp4.part", "fsync storm.mp4.part"] == steps[last_write + 1 :][:2]

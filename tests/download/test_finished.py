@@ -12,7 +12,7 @@ from download.video_host import ID, SMALL, entries, hosting, serving
 
 from veo3_async import DownloadError, FileInTheWay, VideoTask
 from veo3_async._download.downloader import Downloader
-from veo3_async.testing import FakeVeo3, Film
+from veo3_async.testing import FakeVeo3, Video
 
 
 @pytest.fixture(params=["attribute", "hidden file"])
@@ -201,8 +201,8 @@ async def test_fault_61_secrets_are_in_no_record(tmp_path: pathlib.Path) -> None
 
 async def test_fault_61_told_again_by_the_service(server: FakeVeo3, tmp_path: pathlib.Path) -> None:
     """A task whose URLs were renewed between two lives is known by its id."""
-    url = server.serve("a.mp4", Film(size=5000))
+    url = server.serve("a.mp4", Video(size=5000))
     await in_another_life(VideoTask(id=ID, video_url=url), tmp_path)
-    moved = server.serve("b.mp4", Film(size=5000))
+    moved = server.serve("b.mp4", Video(size=5000))
     await in_another_life(VideoTask(id=ID, video_url=moved), tmp_path)
     assert 1 == server.received

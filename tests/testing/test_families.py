@@ -75,7 +75,7 @@ async def test_a_task_of_each_family_is_made_and_watched(
     last = seen[-1]
     assert (last.phase, last.task.family, last.final) == (Phase.COMPLETED, family, True)
     assert Phase.GENERATING in {change.phase for change in seen}
-    assert server.film_of(last.task.best_url or "")
+    assert server.video_of(last.task.best_url or "")
     assert {call.request_id for call in server.polls_of(request_id)} == {request_id}
 
 

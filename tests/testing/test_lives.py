@@ -13,7 +13,7 @@ from veo3_async.testing import Body, Life, Received, Stage, Status
 from veo3_async.testing._gateway import MODELS, Envelope, Gateway, Outcome
 from veo3_async.testing._lives import Position, advance, fields_at
 from veo3_async.testing._replies import IMAGE_URL, Request, refusal
-from veo3_async.testing._videos import Film
+from veo3_async.testing._videos import Video
 
 REPLIES = Path(__file__).parents[1] / "replies"
 CREATED = 1767600000.0
@@ -49,7 +49,7 @@ def a_gateway(**options: Any) -> Gateway:
         "rate_limit": None,
         "lives": None,
         "envelope": "task_id",
-        "film": Film(),
+        "video": Video(),
         "seed": 0,
     }
     gateway = Gateway(**(defaults | options))

@@ -18,13 +18,13 @@ from veo3_async.testing import (
     Cut,
     Drip,
     FakeVeo3,
-    Film,
     HangUp,
     Life,
     Redirect,
     Silence,
     Slow,
     Status,
+    Video,
 )
 
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ async def test_a_life_runs_on_the_loops_clock() -> None:
         await asyncio.sleep(0.01)
         _, _, body = await fetched(poll_url(server, request_id))
         task = json.loads(body)
-        status, headers, film = await fetched(task["upsample_video_url"], headers={})
+        status, headers, video = await fetched(task["upsample_video_url"], headers={})
     assert (task["status"], status, headers["Content-Type"]) == ("completed", 200, "video/mp4")
-    assert film == server.film_of(task["upsample_video_url"])
+    assert video == server.video_of(task["upsample_video_url"])
     assert abs(task["completed_at"] / 1000 - time.time()) < 60
 
 
@@ -393,32 +393,32 @@ async def test_a_range_is_obeyed(
     server: FakeVeo3, asked: dict[str, str], status: int, span: tuple[int, int], said: str | None
 ) -> None:
     """Status, Content-Range and bytes follow RFC 9110."""
-    film = Film(size=1000)
-    url = server.serve("a.mp4", film)
-    headers = {k: v.replace("ETAG", film.validator("a.mp4") or "") for k, v in asked.items()}
+    video = Video(size=1000)
+    url = server.serve("a.mp4", video)
+    headers = {k: v.replace("ETAG", video.validator("a.mp4") or "") for k, v in asked.items()}
     got = await fetched(url, headers=headers)
-    assert (got[0], got[2]) == (status, film.content("a.mp4")[slice(*span)])
+    assert (got[0], got[2]) == (status, video.content("a.mp4")[slice(*span)])
     assert got[1].get("Content-Range") == said
     assert "Authorization" not in server.requests[-1].headers
 
 
 async def test_a_server_may_ignore_ranges_hide_lengths_and_weaken_tags(server: FakeVeo3) -> None:
-    """What a film's options say is what is served."""
-    deaf = await fetched(server.serve("a.mp4", Film(ranges=False)), headers={"Range": "bytes=5-"})
-    unsized = await fetched(server.serve("b.mp4", Film(sized=False, etag="none")))
+    """What a video's options say is what is served."""
+    deaf = await fetched(server.serve("a.mp4", Video(ranges=False)), headers={"Range": "bytes=5-"})
+    unsized = await fetched(server.serve("b.mp4", Video(sized=False, etag="none")))
     weak = await fetched(
-        server.serve("c.mp4", Film(etag="weak")),
-        headers={"Range": "bytes=5-", "If-Range": Film(etag="weak").validator("c.mp4") or ""},
+        server.serve("c.mp4", Video(etag="weak")),
+        headers={"Range": "bytes=5-", "If-Range": Video(etag="weak").validator("c.mp4") or ""},
     )
     assert (deaf[0], "Accept-Ranges" in deaf[1], len(deaf[2])) == (200, False, 65536)
     assert ("Content-Length" in unsized[1], "ETag" in unsized[1]) == (False, False)
     assert (weak[0], weak[1]["ETag"][:2]) == (200, "W/")
 
 
-async def test_another_version_is_another_film(server: FakeVeo3) -> None:
+async def test_another_version_is_another_video(server: FakeVeo3) -> None:
     """Bytes and ETag change with the version, the size does not."""
-    first = await fetched(server.serve("a.mp4", Film()))
-    second = await fetched(server.serve("a.mp4", Film(version=1)))
+    first = await fetched(server.serve("a.mp4", Video()))
+    second = await fetched(server.serve("a.mp4", Video(version=1)))
     assert first[1]["ETag"] != second[1]["ETag"]
     assert len(first[2]) == len(second[2])
     assert first[2][:156] == second[2][:156]
@@ -427,18 +427,18 @@ async def test_another_version_is_another_film(server: FakeVeo3) -> None:
 
 async def test_a_file_is_cut_at_any_byte(server: FakeVeo3) -> None:
     """A cut file ends where it was told, across the server's own blocks."""
-    film = Film(size=200_000)
-    server.serve("a.mp4", film)
+    video = Video(size=200_000)
+    server.serve("a.mp4", video)
     server.fault(Cut(at=150_000), on="file")
     _, _, body = (await ask(server, "/files/a.mp4")).partition(b"\r\n\r\n")
-    assert body == film.content("a.mp4")[:150_000]
+    assert body == video.content("a.mp4")[:150_000]
 
 
-async def test_a_client_that_leaves_in_the_middle_of_a_film_is_no_trouble(
+async def test_a_client_that_leaves_in_the_middle_of_a_video_is_no_trouble(
     server: FakeVeo3, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Nothing is logged and nothing is left."""
-    server.serve("a.mp4", Film(size=50_000_000))
+    server.serve("a.mp4", Video(size=50_000_000))
     line = await _Line.to(server)
     line.ask("/files/a.mp4")
     await line.reader.read(1000)
@@ -450,15 +450,15 @@ async def test_a_client_that_leaves_in_the_middle_of_a_film_is_no_trouble(
 
 
 @pytest.mark.parametrize("target", ["/files/", "/files/a.html", "/files/a/b.mp4"])
-async def test_only_films_are_files(server: FakeVeo3, target: str) -> None:
+async def test_only_videos_are_files(server: FakeVeo3, target: str) -> None:
     """Any other path below /files is not found."""
     assert (await fetched(server.url + target))[0] == 404
 
 
-def test_a_film_is_made_of_whole_mp4_boxes() -> None:
+def test_a_video_is_made_of_whole_mp4_boxes() -> None:
     """The boxes ftyp, moov and mdat fill the file to its last byte, at any size."""
     for size in (156, 1000, 65536, 65537, 200_000):
-        content = Film(size=size).content("a.mp4")
+        content = Video(size=size).content("a.mp4")
         boxes, at = [], 0
         while at < len(content):
             boxes.append(content[at + 4 : at + 8])
@@ -467,20 +467,20 @@ def test_a_film_is_made_of_whole_mp4_boxes() -> None:
 
 
 @pytest.mark.parametrize("size", [155, 1 << 33])
-def test_a_film_has_room_for_its_boxes(size: int) -> None:
+def test_a_video_has_room_for_its_boxes(size: int) -> None:
     """Too small and too big sizes are refused."""
     with pytest.raises(ValueError, match="size is between"):
-        Film(size=size)
+        Video(size=size)
 
 
 async def test_the_files_may_be_on_another_server() -> None:
-    """With ``files_url`` the URLs of a task point to the other one, which serves the film."""
+    """With ``files_url`` the URLs of a task point to the other one, which serves the video."""
     async with FakeVeo3() as files, FakeVeo3(files_url=files.url, speed=1e6) as server:
         request_id = server.add(life=Life.plain())
         await asyncio.sleep(0.01)
         url = json.loads((await fetched(poll_url(server, request_id)))[2])["video_url"]
         assert url.startswith(files.url)
-        assert (await fetched(url))[2] == server.film_of(url)
+        assert (await fetched(url))[2] == server.video_of(url)
 
 
 # --- lifetime -----------------------------------------------------------------------------

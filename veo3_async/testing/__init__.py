@@ -26,7 +26,7 @@ from veo3_async.testing._faults import (
 from veo3_async.testing._gateway import MODELS, Envelope, Lives, Received
 from veo3_async.testing._lives import Life, Stage
 from veo3_async.testing._replies import TimeUnit
-from veo3_async.testing._videos import Film
+from veo3_async.testing._videos import Video
 
 if TYPE_CHECKING:
     from veo3_async.testing._server import FakeVeo3
@@ -40,7 +40,6 @@ __all__ = [
     "FakeVeo3",
     "Family",
     "Fault",
-    "Film",
     "HangUp",
     "Life",
     "Lives",
@@ -52,6 +51,7 @@ __all__ = [
     "Status",
     "Stranger",
     "TimeUnit",
+    "Video",
     "Where",
 ]
 

@@ -46,7 +46,7 @@ from veo3_async.testing._replies import (
 )
 
 if TYPE_CHECKING:
-    from veo3_async.testing._videos import Film
+    from veo3_async.testing._videos import Video
 
 __all__ = ["MODELS", "Envelope", "Gateway", "Lives", "Outcome", "Received", "sample"]
 
@@ -143,7 +143,7 @@ class Gateway:
         rate_limit: float | None,
         lives: Lives | None,
         envelope: Envelope,
-        film: Film,
+        video: Video,
         time_unit: TimeUnit = "ms",
         keyed_by_path: bool = False,
         seed: int,
@@ -160,7 +160,7 @@ class Gateway:
         self.rng: Final = Random(seed)
         self.rules: Final = Rules()
         self.tasks: Final[dict[str, _Task]] = {}
-        self.films: Final[dict[str, Film]] = {}
+        self.videos: Final[dict[str, Video]] = {}
         self.files_url = ""
         self.epoch = 0.0
         """What the server's clock shows at 0 of the loop's, in seconds since the epoch."""
@@ -169,7 +169,7 @@ class Gateway:
         self._window: Final = None if rate_limit is None else _Window(rate_limit)
         self.lives = lives
         self._envelope: Final = envelope
-        self._film: Final = film
+        self._video: Final = video
         self._time_unit: Final = time_unit
         self._keyed_by_path: Final = keyed_by_path
         self._expired: Final[set[str]] = set()
@@ -230,9 +230,9 @@ class Gateway:
         """Return the URLs under which the videos of a task are served."""
         return {field: self.files_url + self._name(request_id, field) for field in _URL_FIELDS}
 
-    def film(self, name: str) -> Film:
+    def video(self, name: str) -> Video:
         """Return what is served under a file name."""
-        return self.films.get(name, self._film)
+        return self.videos.get(name, self._video)
 
     # --- what the client does -------------------------------------------------------------
 
@@ -357,7 +357,7 @@ class Gateway:
         if (uploaded := self.account.uploads.get(name)) is not None:
             return Answer(200, {"Content-Type": "image/jpeg"}, uploaded)
         said, if_range = request.headers.get("Range"), request.headers.get("If-Range")
-        return file_answer(self.film(name), name, said=said, if_range=if_range)
+        return file_answer(self.video(name), name, said=said, if_range=if_range)
 
     def _name(self, request_id: str, field: str) -> str:
         seed = f"{field} {self.tasks[request_id].renewals} {request_id}"

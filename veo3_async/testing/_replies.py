@@ -12,7 +12,7 @@ import msgspec
 
 from veo3_async.testing._dialects import Family
 from veo3_async.testing._faults import Body, Redirect, Status
-from veo3_async.testing._videos import Excerpt, Film, requested_range
+from veo3_async.testing._videos import Excerpt, Video, requested_range
 
 __all__ = [
     "Answer",
@@ -165,28 +165,28 @@ def _in_unit(time: object, unit: TimeUnit) -> object:
     return time // 1000 if isinstance(time, int) and unit == "s" else time
 
 
-def file_answer(film: Film, name: str, *, said: str | None, if_range: str | None) -> Answer:
-    """Return a film or the range of it that was asked for.
+def file_answer(video: Video, name: str, *, said: str | None, if_range: str | None) -> Answer:
+    """Return a video or the range of it that was asked for.
 
     :param said: The request's ``Range``, or None; ``if_range`` likewise.
     """
-    validator = film.validator(name)
+    validator = video.validator(name)
     headers = {"Content-Type": "video/mp4"}
     if validator is not None:
         headers["ETag"] = validator
-    if film.ranges:
+    if video.ranges:
         headers["Accept-Ranges"] = "bytes"
     # Only a strong validator proves that the parts fit together (RFC 9110, 13.1.5).
-    holds = if_range is None or (if_range == validator and film.etag == "strong")
+    holds = if_range is None or (if_range == validator and video.etag == "strong")
     try:
-        span = requested_range(said, film.size) if film.ranges and holds else None
+        span = requested_range(said, video.size) if video.ranges and holds else None
     except ValueError:
-        headers = {"Content-Range": f"bytes */{film.size}", "Content-Type": "text/plain"}
+        headers = {"Content-Range": f"bytes */{video.size}", "Content-Type": "text/plain"}
         return Answer(http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, headers, b"")
     if span is None:
-        return Answer(200, headers, Excerpt(film, name, 0, film.size), film.sized)
-    headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{film.size}"
-    return Answer(206, headers, Excerpt(film, name, *span), film.sized)
+        return Answer(200, headers, Excerpt(video, name, 0, video.size), video.sized)
+    headers["Content-Range"] = f"bytes {span[0]}-{span[1] - 1}/{video.size}"
+    return Answer(206, headers, Excerpt(video, name, *span), video.sized)
 
 
 def _image(url: str, status: str) -> dict[str, str]:

@@ -19,7 +19,7 @@ from veo3_async.testing._dialects import Family, find
 from veo3_async.testing._faults import Fault, HangUp, Where
 from veo3_async.testing._gateway import Envelope, Gateway, Hook, Lives, Received, sample
 from veo3_async.testing._replies import TimeUnit
-from veo3_async.testing._videos import Film
+from veo3_async.testing._videos import Video
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,7 +64,7 @@ class FakeVeo3:
         ``random.Random`` (such as ``Life.random`` or ``Life.mixed``), or a row that is taken
         again and again. None: the documented life.
     :param envelope: Where the answer to a POST has the id.
-    :param film: How every video file is made and served, unless `serve` says otherwise.
+    :param video: How every video file is made and served, unless `serve` says otherwise.
     :param files_url: Where the videos are said to be, such as the ``url`` of another server.
         None: here.
     :param clock_skew: Seconds that the times in the replies are ahead of this machine's clock.
@@ -87,7 +87,7 @@ class FakeVeo3:
         rate_limit: float | None = None,
         lives: Lives | None = None,
         envelope: Envelope = "task_id",
-        film: Film | None = None,
+        video: Video | None = None,
         files_url: str | None = None,
         clock_skew: float = 0.0,
         time_unit: TimeUnit = "ms",
@@ -118,7 +118,7 @@ class FakeVeo3:
             rate_limit=rate_limit,
             lives=lives,
             envelope=envelope,
-            film=film or Film(),
+            video=video or Video(),
             time_unit=time_unit,
             keyed_by_path=keyed_by_path,
             seed=seed,
@@ -256,15 +256,15 @@ class FakeVeo3:
         """End one fault, or all of them; what already hangs goes on hanging."""
         self._gateway.rules.remove(fault)
 
-    def serve(self, name: str, film: Film) -> str:
-        """Serve this film under a file name (such as ``a.mp4``) from now on; return its URL."""
-        self._gateway.films[name] = film
+    def serve(self, name: str, video: Video) -> str:
+        """Serve this video under a file name (such as ``a.mp4``) from now on; return its URL."""
+        self._gateway.videos[name] = video
         return f"{self._gateway.files_url}{name}"
 
-    def film_of(self, url: str) -> bytes:
+    def video_of(self, url: str) -> bytes:
         """Return the bytes that a download of this URL must bring."""
         name = url.rpartition("/")[2]
-        return self._gateway.film(name).content(name)
+        return self._gateway.video(name).content(name)
 
     def expire_urls(self, request_id: str) -> None:
         """Let the video URLs of a task answer 403; the next poll tells fresh ones.

@@ -18,7 +18,7 @@ import msgspec
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Excerpt", "Film", "requested_range"]
+__all__ = ["Excerpt", "Video", "requested_range"]
 
 _BLOCK: Final = 1 << 16
 _BOX: Final = struct.Struct(">I4s")
@@ -42,7 +42,7 @@ _SMALLEST: Final = len(_HEAD) + _BOX.size
 _BIGGEST: Final = (1 << 32) - 1 + len(_HEAD)
 
 
-class Film(msgspec.Struct, frozen=True, kw_only=True):
+class Video(msgspec.Struct, frozen=True, kw_only=True):
     """A video file, and how it is served.
 
     :raises ValueError: The size is out of range.
@@ -79,7 +79,7 @@ class Film(msgspec.Struct, frozen=True, kw_only=True):
 class Excerpt(msgspec.Struct, frozen=True):
     """Bytes ``start`` to ``stop`` (not included) of a video."""
 
-    video: Film
+    video: Video
     name: str
     start: int
     stop: int
