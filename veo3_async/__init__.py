@@ -103,6 +103,10 @@ if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
         if name == "Journal":
             from veo3_async._journal.journal import Journal  # noqa: PLC0415 - loads sqlite3
 
+            globals()[name] = Journal
             return Journal
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__, "__version__"})

@@ -208,14 +208,12 @@ class SyncVeo3Client:
     """The client that does the work, on the loop of `loop` only."""
     loop: _LoopThread
     """The loop that it works on."""
-    finish: weakref.finalize[[_LoopThread, Veo3Client], SyncVeo3Client]
-    """What closes it in the end."""
 
     @_made_as(Veo3Client.__init__)
     def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - of the client's types
         self.client = Veo3Client(*args, **options)
         self.loop = _LoopThread()
-        self.finish = weakref.finalize(self, _finish, self.loop, self.client)
+        self._forget: Final = weakref.finalize(self, _finish, self.loop, self.client).detach
 
     watch = _watching(Veo3Client.watch)
     resume = _resuming(Veo3Client.resume)
@@ -259,7 +257,7 @@ class SyncVeo3Client:
     def close(self) -> None:
         """End everything: who waits in another thread gets `ClientClosed`. May be repeated."""
         self.loop.stop(self.client.aclose)
-        self.finish.detach()
+        self._forget()
 
 
 class SyncVideoStream(Iterator[bytes]):

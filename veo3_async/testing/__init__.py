@@ -66,3 +66,6 @@ if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
             return FakeVeo3
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})
