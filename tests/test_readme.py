@@ -1,7 +1,8 @@
-"""The README tells the truth: its code runs, its diagram is the table, its commands exist."""
+"""The README and its pages are true: code runs, the diagram is the table, texts exist."""
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import pathlib
 import re
@@ -18,21 +19,35 @@ from sybil.example import Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import veo3_async
-from veo3_async import LearnedPacing
+from veo3_async import LearnedPacing, Veo3Client
 from veo3_async._lifecycle.phases import ARROWS
 from veo3_async._models import FINAL
 from veo3_async.testing import FakeVeo3
 
 TESTS = pathlib.Path(__file__).parent
+PACKAGE = pathlib.Path(veo3_async.__file__).parent
 README = TESTS.parent / "README.md"
+OPERATING = PACKAGE / "OPERATING.md"
+MANUAL = PACKAGE / "cluster" / "README.md"
+PAGES = (
+    README,
+    OPERATING,
+    MANUAL,
+    TESTS / "FAULTS.md",
+    TESTS.parent / "benchmarks" / "README.md",
+    TESTS.parent / "benchmarks" / "COMPARISON.md",
+)
 
 pytestmark = pytest.mark.skipif(not README.exists(), reason="the README is not in a wheel")
 
 
-def examples() -> list[Example]:
-    if not README.exists():
-        return []
-    return list(Sybil(parsers=[PythonCodeBlockParser()]).parse(README).examples())
+def examples(*pages: pathlib.Path) -> list[Example]:
+    parse = Sybil(parsers=[PythonCodeBlockParser()]).parse
+    return [example for page in pages if page.exists() for example in parse(page).examples()]
+
+
+def id_of(example: Example) -> str:
+    return f"{pathlib.Path(example.path).stem}, line {example.line}"
 
 
 @pytest.fixture
@@ -52,9 +67,15 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVeo3]:
     loop.close()
 
 
+async def submitted_and_forgotten(journal: str) -> None:
+    """Leave what a program leaves that dies while a task runs."""
+    async with Veo3Client(journal=journal) as veo:
+        await veo.submit("a lighthouse in a storm")
+
+
 @pytest.mark.real_time
-@pytest.mark.parametrize("example", examples(), ids=lambda e: f"line {e.line}")
-def test_code_of_the_readme_runs(
+@pytest.mark.parametrize("example", examples(README, OPERATING), ids=id_of)
+def test_code_of_the_pages_runs(
     example: Example,
     service: FakeVeo3,
     monkeypatch: pytest.MonkeyPatch,
@@ -63,8 +84,30 @@ def test_code_of_the_readme_runs(
     """Every Python block does what it says, in an empty folder, against a fast fake."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LearnedPacing, "delay", lambda *_: 0.02)
+    if "resume()" in example.parsed:
+        asyncio.run(submitted_and_forgotten("veo3.db"))
+        service.requests.clear()
     example.evaluate()
     assert service.requests or "asyncio.run" not in example.parsed
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_code_of_the_pages_has_types(tmp_path: pathlib.Path) -> None:
+    """Who copies a block into a strictly typed program gets no complaint from mypy."""
+    blocks = examples(README, OPERATING, MANUAL)
+    for number, block in enumerate(blocks):
+        (tmp_path / f"block_{number}.py").write_text(block.parsed, encoding="utf-8")
+    config = tmp_path / "mypy.ini"
+    config.write_text("[mypy]\nstrict = true\n", encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", "--config-file", config, tmp_path],
+        capture_output=True,
+        text=True,
+        cwd=TESTS.parent,
+        check=False,
+    )
+    assert f"no issues found in {len(blocks)} source files" in done.stdout, done.stdout
 
 
 def test_code_stands_before_line_35() -> None:
@@ -74,15 +117,16 @@ def test_code_stands_before_line_35() -> None:
 
 
 def drawn() -> set[tuple[str, str]]:
-    (diagram,) = re.findall(r"```mermaid\nstateDiagram-v2\n(.*?)```", README.read_text(), re.DOTALL)
-    return set(re.findall(r"^    (\S+) --> (\S+)$", diagram, re.MULTILINE))
+    (diagram,) = re.findall(r"```mermaid\nflowchart LR\n(.*?)```", README.read_text(), re.DOTALL)
+    lines = re.findall(r"^    (.+) --> (.+)$", diagram, re.MULTILINE)
+    return {(was, now) for was, after in lines for now in after.split(" & ")}
 
 
 def test_diagram_is_the_table() -> None:
     """The states and arrows of the diagram are those of the lifecycle, none more and none less."""
-    arrows = {(was or "[*]", now) for was, after in ARROWS.items() for now in after}
-    ends = {(phase, "[*]") for phase in FINAL}
-    assert drawn() == arrows | ends
+    arrows = {(was or "start(( ))", now) for was, after in ARROWS.items() for now in after}
+    assert drawn() == arrows
+    assert {f"`{end}`" for end in FINAL if f"`{end}`" not in README.read_text()} == set()
 
 
 def test_every_public_error_is_in_the_readme() -> None:
@@ -108,6 +152,52 @@ def test_links_are_absolute_and_lead_to_files_of_this_repository() -> None:
     assert [file for file in files if not any((root / file).is_file() for root in roots)] == []
     recipes = {f"tests/cookbook/{file.name}" for file in RECIPES.glob("*.py")}
     assert recipes <= set(files)
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: f"{page.parent.name}/{page.name}")
+def test_links_between_the_pages_lead_to_files(page: pathlib.Path) -> None:
+    """A page that stands beside what it describes names its neighbours from there."""
+    if not page.exists():
+        pytest.skip("the page is not in a wheel")
+    targets = re.findall(r"\]\(([^)]*)\)", page.read_text(encoding="utf-8"))
+    files = [target for target in targets if "://" not in target]
+    assert [file for file in files if not (page.parent / file).exists()] == []
+
+
+def texts_of_the_package() -> str:
+    """Return every text in the package, a line each, with … for what is filled in."""
+    texts = []
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value)
+            elif isinstance(node, ast.JoinedStr):
+                parts = (p.value if isinstance(p, ast.Constant) else "…" for p in node.values)
+                texts.append("".join(map(str, parts)))
+    lines = (" ".join(text.split()) for text in texts)
+    return "\n".join(re.sub(r"%(?:s|r|d|\.0f)", "…", line) for line in lines)
+
+
+def test_texts_of_the_operators_page_are_those_of_the_package() -> None:
+    """Who searches the page for what the log or an error says finds it there, word for word."""
+    page = OPERATING.read_text(encoding="utf-8")
+    log = re.findall(r"^\| (?:INFO|WARNING|ERROR|DEBUG) \| `([^`]+)`", page, re.MULTILINE)
+    alarms = re.findall(r"^\| log, (?:WARNING|ERROR): `([^`]+)`", page, re.MULTILINE)
+    errors = page.partition("## Troubleshooting")[2].partition("\n## ")[0]
+    troubles = re.findall(r"^\| `([^`]+)` \|", errors, re.MULTILINE)
+    assert min(len(log), len(alarms), len(troubles)) > 2
+    texts = texts_of_the_package()
+    named = {text.removeprefix("… ").removesuffix(" …") for text in [*log, *alarms, *troubles]}
+    named |= set(re.findall(r"`(veo3\.[a-z_.0-9]+)`", page)) - {"veo3.db"}
+    assert {text for text in named if text not in texts} == set()
+
+
+def test_the_manual_speaks_of_attributes_that_exist() -> None:
+    """What the pages say to look at in the statistics is there."""
+    pages = README.read_text(encoding="utf-8") + OPERATING.read_text(encoding="utf-8")
+    named = set(re.findall(r"stats\(\)\.(\w+)", pages))
+    assert named
+    assert named <= set(veo3_async.Stats.__struct_fields__)
 
 
 def test_repository_of_the_links_is_that_of_the_package() -> None:
