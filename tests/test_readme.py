@@ -19,7 +19,7 @@ from sybil.example import Example
 from sybil.parsers.markdown import PythonCodeBlockParser
 
 import veo3_async
-from veo3_async import LearnedPacing, Veo3Client
+from veo3_async import LearnedPacing
 from veo3_async._lifecycle.phases import ARROWS
 from veo3_async._models import FINAL
 from veo3_async.testing import FakeVeo3
@@ -67,12 +67,6 @@ def service(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeVeo3]:
     loop.close()
 
 
-async def submitted_and_forgotten(journal: str) -> None:
-    """Leave what a program leaves that dies while a task runs."""
-    async with Veo3Client(journal=journal) as veo:
-        await veo.submit("a lighthouse in a storm")
-
-
 @pytest.mark.real_time
 @pytest.mark.parametrize("example", examples(README, OPERATING), ids=id_of)
 def test_code_of_the_pages_runs(
@@ -84,9 +78,6 @@ def test_code_of_the_pages_runs(
     """Every Python block does what it says, in an empty folder, against a fast fake."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(LearnedPacing, "delay", lambda *_: 0.02)
-    if "resume()" in example.parsed:
-        asyncio.run(submitted_and_forgotten("veo3.db"))
-        service.requests.clear()
     example.evaluate()
     assert service.requests or "asyncio.run" not in example.parsed
 
