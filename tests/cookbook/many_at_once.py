@@ -35,11 +35,12 @@ async def videos(
     return files
 
 
-async def main() -> None:
-    ids, folder = map(pathlib.Path, sys.argv[1:])
+async def main(request_ids: list[str], folder: pathlib.Path) -> None:
     async with aiohttp.ClientSession() as session:
-        print(*await videos(session, ids.read_text().split(), folder), sep="\n")
+        print(*await videos(session, request_ids, folder), sep="\n")
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    file, folder = map(pathlib.Path, sys.argv[1:])
+    folder.mkdir(parents=True, exist_ok=True)
+    asyncio.run(main(file.read_text().split(), folder))
