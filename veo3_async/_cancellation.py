@@ -1,4 +1,4 @@
-"""Waiting that outlasts a cancellation, and telling a cancellation of ours from another's."""
+"""Waiting that outlasts a cancellation, and whether a cancellation is ours."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The face: arguments, docstrings, delegation. What runs is in `_runtime`."""
+"""The client: arguments, docstrings, delegation. What runs is in `_runtime`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Veo3Client:
         not name a known one: ``veo3-pro``, ``veo3-fast``, ``veo3``, ``veo2``, ``veo3-v2``,
         ``veo3.1`` …, or any name of the unified endpoint (see `models`).
     :param family: ``"record"``, ``"queue"``, ``"tasks"`` or ``"unified"``, where the name of the
-        model does not tell which protocol it speaks; None goes by the name.
+        model does not say which protocol it speaks; None goes by the name.
     :param session: An ``aiohttp.ClientSession`` to use; it is never closed and never changed.
         Its middlewares are not used. None makes one.
     :param pacing: When an id is asked for again; None makes a `LearnedPacing`.
@@ -447,7 +447,7 @@ class Veo3Client:
         :param task_or_url: A task with a video, of which the best is taken, or a URL.
         :param path: The file, or a directory, in which the file is named after the request id.
         :param progress: Gets the bytes that are there and the bytes in all (None where the
-            server does not tell), at most 10 times a second. What it raises is logged once.
+            server does not say), at most 10 times a second. What it raises is logged once.
         :param resume: Go on with what an earlier call left; False begins anew.
         :param overwrite: Replace a file that is there; False leaves it and raises.
         :raises DownloadError: It could not be done; the message says what to do.
@@ -516,19 +516,19 @@ class Veo3Client:
         :raises ValueError: ``until`` is another word, or the timeout not finite and above 0.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
-        owed = [p for p in await self.pending() if p.request_id is not None]
+        tasks = [p for p in await self.pending() if p.request_id is not None]
         webhooks = self.runtime.started().webhooks
-        for p in owed:
+        for p in tasks:
             if p.token is not None and p.request_id is not None:
                 webhooks.expect(p.token, p.request_id)
         watch, mailbox = self._watch(
-            [p.request_id for p in owed if p.request_id is not None and p.final is None],
+            [p.request_id for p in tasks if p.request_id is not None and p.final is None],
             self._route,
             until,
             timeout,
             keep_open=keep_open,
         )
-        for end in (p.final for p in owed if p.final is not None):
+        for end in (p.final for p in tasks if p.final is not None):
             mailbox.open_for([end.request_id])
             mailbox.post(end)
         return watch

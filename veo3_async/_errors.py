@@ -130,7 +130,7 @@ class TaskNotFound(Veo3Error):
 
 
 class StillPending(Veo3Error, TimeoutError):
-    """Raised when the caller's own timeout ran out; the task lives on and can be watched again."""
+    """Raised when the caller's own timeout ran out; the task goes on and can be watched again."""
 
 
 class ClientClosed(Veo3Error):

@@ -4,7 +4,7 @@ Field names and meaning of `VideoTask`, `SourceImage` and `GenerationRequest` fo
 302.AI's record of a veo3-pro task; times are integers, milliseconds since the epoch of the
 server's clock. Before a task is finished most fields are absent or null, so every one has a
 default, and whatever the record does not know is kept in ``extra``. Tasks of all families of
-endpoints are told in these fields.
+endpoints have these fields.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ class Runtime:
         return self._settings.pacing
 
     def mark_of_key(self, purpose: str) -> str:
-        """Return a hash that is the same for the same API key, and tells nobody the key."""
+        """Return a hash that is the same for the same API key; the key cannot be found from it."""
         return self._used_transport().mark_of_key(purpose)
 
     def needed_journal(self) -> Journal:

@@ -59,7 +59,7 @@ class _Task:
 class Telemetry:
     """Records the polls and changes of clients: counters, a histogram, and one span a task.
 
-    The span of a task begins when the service made it, where it tells, ends with its last
+    The span of a task begins when the service made it, where it says so, ends with its last
     transition, and has its polls and phases as events; no poll is a trace of its own.
 
     :param meter: What makes the metrics; None takes the one of the global provider.

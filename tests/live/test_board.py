@@ -213,7 +213,7 @@ def test_of_very_many_the_final_lines_tell_what_failed() -> None:
     board.take(change(names[-1], Phase.FAILED, final=True, error=TaskFailed("given up")))
     first, last = (line.plain for line in final_lines(board, NOW))
     assert first.startswith("299  failed")
-    assert last == "… and 299 more; --json tells all of them"
+    assert last == "… and 299 more; --json has all of them"
 
 
 def test_what_servers_write_is_one_printable_line() -> None:

@@ -45,7 +45,7 @@ def checked(url: str, *, allow_private: bool) -> str:
     """Return a URL as it goes out: no fragment, and what is illegal in a URL percent-encoded.
 
     :param allow_private: Whether it may lead to an address that is not public.
-    :raises ForbiddenError: It breaks rule 1, 2 or 3, as far as the URL alone tells.
+    :raises ForbiddenError: It breaks rule 1, 2 or 3, as far as the URL alone says.
     """
     parts = _split(url)
     host = host_of(url)

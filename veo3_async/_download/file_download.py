@@ -144,7 +144,7 @@ class FileDownload:
         await self._in_thread(self._part.write, pieces, begin)
 
     async def proof(self) -> Proof:
-        """Say what the boxes of an mp4 tell about its end."""
+        """Return what the boxes of an mp4 say about its end."""
         return await self._in_thread(self._part.proof)
 
     async def discard(self) -> None:

@@ -1,9 +1,9 @@
 """How a finished video is known again: a record of it that stays with the file.
 
-An end that is told again, in the next life of a bot, finds its video on disk; the record tells it
-from a foreign file of that name. It is an extended attribute of the file, which no listing shows
-and a renaming keeps. Where there is none, as on macOS, on Windows and on FAT, it is a hidden file
-beside the video. Blocking code, for a worker thread.
+A final transition that is delivered again after a restart finds its video on disk; by the record
+it is known from a foreign file of that name. It is an extended attribute of the file, which no
+listing shows and a renaming keeps. Where there is none, as on macOS, on Windows and on FAT, it is a
+hidden file beside the video. Blocking code, for a worker thread.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ _TIMEOUT: Final = aiohttp.ClientTimeout(total=None, connect=_CONNECT_SECONDS)
 
 _HEADERS: Final = {
     "Accept": "video/mp4, video/*;q=0.9, */*;q=0.5",
-    "Accept-Encoding": "identity",  # a range of compressed bytes could not be told from the video's
+    "Accept-Encoding": "identity",  # a range of compressed bytes would look like one of the video
     "User-Agent": "Mozilla/5.0 (compatible; veo3_async)",  # some hosts refuse a Python's own
 }
 

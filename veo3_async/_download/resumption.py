@@ -123,7 +123,7 @@ _WHOLE: Final = frozenset({200, 203})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _TRANSIENT: Final = NO_CAPACITY | {Kind.SERVER}
 _STRONG_AFTER: Final = 60.0
-"""Seconds; a date tells objects apart only if the object did not change in the minute of the
+"""Seconds; a date distinguishes objects only if the object did not change in the minute of the
 reply (RFC 7232, 2.2.2; RFC 9110 asks for a second and for judgement)."""
 
 

@@ -143,7 +143,7 @@ class _Sink:
         await asyncio.sleep(0)
 
     async def proof(self) -> Proof:
-        """Say what the boxes of an mp4 tell about its end."""
+        """Return what the boxes of an mp4 say about its end."""
         boxes = copy.deepcopy(self._boxes)  # if this is no end, more of the last header will come
         if self._header and boxes.next is not None:
             boxes.add(self._header)

@@ -79,7 +79,7 @@ class Sink(Protocol):
         """
 
     async def proof(self) -> Proof:
-        """Say what the boxes of an mp4 tell about its end."""
+        """Return what the boxes of an mp4 say about its end."""
 
     async def discard(self) -> None:
         """Forget what is there."""
@@ -130,7 +130,7 @@ class Transfer:
         self._url = self._checked(self._url)
 
     def resume(self) -> None:
-        """Count what is in the sink already as no news."""
+        """Do not count what is in the sink already as progress."""
         self._reached = self._sink.content.done
 
     async def step(self) -> bool:

@@ -209,7 +209,7 @@ class _Write(Generic[_T]):
 
 def _fail(batch: Sequence[_Write[Any]], error: Exception) -> None:
     for write in batch:
-        # each its own: a traceback grows with everybody who raises it
+        # each its own: a traceback grows with each raise
         own = JournalError(str(error), request_id=write.request_id)
         own.__cause__ = error
         write.fail(own)

@@ -1,7 +1,7 @@
 """The tables of a journal, for people too: a file that any SQLite shell reads.
 
 A row of ``tasks`` is one task, from the moment somebody may have to pay for it. Times are UTC in
-SQLite's own spelling, phases are words. What was spent this week (the API tells no prices, so in
+SQLite's own spelling, phases are words. What was spent this week (the API has no prices, so in
 tasks)::
 
     SELECT model, count(*) AS tasks, sum(phase = 'in doubt') AS in_doubt
@@ -22,9 +22,9 @@ class Schema(NamedTuple):
     """What a file must be, and how an older one becomes it."""
 
     application_id: int
-    """What tells the file from those of other programs (``PRAGMA application_id``)."""
+    """What distinguishes the file from those of other programs (``PRAGMA application_id``)."""
     migrations: Sequence[Sequence[str]]
-    """The statements that lead from each version (``PRAGMA user_version``) to the next, from 0."""
+    """The statements from each version (``PRAGMA user_version``) to the next, from 0."""
     views: Mapping[int, str] = {}
     """For each older version a statement that shows its tables as those of the newest one, for
     readers, who migrate nothing."""

@@ -57,7 +57,7 @@ class Pending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     @property
     def in_doubt(self) -> bool:
-        """Whether the submission may or may not have arrived: only the account can tell."""
+        """Whether the submission may or may not have arrived: only the account can say."""
         return self.request_id is None
 
 

@@ -1,7 +1,7 @@
 """When to ask again for one id.
 
-A pacing is told how far an id is and answers with seconds. It is asked only after a reply
-that held a state; what comes after a fault is the backoff of ``_faults``.
+A pacing gets how far an id is and returns seconds. It is asked only after a reply that held a
+state; what comes after a fault is the backoff of `_lifecycle.retries`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     phase: Phase
     """The phase that the reply put it in."""
     age: float
-    """Seconds that this phase has lasted: by the server's clock where it told, else since we saw
+    """Seconds that this phase has lasted: by the server's clock where it says so, else since we saw
     it first. Never negative."""
     previous_age: float | None = None
     """``age`` at the reply before, if that was in the same phase; None for the first in it."""
@@ -65,7 +65,7 @@ class Pacing(Protocol):
     def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
         """Learn that a phase of some task lasted so many seconds, and what came after it.
 
-        :param last: What ``delay`` was told at the last reply in that phase.
+        :param last: What ``delay`` got at the last reply in that phase.
         :param successor: The phase that was seen next; a final one at the end.
         """
 

@@ -224,7 +224,7 @@ class Dispatcher(Generic[_E]):
     def settle(self, permit: Permit, outcome: object, target: str) -> None:
         """Let the throttle learn from an outcome; `pump` after it.
 
-        :param target: That of the call, which tells ids from each other.
+        :param target: That of the call, which names the id.
         """
         self.in_flight -= 1
         now = self._loop.time()
@@ -297,7 +297,7 @@ class Dispatcher(Generic[_E]):
             if self._wakes_at <= when:
                 return  # looking again too early does no harm
             self._timer.cancel()
-        self._wakes_at = when  # uvloop's handle of a moment that has come cannot tell it
+        self._wakes_at = when  # uvloop's handle of a moment that has come does not know it
         self._timer = self._loop.call_at(when, self._wake)
 
     def _wake(self) -> None:

@@ -36,7 +36,7 @@ class Job(Entry, kw_only=True):
     is_stall_logged: bool = False
     """Whether it was logged that nothing changes."""
     has_webhook: bool = False
-    """Whether a webhook will tell its end, so that few polls are enough."""
+    """Whether a webhook will report its end, so that few polls are enough."""
 
     def labelled(self, change: Transition) -> Transition:
         """Return a transition with the metadata of its task."""

@@ -37,7 +37,7 @@ class Origins:
     def remember(self, request_id: str, origin: Origin, *, webhook: bool = False) -> None:
         """Keep what a submission was made with.
 
-        :param webhook: Whether a webhook will tell the end.
+        :param webhook: Whether a webhook will report its end.
         """
         self._submitted[request_id] = origin
         if webhook:
@@ -52,7 +52,7 @@ class Origins:
         self._with_webhook.discard(request_id)
 
     def has_webhook(self, request_id: str) -> bool:
-        """Whether a webhook will tell the end of a task."""
+        """Whether a webhook will report the end of a task."""
         return request_id in self._with_webhook
 
     def of(self, request_id: str, default: Route) -> Origin:

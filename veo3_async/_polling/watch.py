@@ -41,11 +41,11 @@ class Watch:
     make the client stop polling the ids that nobody else watches.
 
     Made by ``Veo3Client.watch``; to be used in the event loop that it was made in. Several
-    tasks may read one watch; each transition goes to one of them. With a journal, an end is owed
-    until the task that took it asks for the next one or leaves the ``async with`` normally, neither
-    raising nor cancelled. What a task took that has returned since is acknowledged when another one
-    does either. `aclose` and garbage collection acknowledge nothing: what was taken last is
-    delivered again after a restart.
+    tasks may read one watch; each transition goes to one of them. With a journal, a final
+    transition is acknowledged when the task that took it asks for the next one or leaves the
+    ``async with`` normally, neither raising nor cancelled; one that a task took that has returned
+    since, when another task does either. `aclose` and garbage collection acknowledge nothing: what
+    was taken last is delivered again after a restart.
     """
 
     def __init__(self, mailbox: Mailbox, subscriptions: Subscriptions, *, owner: object) -> None:

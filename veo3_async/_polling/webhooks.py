@@ -15,7 +15,7 @@ from veo3_async._errors import InvalidRequest
 __all__ = ["SPARSE_SECONDS", "Webhooks", "webhook_url"]
 
 SPARSE_SECONDS: Final = 120.0
-"""Seconds between two polls of a task of which a webhook will tell the end: if it never comes, the
+"""Seconds between two polls of a task whose end a webhook will report: if it never comes, the
 end is seen all the same."""
 
 _PLACE: Final = "{token}"

@@ -1,4 +1,4 @@
-"""Whether a service refuses everybody, or some ids, or one of its nodes."""
+"""Whether a service refuses all ids, or some, or one of its nodes does."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Opening(msgspec.Struct, frozen=True):
 
 
 class Blockade:
-    """Refusals that are everybody's: of many ids in a row, and none was served between them.
+    """Refusals that concern all ids: of many ids in a row, and none was served between them.
 
     While there is one, single probes go. Each probe of another id that is refused doubles the
     gap to the next, from 1 s to 5 min, for a ban may begin anew with each refused request. A few
@@ -93,7 +93,7 @@ class Blockade:
     def refused(self, sent: float, whose: str, *, has_window: bool, is_probe: bool) -> None:
         """Count a request that was refused.
 
-        :param whose: What tells ids from each other.
+        :param whose: The id, or another name of it.
         :param has_window: Whether it is known that the service counts over a window.
         """
         self._last_refused = max(self._last_refused, sent)

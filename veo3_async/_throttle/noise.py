@@ -1,4 +1,4 @@
-"""Refusals that come at any rate, told from those of a limit."""
+"""Refusals that come at any rate, and how they differ from those of a limit."""
 
 from __future__ import annotations
 

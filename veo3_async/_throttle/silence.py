@@ -56,7 +56,7 @@ class Silence:
 
         0 where there was no silence.
         """
-        if sent >= self._broken:  # of one silence, one answer tells how long things take
+        if sent >= self._broken:  # of one silence, one answer is measured
             self._latency += (now - sent - self._latency) * _SMOOTHING
         arrived = self.unanswered if self.is_on else 0
         if self.is_on:

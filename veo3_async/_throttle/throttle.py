@@ -2,7 +2,7 @@
 
 A token bucket bounds the physical requests. A refusal for the rate cuts it, successes let it grow
 again along CUBIC's curve. Where ids are refused one after another, and none is served between
-them, everybody waits: as long as ``Retry-After`` says, or by gaps that double, and one request
+them, all ids wait: as long as ``Retry-After`` says, or by gaps that double, and one request
 alone finds out whether that was long enough. Where no answer comes at all, little is sent.
 Time is an argument, in seconds of any monotonic clock.
 """
@@ -40,7 +40,7 @@ _SILENT: Final = "silent"  # why little is sent while no answers come
 def paused_for(retry_after: float, rand: float) -> float:
     """Return the seconds of a pause that the server asked for: a tenth longer, at most by 1 s.
 
-    :param rand: A random number, 0 ≤ rand < 1, which spreads those who were told the same.
+    :param rand: A random number, 0 ≤ rand < 1, which spreads those that got the same hint.
     """
     return retry_after + rand * min(1.0, retry_after * _PAUSE_JITTER)
 
@@ -204,7 +204,7 @@ class Throttle:
     ) -> None:
         """Learn that the server refused a request for its rate.
 
-        :param whose: What tells ids from each other: one id's trouble is not everybody's.
+        :param whose: The id, or another name of it: the trouble of one id does not stop the others.
         :param reason: What `reason` is to say.
         :param retry_after: Seconds that the server asks for, or None.
         :param may_be_ban: Whether each refused request may make it longer, as a 429 says, and not

@@ -108,7 +108,7 @@ def find_base_url(given: str | None) -> str:
 
 
 def is_private(base_url: str) -> bool:
-    """Return whether the API is on this machine or a private network, as far as its name tells."""
+    """Return whether the API is on this machine or a private network, as far as its name says."""
     return is_private_host(urllib.parse.urlsplit(base_url).hostname or "")
 
 

@@ -133,7 +133,7 @@ class Transport:
         raise TypeError(message)
 
     def mark_of_key(self, purpose: str) -> str:
-        """Return a hash that is the same for the same API key, and tells nobody the key."""
+        """Return a hash that is the same for the same API key; the key cannot be found from it."""
         return hmac.new(self._secret, purpose.encode(), "sha256").hexdigest()
 
     async def send(self, call: Call) -> Reply | Problem:
@@ -269,8 +269,8 @@ class Transport:
     def _session(self, *, fresh: bool) -> aiohttp.ClientSession:
         """Return a session; one for fresh connections where a request must not be repeated.
 
-        A kept connection may have been hung up a moment ago, and then nobody could tell whether
-        the request arrived.
+        A kept connection may have been hung up a moment ago, and then it would be unknown
+        whether the request arrived.
         """
         if self._borrowed is not None:
             return self._borrowed

@@ -24,7 +24,7 @@ class Row(msgspec.Struct):
 
     request_id: str
     began: float
-    """When the service made the task, where it told; else when we began to look."""
+    """When the service made the task, where it says so; else when we began to look."""
     phase: Phase | None = None
     """None before the first reply. The timeout of a watch leaves it as it was."""
     ended: float | None = None

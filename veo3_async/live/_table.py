@@ -114,7 +114,7 @@ def final_lines(board: Board, now: float) -> Iterator[Text]:
             _result(row),
         )
     if hidden := len(over) - len(rows):
-        yield Text(f"… and {hidden} more; --json tells all of them", "dim")
+        yield Text(f"… and {hidden} more; --json has all of them", "dim")
 
 
 def short_ids(names: Sequence[str], width: int) -> list[str]:
