@@ -30,7 +30,7 @@ def test_a_benchmark_runs_and_writes_down_what_it_found(name: str, tmp_path: pat
 
 
 def test_an_unknown_name_is_refused() -> None:
-    """Who misspells a benchmark is told so, and nothing runs."""
+    """A misspelt benchmark is an error, and nothing runs."""
     command = [sys.executable, "-m", "benchmarks", "pol_cost"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert run.returncode == 2

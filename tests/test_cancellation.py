@@ -47,7 +47,7 @@ def cancelled_at(
 ) -> Generator[Any, None, object]:
     """Run a coroutine and cancel its task at one of its awaits, counted from 0.
 
-    :param late: When what it waits for is done already, and it has not been told yet.
+    :param late: When what it waits for is done already, and it does not know that yet.
     """
     task = asyncio.current_task()
     assert task is not None
@@ -181,7 +181,7 @@ async def _run(awaitable: Awaitable[object]) -> object:
 async def test_fault_23_closed_at_any_moment(
     server: FakeVeo3, make_client: MakeClient, turns: int, silent: bool
 ) -> None:
-    """Whatever a client is doing, `aclose` tells all who wait, and leaves no connection."""
+    """Whatever a client is doing, `aclose` raises in all who wait, and leaves no connection."""
     if silent:
         server.fault(Silence())
     veo = make_client()
@@ -317,7 +317,7 @@ async def test_fault_23_closing_is_complete_however_often_it_is_cancelled(
     tmp_path: pathlib.Path,
     how: str,
 ) -> None:
-    """An impatient supervisor waits until all is closed, and is told of its cancellation then."""
+    """Whoever cancels the closing waits until all is closed, and gets its cancellation then."""
 
     async def slow_aclose(transport: Transport) -> None:
         await asyncio.sleep(10)
@@ -386,8 +386,8 @@ async def test_a_fetch_between_two_tries_ends_with_the_client(
 
 
 def test_fault_23_the_loop_is_shut_down_with_the_client_open() -> None:
-    """``asyncio.run`` that ends while a client is open: watchers are told, nothing is left."""
-    told: list[BaseException] = []
+    """``asyncio.run`` that ends while a client is open: watchers are cancelled, nothing is left."""
+    raised: list[BaseException] = []
     kept: list[Veo3Client] = []
 
     async def watcher(watch: Watch) -> None:
@@ -395,7 +395,7 @@ def test_fault_23_the_loop_is_shut_down_with_the_client_open() -> None:
             async for _ in watch:
                 pass
         except BaseException as error:
-            told.append(error)
+            raised.append(error)
             raise
 
     async def main() -> None:
@@ -412,7 +412,7 @@ def test_fault_23_the_loop_is_shut_down_with_the_client_open() -> None:
         asyncio.run(main())
         kept.clear()
         gc.collect()
-    assert [type(error) for error in told] == [asyncio.CancelledError]
+    assert [type(error) for error in raised] == [asyncio.CancelledError]
 
 
 def test_fault_23_the_loop_is_shut_down_as_the_polling_begins() -> None:

@@ -414,7 +414,7 @@ async def answers(session: aiohttp.ClientSession, url: str) -> None:
 
 
 def test_both_pages_are_one_program() -> None:
-    """What is told of a task, and the page that shows it, do not depend on the framework."""
+    """The events of a task, and the page that shows them, do not depend on the framework."""
     fastapi, plain = (
         {
             statement: ast.get_source_segment(text, node)

@@ -198,7 +198,7 @@ def test_errors_can_be_pickled(error: veo3_async.Veo3Error) -> None:
     "value", [TASK, TRANSITION, REPORT, TASK.req, TASK.images[0]], ids=lambda v: type(v).__name__
 )
 def test_values_are_frozen(value: msgspec.Struct) -> None:
-    """What was told does not change under whoever reads it."""
+    """A value does not change while somebody reads it."""
     for name in value.__struct_fields__:
         with pytest.raises(AttributeError):
             setattr(value, name, None)

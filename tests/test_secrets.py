@@ -126,8 +126,8 @@ def shown_by(value: object, *, depth: int) -> Iterator[str]:
 
 def all_told_by(error: BaseException) -> Iterator[str]:
     """Yield the traceback with the locals of every frame, causes, contexts and groups included."""
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
-    yield "".join(told.format(chain=True))
+    shown = traceback.TracebackException.from_exception(error, capture_locals=True)
+    yield "".join(shown.format(chain=True))
     for other in (error.__cause__, error.__context__):
         if other is not None:
             yield from all_told_by(other)

@@ -150,8 +150,8 @@ async def test_journal_knows_what_was_submitted_and_what_was_delivered(
     """A task is pending from its submission until its end was dealt with."""
     veo = make_client(journal=tmp_path / "veo3.db")
     request_id = await veo.submit("a lamp")
-    (owed,) = await veo.pending()
-    assert (owed.request_id, owed.prompt, owed.phase) == (request_id, "a lamp", Phase.QUEUED)
+    (task,) = await veo.pending()
+    assert (task.request_id, task.prompt, task.phase) == (request_id, "a lamp", Phase.QUEUED)
     await veo.wait(request_id)
     assert await veo.pending() == []
 
@@ -190,8 +190,8 @@ async def test_fault_24_end_that_a_consumer_failed_over_is_told_again(
     await first.aclose()
     server.fault(Status(404))
     second = make_client(journal=tmp_path / "veo3.db")
-    (told,) = [change async for change in await second.resume()]
-    assert (told.final, told.phase, told.error) == (True, Phase.COMPLETED, None)
+    (end,) = [change async for change in await second.resume()]
+    assert (end.final, end.phase, end.error) == (True, Phase.COMPLETED, None)
 
 
 async def test_end_that_a_consumer_left_with_in_peace_is_not_told_again(
@@ -211,8 +211,8 @@ async def test_who_is_content_with_the_plain_video_leaves_the_task_to_the_others
     request_id = await veo.submit("a lamp")
     best = asyncio.create_task(veo.wait(request_id))
     await veo.wait(request_id, until="video")
-    (owed,) = await veo.pending()
-    assert owed.final is None
+    (task,) = await veo.pending()
+    assert task.final is None
     await best
     assert await veo.pending() == []
 
@@ -237,7 +237,7 @@ async def test_fault_37_portal_in_between_leaves_the_task_owed(
     server.fault(Redirect("http://portal.example/login"))
     with pytest.raises(StillPending):
         await veo.wait(request_id, timeout=3600)
-    assert [owed.request_id for owed in await veo.pending()] == [request_id]
+    assert [task.request_id for task in await veo.pending()] == [request_id]
     await veo.aclose()
 
 
@@ -249,11 +249,11 @@ async def test_fault_33_uncertain_submission_is_listed_in_doubt(
     veo = make_client(journal=tmp_path / "veo3.db")
     with pytest.raises(SubmitUncertain):
         await veo.submit("a lamp")
-    (owed,) = await veo.pending()
-    assert owed.in_doubt
-    assert owed.prompt == "a lamp"
-    assert owed.submitted_at is not None
-    assert abs(owed.submitted_at - time.time()) < 60
+    (task,) = await veo.pending()
+    assert task.in_doubt
+    assert task.prompt == "a lamp"
+    assert task.submitted_at is not None
+    assert abs(task.submitted_at - time.time()) < 60
 
 
 async def test_refused_submission_is_not_owed(
@@ -293,7 +293,7 @@ async def test_fault_38_refusal_that_cannot_be_written_down_reaches_the_caller(
 async def test_fault_31_closed_between_two_tries_has_submitted_nothing(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:
-    """What certainly did not arrive is not in doubt: nothing is owed, and the caller is told."""
+    """What certainly did not arrive is not in doubt: nothing is pending, and it raises."""
     server.fault(Status(503), on="submit")
     veo = make_client(journal=tmp_path / "veo3.db")
     submitting = asyncio.create_task(veo.submit("a lamp"))
@@ -314,8 +314,8 @@ async def test_fault_23_cancelled_submission_stays_in_doubt(
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(5):
             await veo.submit("a lamp")
-    (owed,) = await veo.pending()
-    assert owed.in_doubt
+    (task,) = await veo.pending()
+    assert task.in_doubt
 
 
 async def test_fault_31_closed_while_a_submission_is_under_way_is_uncertain(
@@ -330,14 +330,14 @@ async def test_fault_31_closed_while_a_submission_is_under_way_is_uncertain(
     await veo.aclose()
     with pytest.raises(SubmitUncertain, match="may have been charged"):
         await submitting
-    (owed,) = await make_client(journal=tmp_path / "veo3.db").pending()
-    assert owed.in_doubt
+    (task,) = await make_client(journal=tmp_path / "veo3.db").pending()
+    assert task.in_doubt
 
 
 async def test_fault_31_closed_before_its_turn_a_submission_is_no_doubt(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:
-    """What waited for a permit when the client was closed was not sent, and is told so."""
+    """What waited for a permit when the client was closed was not sent, and its error says so."""
     veo = make_client(journal=tmp_path / "veo3.db", max_polls_per_second=0.1)
     await veo.fetch(server.add())
     submitting = asyncio.create_task(veo.submit("a lamp"))
@@ -381,7 +381,7 @@ async def test_journal_that_cannot_be_opened_is_told_on_entering(
 
 
 async def test_pending_without_a_journal_says_what_is_missing(veo: Veo3Client) -> None:
-    """The error tells how to make a client with a journal."""
+    """The error says how to make a client with a journal."""
     with pytest.raises(JournalError, match="journal="):
         await veo.pending()
 

@@ -110,7 +110,7 @@ def test_errors_are_raised_where_the_call_is(veo: SyncVeo3Client, service: Servi
 
 
 def test_watch_is_what_a_watch_is(veo: SyncVeo3Client, service: Service) -> None:
-    """It takes more ids, drops some, tells what is left of them, and ends when it is closed."""
+    """It takes more ids, drops some, says what is left of them, and ends when it is closed."""
     one, two = service.add(life=FOREVER), service.add(life=TWO_STEPS)
     with veo.watch(one, keep_open=True) as watch:
         assert next(watch).request_id == one
@@ -248,7 +248,7 @@ def test_call_from_a_callback_is_refused(service: Service) -> None:
 
 @pytest.mark.posix
 def test_fault_65_use_after_a_fork_is_an_error(service: Service) -> None:
-    """A forked child (a worker of Celery) is told to make a client of its own."""
+    """A forked child (a worker of Celery) gets an error that says to make a client of its own."""
     veo = client(service)
     veo.stats()
     if (child := os.fork()) == 0:

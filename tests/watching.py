@@ -37,7 +37,7 @@ def says(status: str, at: int | None = None, **fields: Any) -> VideoTask:
 
 
 class Watch:
-    """Feeds replies to the machine, one each 10 s or as told, and holds what must always hold."""
+    """Feeds replies to the machine, one each 10 s or as given, and checks what must always hold."""
 
     def __init__(self, until: Until = "best") -> None:
         self.until: Until = until

@@ -169,7 +169,7 @@ class VideoBot(discord.Client):
     async def _put(self, place: Place, text: str, *paths: pathlib.Path) -> bool:
         """Turn the message into its last state, and let the telephone ring, which an edit does not.
 
-        Discord makes a message only once of the same nonce, so nobody is told twice.
+        Discord makes a message only once of the same nonce, so nobody gets it twice.
         """
         message, nonce = self.message(place), str(place["message"])
         done = await call(

@@ -34,7 +34,7 @@ class Task:
         self.final = False
         self.changed = asyncio.Event()
 
-    def tell(self, *, final: bool = False, **fields: object) -> None:
+    def publish(self, *, final: bool = False, **fields: object) -> None:
         self.events.append(json.dumps(fields | {"final": final}))
         self.final = final
         self.wake()
@@ -53,7 +53,7 @@ class Videos:
         self._watch = watch
         self._missed: list[str] = []
         self._closing = False
-        self._start = secrets.token_hex(4)  # tells our event ids from those before a restart
+        self._start = secrets.token_hex(4)  # our event ids differ from those before a restart
 
     async def submit(self, prompt: str) -> str:
         request_id = await self._veo.submit(prompt)
@@ -81,7 +81,7 @@ class Videos:
             except Veo3Error as error:  # of the key, the balance or the disk: it concerns all
                 for task in self.tasks.values():
                     if not task.final:
-                        task.tell(phase="paused", reason=error.message)
+                        task.publish(phase="paused", reason=error.message)
             await asyncio.sleep(TRY_AGAIN)
             with contextlib.suppress(Veo3Error):
                 self._watch = await self._veo.resume(keep_open=True)
@@ -89,7 +89,7 @@ class Videos:
                 self._missed.clear()
 
     def _tell(self, change: Transition) -> None:
-        self.tasks.setdefault(change.request_id, Task()).tell(
+        self.tasks.setdefault(change.request_id, Task()).publish(
             final=change.final,
             phase=change.phase,
             eta=change.eta,
@@ -139,7 +139,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await asyncio.wait([running])
 
 
-class Wish(BaseModel):
+class Order(BaseModel):
     prompt: str
 
 
@@ -152,9 +152,9 @@ async def page() -> HTMLResponse:
 
 
 @app.post("/videos")
-async def submit(wish: Wish) -> JSONResponse:
+async def submit(order: Order) -> JSONResponse:
     try:
-        return JSONResponse({"id": await app.state.videos.submit(wish.prompt)})
+        return JSONResponse({"id": await app.state.videos.submit(order.prompt)})
     except Veo3Error as error:
         status = 400 if isinstance(error, InvalidRequest) else 503
         return JSONResponse({"reason": error.message}, status)

@@ -121,7 +121,7 @@ class Desk:
             self._missed.append(request_id)  # `run` is about to open the next watch
 
     async def restore(self) -> None:
-        """Learn what former lives have submitted, and tell people what cannot be known."""
+        """Load what was submitted before a restart, and tell people what cannot be known."""
         for task in await self._veo.pending():
             if task.metadata is None:
                 continue

@@ -12,7 +12,7 @@ from veo3_async._download.downloader import Downloader
 
 
 async def main(url: str, path: str, *words: str) -> None:
-    """Download, over what is there if told so."""
+    """Download, over what is there if asked to."""
     downloader = Downloader(allow_private=True)
     await downloader.download(url, path, overwrite="overwrite" in words)
     await downloader.aclose()

@@ -89,7 +89,7 @@ def test_any_bytes_can_be_walked(data: bytes) -> None:
     ],
 )
 def test_fault_58_texts(head: bytes) -> None:
-    """HTML, JSON and words in any encoding are told from a video by their first bytes."""
+    """HTML, JSON and words in any encoding are distinguished from a video by their first bytes."""
     assert is_text(head[:512])
     assert unfit(head[:512], "") is not None
 

@@ -135,7 +135,7 @@ def test_fault_35_five_hops() -> None:
 
 
 def test_fault_35_no_advice_that_cannot_be_followed() -> None:
-    """What a redirect led to is named without its signature, and nobody is told to pass it."""
+    """What a redirect led to is named without its signature, and with no advice to pass it."""
     with pytest.raises(ForbiddenError) as caught:
         next_hop([URL], "https://10.0.0.1/x?sign=secret", allow_private=False)
     said = str(caught.value)

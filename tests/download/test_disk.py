@@ -257,7 +257,7 @@ async def test_fault_36_no_name_of_a_file(
     monkeypatch: pytest.MonkeyPatch,
     path: str,
 ) -> None:
-    """What cannot be a path is told as any other trouble with it, before the host is asked."""
+    """What cannot be a path is an error as any other trouble with it, before the host is asked."""
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(DownloadError, match="name another path") as caught:
@@ -444,11 +444,11 @@ async def test_fault_36_failed_sync_is_not_believed_later(
 
     def fsync(handle: int) -> None:
         if failures:
-            raise OSError(failures.pop(), "an error that is told once")
+            raise OSError(failures.pop(), "an error that comes once")
         sync(handle)
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises(DownloadError, match="told once"):
+    with pytest.raises(DownloadError, match="comes once"):
         await downloader.download(url, final)
     await downloader.download(url, final)
     assert server.video_of(url) == final.read_bytes()

@@ -1,4 +1,4 @@
-"""An end that is told again finds its video on disk; a foreign file is an error of its own."""
+"""An end that is delivered again finds its video on disk; a foreign file is an error of its own."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.anyio
 
 
 async def test_task_without_a_video(downloader: Downloader, tmp_path: pathlib.Path) -> None:
-    """A task that has no video cannot be downloaded, and the service's reason is told."""
+    """A task that has no video cannot be downloaded, and the error has the service's reason."""
     pending = VideoTask(id=ID, status="pending")
     failed = VideoTask(id=ID, status="failed", failure_reason="unsafe prompt")
     for task, said in ((pending, "'pending'"), (failed, "'failed': unsafe prompt")):

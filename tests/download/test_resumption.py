@@ -107,7 +107,7 @@ def test_rest_continues_the_same_object() -> None:
 
 
 def test_rest_tells_a_total_that_was_unknown() -> None:
-    """Where no length was known, a 206 tells it; a ``*`` leaves it as it was."""
+    """Where no length was known, a 206 has it; a ``*`` leaves it as it was."""
     unsized = PartialContent(url=URL, done=100, validator='"1"')
     assert Receive(start=100, total=1000, validator='"1"') == plan(206, REST, unsized)
     open_end = REST | {"Content-Range": "bytes 100-199/*"}
@@ -134,7 +134,7 @@ def test_rest_of_something_else(change: dict[str, str]) -> None:
 
 
 def test_rest_of_a_dated_object() -> None:
-    """With a date as validator a 206 may leave it out, but must not tell another."""
+    """With a date as validator a 206 may leave it out, but must not name another."""
     dated = PartialContent(url=URL, done=100, total=1000, validator="Wed, 06 Aug 2025 13:46:12 GMT")
     said = {"Content-Range": "bytes 100-999/1000"}
     assert isinstance(plan(206, said, dated), Receive)

@@ -174,15 +174,15 @@ async def test_fault_31_closed_meanwhile_and_before(
 
 
 class Counted(Coroutine[Any, Any, Any]):
-    """A coroutine that tells each time it is about to wait."""
+    """A coroutine that calls back each time it is about to wait."""
 
-    def __init__(self, inner: Coroutine[Any, Any, Any], tell: Callable[[], None]) -> None:
+    def __init__(self, inner: Coroutine[Any, Any, Any], report: Callable[[], None]) -> None:
         self._inner = inner
-        self._tell = tell
+        self._report = report
 
     def send(self, value: Any) -> Any:
         awaited = self._inner.send(value)
-        self._tell()
+        self._report()
         return awaited
 
     def throw(self, *error: Any) -> Any:
@@ -199,7 +199,7 @@ async def _cancelled_at(number: int, call: Coroutine[Any, Any, object]) -> bool:
     """Run a call, cancel it when its tasks wait so many times; return whether it ended first."""
     loop, waits = asyncio.get_running_loop(), 0
 
-    def tell() -> None:
+    def report() -> None:
         nonlocal waits
         waits += 1
         if waits == number:
@@ -209,7 +209,7 @@ async def _cancelled_at(number: int, call: Coroutine[Any, Any, object]) -> bool:
         loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **options: Any
     ) -> asyncio.Task[Any]:
         is_ours = coro.cr_code.co_filename.endswith("downloader.py")  # type: ignore[attr-defined]
-        return asyncio.Task(Counted(coro, tell) if is_ours else coro, loop=loop, **options)
+        return asyncio.Task(Counted(coro, report) if is_ours else coro, loop=loop, **options)
 
     loop.set_task_factory(factory)  # type: ignore[arg-type]
     try:

@@ -32,7 +32,7 @@ UNDER = {
 async def test_a_task_is_polled_where_it_was_posted(
     server: FakeVeo3, veo: Veo3Client, family: str
 ) -> None:
-    """The id alone does not tell the family: the client remembers where it was submitted."""
+    """The id alone does not name the family: the client remembers where it was submitted."""
     task = await veo.generate("a lighthouse", model=MODELS[family])
     assert (task.phase, task.is_final) == (Phase.COMPLETED, True)
     assert task.best_url is not None
@@ -51,8 +51,8 @@ async def test_the_journal_knows_where_to_poll_after_a_restart(
     await first.aclose()
 
     second = make_client(journal=tmp_path / "veo3.db")
-    [owed] = await second.pending()
-    assert (owed.request_id, owed.metadata) == (request_id, {"chat": 42})
+    [task] = await second.pending()
+    assert (task.request_id, task.metadata) == (request_id, {"chat": 42})
     changes = [change async for change in await second.resume()]
     assert changes[-1].phase is Phase.COMPLETED
     assert {json.dumps(change.metadata) for change in changes} == {'{"chat": 42}'}
@@ -85,7 +85,7 @@ async def test_a_video_of_each_family_comes_to_disk(
 async def test_an_id_from_elsewhere_is_polled_where_the_model_says(
     server: FakeVeo3, veo: Veo3Client
 ) -> None:
-    """A bare id tells nothing: model= on the watch does."""
+    """A bare id names no family: model= on the watch does."""
     request_id = server.add(family="unified")
     assert (await veo.wait(request_id, model="google-veo3.1")).phase is Phase.COMPLETED
     assert (await veo.fetch(request_id, model="google-veo3.1")).phase is Phase.COMPLETED
@@ -192,7 +192,7 @@ async def test_the_doubt_about_a_submission_is_settled(
     one, other = await veo.pending()
     await veo.settle(one.key, server.ids[0])
     await veo.settle(other.key)
-    assert [owed.request_id for owed in await veo.pending()] == [server.ids[0]]
+    assert [task.request_id for task in await veo.pending()] == [server.ids[0]]
 
 
 async def test_a_poke_is_a_poll_now(server: FakeVeo3, make_client: MakeClient) -> None:

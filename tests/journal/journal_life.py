@@ -6,7 +6,7 @@ at a random moment. ``--checkpoint N`` moves the WAL into the database every N p
 every 1,000, so that a short life has many of these moments.
 
 Each line on stdout is a fact. Said after the journal has acknowledged it: ``accepted ID``,
-``recorded ID`` (its end), ``failed`` (a `JournalError`). Said before the journal is told of it:
+``recorded ID`` (its end), ``failed`` (a `JournalError`). Said before the journal hears of it:
 ``got ID`` (the program has dealt with the end).
 """
 
@@ -47,7 +47,7 @@ def change(request_id: str, phase: Phase, *, final: bool = False) -> Transition:
     )
 
 
-def tell(journal: Journal, end: Transition) -> None:
+def acknowledge(journal: Journal, end: Transition) -> None:
     say(f"got {end.request_id}")
     journal.delivered(end, at=time.time())
 
@@ -57,7 +57,7 @@ async def watch(journal: Journal, request_id: str) -> None:
     end = change(request_id, Phase.COMPLETED, final=True)
     await journal.record(end)
     say(f"recorded {request_id}")
-    tell(journal, end)
+    acknowledge(journal, end)
 
 
 async def submit(journal: Journal, request_id: str) -> None:
@@ -90,7 +90,7 @@ async def live(path: str, name: str, rounds: int) -> None:
     try:
         for task in await journal.pending():
             if task.final is not None:
-                tell(journal, task.final)
+                acknowledge(journal, task.final)
         await asyncio.gather(*(worker(journal, f"{name}-{n}", rounds) for n in range(4)))
     finally:
         await journal.aclose()

@@ -126,8 +126,8 @@ def test_fault_37_killed_at_200_random_moments(tmp_path: Path) -> None:
     assert "failed" not in said
     check(path, said)
     assert said["recorded"] - said["got"] == set()
-    told = {request_id for request_id, _, delivered_at in rows(path) if delivered_at}
-    assert told - said["got"] == set()
+    delivered = {request_id for request_id, _, delivered_at in rows(path) if delivered_at}
+    assert delivered - said["got"] == set()
     with sqlite3.connect(path) as connection:
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
     connection.close()
@@ -156,7 +156,7 @@ def test_fault_37_power_cut_at_every_write_and_sync(tmp_path: Path, scratch: Pat
 def test_fault_38_a_sync_that_fails_acknowledges_nothing(
     tmp_path: Path, scratch: Path, which: str, reader: tuple[str, ...]
 ) -> None:
-    """EIO from fdatasync is told, later rows are acknowledged again, and a power cut costs none."""
+    """EIO from fdatasync is an error; later rows are acknowledged, and a power cut costs none."""
     trace = tmp_path / "trace"
     directory = tmp_path / "journal"
     directory.mkdir()
@@ -174,7 +174,7 @@ def test_fault_38_a_sync_that_fails_acknowledges_nothing(
 
 # --- a disk that forgets ------------------------------------------------------------------
 #
-# `Disk` is fed with the system calls that strace saw, and tells what its directory may look like
+# `Disk` is fed with the system calls that strace saw, and says what its directory may look like
 # after the power failed. What was written and not yet synced may be there, or not, or in parts of
 # 512 bytes; files may have appeared, moved and vanished up to any point since the directory was
 # synced. A sync that failed has made nothing durable, and the next one that succeeds does not

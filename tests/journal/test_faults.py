@@ -1,4 +1,4 @@
-"""The journal on bad days: each trouble with the file is told, with what to do (fault 38)."""
+"""Troubles with the file of a journal: each is an error that says what to do (fault 38)."""
 
 from __future__ import annotations
 
@@ -182,7 +182,7 @@ async def test_fault_38_a_read_only_directory(unprivileged: Path) -> None:
 
 @pytest.mark.anyio
 async def test_fault_38_a_read_only_disk(memory_disk: Path) -> None:
-    """A disk that was mounted read-only is told as what it is."""
+    """A disk that was mounted read-only is named as the cause."""
     path = memory_disk / "veo3.db"
     await made(path)
     subprocess.run(["mount", "-o", "remount,ro", memory_disk], check=True)
@@ -329,7 +329,7 @@ async def test_a_row_that_somebody_spoiled_is_named(path: Path) -> None:
 @pytest.mark.anyio
 @pytest.mark.parametrize("suffix", ["", "-wal"])
 async def test_fault_38_deleted_while_open(path: Path, suffix: str) -> None:
-    """What vanished in use is told, never made anew, and goes on when it is brought back."""
+    """A file that vanished in use is an error, and no new one; work goes on when it is back."""
     file, away = Path(f"{path}{suffix}"), path.with_name("away")
     journal = Journal(path)
     await journal.accept(["veo3-pro:1"], at=NOON)
@@ -384,7 +384,7 @@ async def test_fault_38_deleted_after_the_disk_failed(path: Path) -> None:
 async def test_fault_38_another_program_is_writing(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shell that keeps a transaction open is told after a while, and waited for anew."""
+    """A shell that keeps a transaction open is an error after a while, and is waited for anew."""
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
     journal = Journal(path)
     await journal.open()

@@ -140,7 +140,7 @@ async def test_accepting_again_changes_nothing(journal: Journal) -> None:
 
 @pytest.mark.anyio
 async def test_accepting_what_was_delivered_makes_it_pending_anew(journal: Journal) -> None:
-    """Who watches a finished task again is owed its end again."""
+    """Who watches a finished task again gets its end again."""
     end = change("veo3-pro:1", Phase.COMPLETED)
     await journal.record(end)
     journal.delivered(end, at=NOON)
@@ -161,7 +161,7 @@ async def test_accepting_nothing_touches_nothing(journal: Journal, path: Path) -
 
 @pytest.mark.anyio
 async def test_an_end_comes_back_whole_until_it_is_delivered(path: Path) -> None:
-    """After a crash the end is told again, with its error; after that it is not."""
+    """After a crash the end is delivered again, with its error; after that it is not."""
     task = VideoTask(id="veo3-pro:1", status="failed", extra={"weird": [1, None]})
     error = TaskFailed("gave up", request_id="veo3-pro:1", err_code=-1, attempts=7, task=task)
     end = change("veo3-pro:1", Phase.FAILED, NOON + 0.25, task=task, error=error)
@@ -214,9 +214,9 @@ async def test_a_note_is_kept(path: Path) -> None:
 
 @pytest.mark.anyio
 async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
-    """Pruning takes what was delivered long ago, never what is owed, at most once an hour."""
+    """Pruning takes what was delivered long ago, at most once an hour, and nothing undelivered."""
     journal = Journal(path, keep_finished=30 * DAY)
-    await journal.accept(["veo3-pro:owed"], at=NOON)
+    await journal.accept(["veo3-pro:undelivered"], at=NOON)
     for request_id, at in (("veo3-pro:old", NOON), ("veo3-pro:new", NOON + 2 * DAY)):
         journal.delivered(change(request_id, Phase.COMPLETED, at), at=at)
     await journal.accept(["veo3-pro:x"], at=NOON + 31 * DAY)
@@ -225,7 +225,7 @@ async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
     with contextlib.closing(sqlite3.connect(path)) as shell:
         left = {request_id for (request_id,) in shell.execute("SELECT request_id FROM tasks")}
 
-    assert left == {"veo3-pro:owed", "veo3-pro:new", "veo3-pro:x"}
+    assert left == {"veo3-pro:undelivered", "veo3-pro:new", "veo3-pro:x"}
 
 
 def make_old(path: Path, rows: int) -> None:
@@ -489,7 +489,7 @@ ACTS: dict[str, Act] = {
 async def test_fault_23_a_cancelled_waiter_takes_nobody_with_it(
     journal: Journal, path: Path, transactions: list[int], name: str
 ) -> None:
-    """Whoever began the commit may leave; the others are told, and the next call works."""
+    """Whoever began the commit may leave; the others get an error, and the next call works."""
     await journal.open()
     with writing_takes_long(path):
         leaver = asyncio.ensure_future(ACTS[name](journal))

@@ -156,7 +156,7 @@ async def test_fault_38_what_is_no_journal_is_not_read(
 async def test_fault_38_a_damaged_journal_is_said_to_be_damaged(
     path: Path, journal: Journal
 ) -> None:
-    """What SQLite cannot read is told with what to do."""
+    """What SQLite cannot read is an error that says what to do."""
     await journal.accept([f"veo3-pro:{number}" for number in range(500)], at=NOON)
     await journal.aclose()
     with path.open("r+b") as file:

@@ -53,11 +53,11 @@ async def test_metadata_outlives_changes_and_the_end(journal: Journal) -> None:
     await journal.record(change("veo3-pro:1", Phase.GENERATING))
     end = change("veo3-pro:1", Phase.FAILED, error=TaskFailed("gave up"))
     await journal.record(end)
-    [owed] = await journal.pending()
+    [task] = await journal.pending()
     journal.delivered(end, at=NOON)
 
-    assert owed.final is not None
-    assert (owed.family, owed.path, owed.metadata, owed.token) == (*V2, 42, "t0k")
+    assert task.final is not None
+    assert (task.family, task.path, task.metadata, task.token) == (*V2, 42, "t0k")
     assert await journal.pending() == []
     assert await journal.known(["veo3-pro:1"]) == {"veo3-pro:1": Origin(*V2, 42, was_seen=True)}
 
@@ -150,7 +150,7 @@ async def test_what_is_in_no_doubt_is_not_settled(journal: Journal) -> None:
 
 
 async def test_an_answer_that_comes_after_all_is_kept(journal: Journal) -> None:
-    """Whoever was told that it did not arrive, the id that it brought is pending."""
+    """Even after it was settled as not arrived, the id that it brought is pending."""
     settled, refused, found = [await in_doubt(journal) for _ in range(3)]
     await journal.settle(settled, at=NOON)
     await journal.refused(refused, "no", at=NOON)

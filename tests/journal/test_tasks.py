@@ -112,7 +112,7 @@ SERVICE_SAID = [
 def test_fault_37_only_the_services_word_ends_what_was_paid_for(
     name: str, err_code: int | None, is_end: bool
 ) -> None:
-    """A portal, a proxy, a full disk or a timeout ends a watch, and the task stays owed."""
+    """A portal, a proxy, a full disk or a timeout ends a watch, and the task stays pending."""
     change = Transition(
         request_id="veo3-pro:1",
         phase=Phase.LOST,

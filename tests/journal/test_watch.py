@@ -47,7 +47,7 @@ def veo(make_client: MakeClient, tmp_path: Path, reports: list[PollReport]) -> V
 async def test_who_comes_then_is_not_kept_waiting(
     server: FakeVeo3, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A second watcher is told the phase at once, and not after the interval of the first."""
+    """A second watcher gets the phase at once, and not after the interval of the first."""
     disk, name = Disk(monkeypatch), server.add(life=WAITING)
     first = veo.watch(name)
     await disk.writing.wait()

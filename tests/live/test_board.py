@@ -159,7 +159,7 @@ def test_table_fits_the_terminal(width: int, height: int) -> None:
 
 @pytest.mark.parametrize("width", [40, 60, 73])
 def test_narrow_terminal_shows_what_matters(width: int) -> None:
-    """Where there is no room for all columns, the ids can be told apart all the same."""
+    """Where there is no room for all columns, the ids differ all the same."""
     names = [f"veo3-pro:{n}a7711a-8133-4876-b7eb-dcd9e87a1613" for n in range(3)]
     board = Board(names, now=NOW)
     for name in names:
@@ -177,7 +177,7 @@ def test_trouble_with_the_service_is_a_line_until_it_answers() -> None:
     assert drawn(board)[-1] == "no connection to the API was made; it is asked again"
     board.polled(report(None))
     assert "asked again" not in drawn(board)[-1]
-    board.polled(report(TaskNotFound("unknown")))  # an answer, which the row will tell
+    board.polled(report(TaskNotFound("unknown")))  # an answer, which the row will show
     assert "asked again" not in drawn(board)[-1]
 
 
@@ -194,7 +194,7 @@ def report(error: Veo3Error | None) -> PollReport:
 
 
 def test_final_lines_have_whole_urls_and_leave_out_what_runs() -> None:
-    """What is over has a line with all there is to say; what runs is told elsewhere."""
+    """What is over has a line with all there is to say; what runs is shown elsewhere."""
     board = Board(["a", "b", "c"], now=NOW)
     board.take(done("a"))
     board.take(change("b", Phase.FAILED, final=True, error=TaskFailed("given up")))

@@ -68,7 +68,7 @@ async def test_ends_are_returned_and_lines_written_where_there_is_no_terminal(
 async def test_ids_that_are_added_are_drawn_as_well(
     server: FakeVeo3, make_client: MakeClient
 ) -> None:
-    """It is everybody's watch: what is added to it while it is shown has its end, too."""
+    """What is added to a watch while it is shown has its end, too."""
     veo = make_client(pacing=FixedPacing(0.1))
     one, two = server.add(life=Life.plain()), server.add(life=Life.plain())
     watch = veo.watch(one)

@@ -83,7 +83,7 @@ def test_what_runs_counts_as_not_ended() -> None:
 
 
 def test_pieces_of_a_wait_count_as_the_whole() -> None:
-    """Seconds at risk told poll by poll are the same evidence as told at once."""
+    """Seconds at risk that are given poll by poll are the same evidence as all at once."""
     whole, pieces = Evidence(50), Evidence(50)
     whole.went_on(3.0, 77.0)
     for since in range(3, 77, 2):

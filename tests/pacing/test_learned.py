@@ -206,7 +206,7 @@ def test_less_lag_costs_more_polls() -> None:
 
 
 def test_bounds_win_over_the_knob_and_it_says_so() -> None:
-    """Who wants 1,000 polls of a task, at least 5 s apart, gets and is told of what fits."""
+    """1,000 polls of a task, at least 5 s apart, are too many: the pacing says how many fit."""
     pacing = LearnedPacing(1000, min_interval=5)
     assert pacing.delay(at(0.0), 0.5) == 5
     assert pacing.expected_polls == pytest.approx(334.7 / 5 + 1.5, rel=0.01)
@@ -247,7 +247,7 @@ def test_what_is_left_shrinks_with_age() -> None:
 
 
 def test_what_is_late_has_still_time_left() -> None:
-    """A task older than most others at their end is not told that it should have ended."""
+    """A task older than most others at their end gets an ETA that is not in the past."""
     left = seasoned(*around(300)).eta(at(380.0))
     assert left is not None
     assert left.low > 0
@@ -305,9 +305,9 @@ def test_the_range_holds_the_truth_as_often_as_it_says() -> None:
     assert 0.75 <= sum(held) / len(held) <= 0.9
 
 
-# --- whatever is told -----------------------------------------------------------------------
+# --- any history ----------------------------------------------------------------------------
 
-TOLD = st.one_of(
+EVENTS = st.one_of(
     st.builds(
         Progress,
         phase=st.sampled_from(RUNNING),
@@ -323,23 +323,23 @@ TOLD = st.one_of(
 )
 
 
-def tell(pacing: LearnedPacing, history: list[Any], rand: float) -> list[float]:
+def waits_of(pacing: LearnedPacing, history: list[Any], rand: float) -> list[float]:
     waits = []
-    for told in history:
-        if isinstance(told, Progress):
-            waits.append(pacing.delay(told, rand))
+    for event in history:
+        if isinstance(event, Progress):
+            waits.append(pacing.delay(event, rand))
         else:
-            pacing.phase_ended(*told)
+            pacing.phase_ended(*event)
     return waits
 
 
-@given(st.lists(TOLD, max_size=15), st.builds(at, ANY, st.sampled_from(list(Phase))), RAND)
+@given(st.lists(EVENTS, max_size=15), st.builds(at, ANY, st.sampled_from(list(Phase))), RAND)
 def test_any_history_gives_a_wait_within_the_bounds(
     history: list[Any], now: Progress, rand: float
 ) -> None:
     """Zeros, years, no numbers, clocks running backwards: at least 2 s, at most 30 s, always."""
     pacing = LearnedPacing(min_interval=2, max_interval=30, jitter=1)
-    waits = [*tell(pacing, history, rand), pacing.delay(now, rand)]
+    waits = [*waits_of(pacing, history, rand), pacing.delay(now, rand)]
     assert all(2 <= wait <= 30 for wait in waits)
     assert 0 < pacing.expected_polls < math.inf
     assert 0.99 <= pacing.expected_lag <= 15.01
@@ -347,10 +347,10 @@ def test_any_history_gives_a_wait_within_the_bounds(
     assert left is None or 0 <= left.low <= left.median <= left.high < math.inf
 
 
-@given(st.lists(TOLD, max_size=15), RAND)
+@given(st.lists(EVENTS, max_size=15), RAND)
 def test_the_same_history_gives_the_same_waits(history: list[Any], rand: float) -> None:
     """There is no chance in it but the numbers it is given."""
-    assert tell(LearnedPacing(), history, rand) == tell(LearnedPacing(), history, rand)
+    assert waits_of(LearnedPacing(), history, rand) == waits_of(LearnedPacing(), history, rand)
 
 
 @pytest.mark.parametrize(
@@ -645,7 +645,7 @@ def test_the_model_that_was_not_asked_for_longest_is_forgotten() -> None:
 
 
 def test_a_new_model_begins_with_what_was_learned_without_one() -> None:
-    """So knowledge from before models were told apart is of use, and each goes on by itself."""
+    """What was learned before models were distinguished is of use; each goes on by itself."""
     pacing = LearnedPacing()
     of_model("", 100.0, pacing)
     here = Progress(phase=Phase.GENERATING, age=5.0, model="fast")

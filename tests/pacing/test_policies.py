@@ -24,14 +24,14 @@ def after(polls: int) -> Progress:
 
 @pytest.mark.parametrize("pacing", [FixedPacing(), BackoffPacing(), LearnedPacing()], ids=repr)
 def test_every_pacing_is_one(pacing: object) -> None:
-    """Each of ours has the methods of the protocol, told apart at run time from what has not."""
+    """Each of ours has the methods of the protocol, and what lacks them is refused at run time."""
     assert isinstance(pacing, Pacing)
     assert not isinstance(object(), Pacing)
 
 
 @pytest.mark.parametrize("pacing", [FixedPacing(), BackoffPacing()], ids=repr)
 def test_the_simple_ones_learn_nothing(pacing: Pacing) -> None:
-    """Neither a phase that ended nor anything else tells them what is left."""
+    """They learn from nothing what is left, not even from a phase that ended."""
     pacing.phase_ended(NOW, 100.0, Phase.COMPLETED)
     assert pacing.eta(NOW) is None
 

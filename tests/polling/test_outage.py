@@ -11,8 +11,8 @@ from veo3_async._protocol.errors import Kind
 def test_an_outage_is_told_once_and_its_end_once() -> None:
     """After 60 s without a state, whatever the faults were; the end has the whole time."""
     outage = Outage()
-    told = [outage.failed(kind, at) for kind, at in ((Kind.CONNECT, 10.0), (Kind.SERVER, 69.0))]
-    assert told == [None, None]
+    logged = [outage.failed(kind, at) for kind, at in ((Kind.CONNECT, 10.0), (Kind.SERVER, 69.0))]
+    assert logged == [None, None]
     assert outage.failed(Kind.TIMEOUT, 70.5) == 60.5
     assert outage.failed(Kind.TIMEOUT, 200.0) is None
     assert outage.ended(210.0) == 200.0

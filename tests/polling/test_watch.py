@@ -225,14 +225,14 @@ async def test_a_watch_may_be_read_by_several_tasks(server: FakeVeo3, veo: Veo3C
     assert ends == sorted(ids)
 
 
-async def owed(veo: Veo3Client) -> set[str | None]:
+async def unacknowledged(veo: Veo3Client) -> set[str | None]:
     return {task.request_id for task in await veo.pending()}
 
 
 async def test_fault_24_a_reader_answers_for_its_own_ends_only(
     server: FakeVeo3, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """With a journal, an end is owed until the reader that took it asks for the next."""
+    """With a journal, an end is unacknowledged until the reader that took it asks for the next."""
     veo = make_client(journal=tmp_path / "veo3.db")
     first, second = server.add(life=DONE_AT_ONCE), server.add(life=DONE_AT_ONCE)
     watch = veo.watch(keep_open=True)
@@ -248,10 +248,10 @@ async def test_fault_24_a_reader_answers_for_its_own_ends_only(
     other = asyncio.create_task(collected(watch))
     watch.add(second)
     await asyncio.sleep(1)
-    assert await owed(veo) == {first}
+    assert await unacknowledged(veo) == {first}
     dealt.set()
     await asyncio.sleep(1)
-    assert await owed(veo) == set()
+    assert await unacknowledged(veo) == set()
     await watch.aclose()
     await asyncio.wait([one, other])
 
@@ -260,7 +260,7 @@ async def test_fault_24_a_reader_answers_for_its_own_ends_only(
 async def test_fault_24_what_a_reader_had_not_dealt_with_stays_owed(
     server: FakeVeo3, make_client: MakeClient, tmp_path: Path, breaks_off: str
 ) -> None:
-    """Who ends badly over an end leaves it owed, however the others go on and leave."""
+    """A reader that raises leaves its end unacknowledged, however the others go on and leave."""
     veo = make_client(journal=tmp_path / "veo3.db")
     ids = [server.add(life=DONE_AT_ONCE) for _ in range(3)]
 
@@ -275,9 +275,9 @@ async def test_fault_24_what_a_reader_had_not_dealt_with_stays_owed(
         await asyncio.sleep(5)
         reader.cancel()
         await asyncio.wait([reader])
-        told = {change.request_id for change in await collected(watch)}
-    assert await owed(veo) == set(ids) - told
-    assert len(told) == 2
+        seen = {change.request_id for change in await collected(watch)}
+    assert await unacknowledged(veo) == set(ids) - seen
+    assert len(seen) == 2
     assert reader.cancelled() or isinstance(reader.exception(), KeyError)
 
 
@@ -289,10 +289,10 @@ async def test_an_end_may_be_asked_for_in_a_task_of_its_own(
     ids = [server.add(life=DONE_AT_ONCE) for _ in range(2)]
     async with veo.watch(*ids) as watch:
         first = await asyncio.create_task(anext(watch))
-        assert await owed(veo) == set(ids)
+        assert await unacknowledged(veo) == set(ids)
         second = await asyncio.create_task(anext(watch))
-        assert await owed(veo) == {second.request_id} == set(ids) - {first.request_id}
-    assert await owed(veo) == set()
+        assert await unacknowledged(veo) == {second.request_id} == set(ids) - {first.request_id}
+    assert await unacknowledged(veo) == set()
 
 
 # --- adding and discarding -------------------------------------------------------------------
@@ -682,7 +682,7 @@ async def test_fault_31_closed_while_watched(server: FakeVeo3, veo: Veo3Client) 
 
 
 class Broken(FixedPacing):
-    """Answers as it is told to, until it is mended."""
+    """Answers with what was set, until it is mended."""
 
     def __init__(self, answer: Callable[[], float]) -> None:
         super().__init__(1.0)
@@ -735,7 +735,7 @@ def _cancelled() -> float:
 async def test_a_callback_that_raises_a_cancellation_hangs_nobody(
     server: FakeVeo3, make_client: MakeClient
 ) -> None:
-    """Nobody cancelled the polling: every watch is told, and a new one works."""
+    """Nobody cancelled the polling: every watch raises, and a new one works."""
     pacing = Broken(_cancelled)
     veo = make_client(pacing=pacing)
     ids = [server.add(life=Life.plain()) for _ in range(3)]

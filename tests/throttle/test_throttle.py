@@ -77,7 +77,7 @@ def refuse(
 def refuse_all(throttle: Throttle, now: float, *, until: float | None = None) -> float:
     """Refuse one id after another until everybody waits; return when that was.
 
-    :param until: The moment that the hints tell.
+    :param until: The moment that the hints name.
     """
     for number in range(10):
         hint = None if until is None else until - now
@@ -185,7 +185,7 @@ def test_fault_8_what_is_refused_to_one_id_stops_nobody_else(hint: float | None)
 
 @pytest.mark.parametrize("hint", [10.0, 120.0])
 def test_fault_8_everybody_waits_as_told_while_all_are_refused(hint: float) -> None:
-    """After ten ids in a row nothing goes before the moment that the hints tell."""
+    """After ten ids in a row nothing goes before the moment that the hints name."""
     throttle = Throttle(50, START)
     now = sending(throttle, START, 5)
     end = now + hint
@@ -206,7 +206,7 @@ def test_fault_8_a_pause_over_the_cap_is_never_believed(hint: float | None) -> N
 
 
 def test_fault_8_the_shortest_hint_of_all_is_believed() -> None:
-    """What one id is told for itself is not everybody's, though it comes among others."""
+    """A hint for one id holds up no other, though its reply comes among others."""
     throttle = Throttle(50, START)
     now = START
     for number in range(10):
@@ -481,8 +481,8 @@ class Interleavings(RuleBasedStateMachine):
             most -= 1
 
     @rule(most=st.integers(1, 30))
-    def come_when_told(self, most: int) -> None:
-        """Wait as long as told and take: the word is kept, but for a silence and rounding."""
+    def come_as_take_says(self, most: int) -> None:
+        """Wait as long as `take` says: that is enough, but for a silence and rounding."""
         for _ in range(most):
             waits = 0
             while wait := self.ask():
@@ -490,7 +490,7 @@ class Interleavings(RuleBasedStateMachine):
                     assert self.out, "nobody's end is waited for"
                     return
                 waits += 1
-                assert waits <= 4, "told to wait again and again"
+                assert waits <= 4, "it has to wait again and again"
                 self.now += wait
 
     @precondition(lambda self: self.out)

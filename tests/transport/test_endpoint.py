@@ -266,7 +266,7 @@ def test_http_is_for_this_machine_and_private_networks(host: str) -> None:
 )
 @pytest.mark.parametrize("scheme", ["http", "HTTP"])
 def test_fault_32_the_key_goes_to_no_public_host_in_clear_text(scheme: str, host: str) -> None:
-    """A typo in the scheme is told when the client is made, and nothing is sent."""
+    """A typo in the scheme is an error when the client is made, and nothing is sent."""
     with pytest.raises(ValueError, match="clear text to a public host; use https"):
         find_base_url(f"{scheme}://{host}/302")
     assert find_base_url(f"https://{host}")
@@ -295,7 +295,7 @@ def test_a_proxy_is_a_url_with_a_host(proxy: str | None) -> None:
     "proxy", ["nonsense", "", "socks5://u:secret@h:1", "http://", "http://h:0", 5]
 )
 def test_what_cannot_be_a_proxy_is_refused_without_repeating_it(proxy: Any) -> None:
-    """A typo is told when the client is made, and its password is not."""
+    """A typo is an error when the client is made, without its password."""
     with pytest.raises(ValueError, match="URL of an HTTP proxy") as caught:
         check_proxy(proxy)
     assert "secret" not in str(caught.value)

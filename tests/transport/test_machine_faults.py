@@ -47,7 +47,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
 async def test_fault_22_the_wall_clock_jumps(
     server: FakeVeo3, veo: Veo3Client, wall_clock: WallClock, shift: float
 ) -> None:
-    """The schedule does not notice; only ``observed_at`` tells the new time."""
+    """The schedule does not notice; only ``observed_at`` has the new time."""
     request_id = server.add(life=Life.plain())
     watch = veo.watch(request_id)
     first = await anext(watch)

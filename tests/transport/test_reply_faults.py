@@ -132,7 +132,7 @@ async def test_fault_08_all_wait_while_all_are_refused(server: FakeVeo3, veo: Ve
 async def test_fault_08_a_hint_that_is_none_is_ignored(
     server: FakeVeo3, veo: Veo3Client, hint: str
 ) -> None:
-    """Nonsense in ``Retry-After`` pauses nobody."""
+    """A ``Retry-After`` that cannot be read pauses nobody."""
     request_id, other = server.add(life=QUICK), server.add(life=UNENDING)
     server.fault(Status(429, retry_after=hint.encode().decode("latin-1")), times=1)
     began = now()
@@ -172,7 +172,7 @@ async def test_fault_09_a_throttle_without_a_hint_cuts_the_rate(
 
 
 async def test_fault_09_a_steady_limit_is_kept(make_client: MakeClient) -> None:
-    """Under a limit that nobody tells, nearly all requests are served, and every id is polled."""
+    """Under an undocumented limit nearly all requests are served, and every id is polled."""
     with without_debug():
         async with FakeVeo3(rate_limit=5) as server:
             veo = make_client(base_url=server.url, pacing=FixedPacing(1.0))
@@ -287,9 +287,9 @@ async def test_an_end_by_the_service_tells_of_its_polls(
     request_id = server.add(life=Life.scripted([RUNNING, RUNNING, end]))
     with pytest.raises(error) as caught:
         await veo.wait(request_id)
-    told = caught.value
-    assert (told.http_status, told.attempts) == (200, len(server.polls_of(request_id)))
-    assert told.elapsed == pytest.approx(seconds, abs=1)
+    raised = caught.value
+    assert (raised.http_status, raised.attempts) == (200, len(server.polls_of(request_id)))
+    assert raised.elapsed == pytest.approx(seconds, abs=1)
 
 
 async def test_fault_12_what_is_new_is_kept(server: FakeVeo3, veo: Veo3Client) -> None:
@@ -361,7 +361,7 @@ async def test_fault_14_a_refused_id_is_final(
 async def test_fault_15_and_16_a_refused_key_stops_all(
     server: FakeVeo3, veo: Veo3Client, refusal: Status, error: type[Veo3Error]
 ) -> None:
-    """Every watcher is told at once and polling stops: not 5,000 requests with a refused key."""
+    """Every watcher gets the error at once, and no 5,000 requests go out with a refused key."""
     server.fault(refusal)
     ids = [server.add(life=QUICK) for _ in range(5000)]
     watches = [veo.watch(*ids), veo.watch(*ids[:10]), veo.watch(keep_open=True)]
@@ -407,7 +407,7 @@ async def test_fault_21_replies_out_of_order(server: FakeVeo3, veo: Veo3Client) 
 
 
 async def test_fault_21_terminal_is_terminal(server: FakeVeo3, veo: Veo3Client) -> None:
-    """A stream that had its end tells nothing more, whatever the service would say later."""
+    """A stream that had its end yields nothing more, whatever the service would say later."""
     request_id = server.add(life=Life.scripted([DONE, RUNNING]))
     open_watch = veo.watch(request_id, keep_open=True)
     assert (await anext(open_watch)).final

@@ -305,7 +305,7 @@ async def test_the_key_is_taken_out_of_what_the_server_echoes(server: FakeVeo3) 
 
 
 async def test_a_made_up_short_key_spoils_no_reply() -> None:
-    """A key as short as a word is no secret, and its letters are left in place."""
+    """A key as short as a word is no secret, and its characters are left in place."""
     async with FakeVeo3(api_key="e") as server:
         server.add("id", STATE)
         async with transport_to(server.url, key="e") as transport:
