@@ -69,6 +69,14 @@ def test_every_public_method_is_there() -> None:
     assert names <= set(dir(SyncWatch))
 
 
+def test_help_shows_what_is_called_and_what_comes_back() -> None:
+    """`help` and the reference show no coroutine functions, and a watch that is one for threads."""
+    watch = inspect.signature(SyncVeo3Client.watch)
+    assert watch.return_annotation is SyncWatch
+    assert not inspect.iscoroutinefunction(inspect.unwrap(SyncVeo3Client.wait))
+    assert SyncVeo3Client.wait.__doc__ == Veo3Client.wait.__doc__
+
+
 @pytest.mark.parametrize("name", ["__init__", "generate", "wait", "submit", "download"])
 def test_signatures_and_docstrings_are_those_of_the_client(name: str) -> None:
     """An editor shows the same arguments and the same words."""

@@ -49,6 +49,7 @@ from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import SubmitOptions
 
 if TYPE_CHECKING:
+    from veo3_async._download.stream import VideoStream
     from veo3_async._journal.journal import Journal
 
     __version__: str
@@ -89,6 +90,7 @@ __all__ = [
     "Veo3Client",
     "Veo3Error",
     "VideoModel",
+    "VideoStream",
     "VideoTask",
     "Watch",
 ]
@@ -105,6 +107,11 @@ if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
 
             globals()[name] = Journal
             return Journal
+        if name == "VideoStream":
+            from veo3_async._download.stream import VideoStream  # noqa: PLC0415 - loads aiohttp
+
+            globals()[name] = VideoStream
+            return VideoStream
         message = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(message)
 

@@ -39,7 +39,7 @@ __all__ = ["Veo3Client"]
 
 
 class Veo3Client:
-    """The session manager: watches tasks of 302.AI's veo3-pro endpoint, any number at once.
+    """The client of 302.AI's video generation: submits tasks, watches any number, saves videos.
 
     Made anywhere; the first use binds it to the running event loop and starts what it needs.
     Ended by ``async with`` or by `aclose`, from any task of that loop.
@@ -220,8 +220,8 @@ class Veo3Client:
     ) -> VideoTask:
         """Return the finished task.
 
-        With a journal its end counts as dealt with once it is returned or raised: who must hear
-        of it again after a crash in what follows reads a `watch`, as `Watch` says.
+        With a journal its end is acknowledged when this returns or raises. Where a crash in what
+        follows must have it delivered again, read a `watch`, as `Watch` says.
 
         Parameters as for `watch`.
 
@@ -363,7 +363,7 @@ class Veo3Client:
         return await self.wait(request_id, until=until, timeout=timeout, on_change=on_change)
 
     def poke(self, *request_ids: str) -> None:
-        """Make these ids due now, as a person who presses refresh wants it; the throttle holds.
+        """Make these ids due now, as a person who presses refresh wants it, within the rate limit.
 
         Ids that nobody watches are ignored.
 

@@ -16,6 +16,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import functools
+import inspect
 import os
 import threading
 import weakref
@@ -114,15 +115,28 @@ def _outcome(future: concurrent.futures.Future[_T]) -> _T:
         future.cancel()  # of no effect where it is done
 
 
+def _described(call: Callable[_P, _T], method: Callable[..., Any], returns: object = None) -> None:
+    """Give a method name, docstring and parameters of the client's; it is no coroutine function.
+
+    :param returns: What it returns where that is not what the client's does.
+    """
+    functools.update_wrapper(call, method)
+    del call.__dict__["__wrapped__"]
+    signature = inspect.signature(method)
+    if returns is not None:
+        signature = signature.replace(return_annotation=returns)
+    call.__dict__["__signature__"] = signature
+
+
 def _blocking(
     method: Callable[Concatenate[Veo3Client, _P], Awaitable[_T]],
 ) -> Callable[Concatenate[SyncVeo3Client, _P], _T]:
     """Return a coroutine function of the client's as a method that waits for it."""
 
-    @functools.wraps(method)
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         return self.loop.call(functools.partial(method, self.client, *args, **kwargs))
 
+    _described(call, method)
     return call
 
 
@@ -131,13 +145,13 @@ def _on_loop(
 ) -> Callable[Concatenate[SyncVeo3Client, _P], _T]:
     """Return a plain method of the client's as one that is called on the loop."""
 
-    @functools.wraps(method)
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> _T:
         async def work() -> _T:
             return method(self.client, *args, **kwargs)
 
         return self.loop.call(work)
 
+    _described(call, method)
     return call
 
 
@@ -147,10 +161,10 @@ def _watching(
     """Return a method of the client's that makes a watch as one that makes a `SyncWatch`."""
     begin = _on_loop(method)
 
-    @functools.wraps(method)
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncWatch:
         return SyncWatch(begin(self, *args, **kwargs), self)
 
+    _described(call, method, SyncWatch)
     return call
 
 
@@ -159,10 +173,10 @@ def _resuming(
 ) -> Callable[Concatenate[SyncVeo3Client, _P], SyncWatch]:
     begin = _blocking(method)
 
-    @functools.wraps(method)
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncWatch:
         return SyncWatch(begin(self, *args, **kwargs), self)
 
+    _described(call, method, SyncWatch)
     return call
 
 
@@ -171,10 +185,10 @@ def _streaming(
 ) -> Callable[Concatenate[SyncVeo3Client, _P], SyncVideoStream]:
     begin = _on_loop(method)
 
-    @functools.wraps(method)
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncVideoStream:
         return SyncVideoStream(begin(self, *args, **kwargs), self)
 
+    _described(call, method, SyncVideoStream)
     return call
 
 
@@ -195,69 +209,6 @@ def _finish(loop: _LoopThread, client: Veo3Client) -> None:
     closing.start()
     if threading.current_thread().name != "veo3_async.sync":
         closing.join()
-
-
-class SyncVeo3Client:
-    """`Veo3Client`, of which every method waits, for any number of threads at once.
-
-    Parameters, methods and errors are those of `Veo3Client`; `close` is its ``aclose``. Ended by
-    ``with`` or by `close`; one that is forgotten is closed with the last reference to it.
-    """
-
-    client: Veo3Client
-    """The client that does the work, on the loop of `loop` only."""
-    loop: _LoopThread
-    """The loop that it works on."""
-
-    @_made_as(Veo3Client.__init__)
-    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - of the client's types
-        self.client = Veo3Client(*args, **options)
-        self.loop = _LoopThread()
-        self._forget: Final = weakref.finalize(self, _finish, self.loop, self.client).detach
-
-    watch = _watching(Veo3Client.watch)
-    resume = _resuming(Veo3Client.resume)
-    wait = _blocking(Veo3Client.wait)
-    fetch = _blocking(Veo3Client.fetch)
-    submit = _blocking(Veo3Client.submit)
-    generate = _blocking(Veo3Client.generate)
-    download = _blocking(Veo3Client.download)
-    models = _blocking(Veo3Client.models)
-    balance = _blocking(Veo3Client.balance)
-    cost = _blocking(Veo3Client.cost)
-    pending = _blocking(Veo3Client.pending)
-    settle = _blocking(Veo3Client.settle)
-    stream = _streaming(Veo3Client.stream)
-    poke = _on_loop(Veo3Client.poke)
-    webhook_received = _on_loop(Veo3Client.webhook_received)
-    stats = _on_loop(Veo3Client.stats)
-
-    def __repr__(self) -> str:
-        """Say what it is, without the key."""
-        return f"<SyncVeo3Client of {self.client!r}>"
-
-    def __reduce__(self) -> NoReturn:
-        """Refuse to be pickled or copied."""
-        message = "a client is not pickled or copied; make another one"
-        raise TypeError(message)
-
-    def __enter__(self) -> Self:
-        """Start, so that trouble with the journal shows now."""
-        try:
-            self.loop.call(self.client.__aenter__)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        """Close it."""
-        self.close()
-
-    def close(self) -> None:
-        """End everything: who waits in another thread gets `ClientClosed`. May be repeated."""
-        self.loop.stop(self.client.aclose)
-        self._forget()
 
 
 class SyncVideoStream(Iterator[bytes]):
@@ -449,3 +400,66 @@ def _pass_on(
         value.set_exception(ClientClosed("the client was closed meanwhile"))
     elif (error := keeping.exception()) is not None:
         value.set_exception(error)
+
+
+class SyncVeo3Client:
+    """`Veo3Client`, of which every method waits, for any number of threads at once.
+
+    Parameters, methods and errors are those of `Veo3Client`; `close` is its ``aclose``. Ended by
+    ``with`` or by `close`; one that is forgotten is closed with the last reference to it.
+    """
+
+    client: Veo3Client
+    """The client that does the work, on the loop of `loop` only."""
+    loop: _LoopThread
+    """The loop that it works on."""
+
+    @_made_as(Veo3Client.__init__)
+    def __init__(self, *args: Any, **options: Any) -> None:  # noqa: ANN401 - of the client's types
+        self.client = Veo3Client(*args, **options)
+        self.loop = _LoopThread()
+        self._forget: Final = weakref.finalize(self, _finish, self.loop, self.client).detach
+
+    watch = _watching(Veo3Client.watch)
+    resume = _resuming(Veo3Client.resume)
+    wait = _blocking(Veo3Client.wait)
+    fetch = _blocking(Veo3Client.fetch)
+    submit = _blocking(Veo3Client.submit)
+    generate = _blocking(Veo3Client.generate)
+    download = _blocking(Veo3Client.download)
+    models = _blocking(Veo3Client.models)
+    balance = _blocking(Veo3Client.balance)
+    cost = _blocking(Veo3Client.cost)
+    pending = _blocking(Veo3Client.pending)
+    settle = _blocking(Veo3Client.settle)
+    stream = _streaming(Veo3Client.stream)
+    poke = _on_loop(Veo3Client.poke)
+    webhook_received = _on_loop(Veo3Client.webhook_received)
+    stats = _on_loop(Veo3Client.stats)
+
+    def __repr__(self) -> str:
+        """Say what it is, without the key."""
+        return f"<SyncVeo3Client of {self.client!r}>"
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be pickled or copied."""
+        message = "a client is not pickled or copied; make another one"
+        raise TypeError(message)
+
+    def __enter__(self) -> Self:
+        """Start, so that trouble with the journal shows now."""
+        try:
+            self.loop.call(self.client.__aenter__)
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Close it."""
+        self.close()
+
+    def close(self) -> None:
+        """End everything: who waits in another thread gets `ClientClosed`. May be repeated."""
+        self.loop.stop(self.client.aclose)
+        self._forget()

@@ -48,6 +48,7 @@ from veo3_async import (
     Veo3Client,
     Veo3Error,
     VideoModel,
+    VideoStream,
     VideoTask,
     Watch,
 )
@@ -122,7 +123,9 @@ async def generate_and_ask(veo: Veo3Client, options: SubmitOptions, until: Until
     assert_type(await veo.cost("veo3-pro:1"), decimal.Decimal | None)
     assert_type(Cost().cost, decimal.Decimal | None)
     await veo.settle(1, "veo3-pro:1")
-    async for piece in veo.stream(task):
+    stream = veo.stream(task)
+    assert_type(stream, VideoStream)
+    async for piece in stream:
         assert_type(piece, bytes)
 
 
