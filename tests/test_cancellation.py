@@ -194,15 +194,10 @@ async def test_fault_23_closed_at_any_moment(
     assert {type(end) for end in done[:2]} == {ClientClosed}
     assert isinstance(done[2], ClientClosed) or not silent
     await asyncio.sleep(1)
-    assert (server.in_flight, open_connections(server)) == (0, 0)
+    assert (server.in_flight, server.open_connections) == (0, 0)
     received = server.received
     await asyncio.sleep(100)
     assert server.received == received
-
-
-def open_connections(server: FakeVeo3) -> int:
-    assert server._listener is not None
-    return len(server._listener.connections)
 
 
 async def test_fault_23_a_cancelled_request_leaves_no_connection_in_use(
@@ -215,7 +210,7 @@ async def test_fault_23_a_cancelled_request_leaves_no_connection_in_use(
         async with asyncio.timeout(5):
             await veo.fetch(request_id)
     await asyncio.sleep(0.1)
-    assert (server.in_flight, open_connections(server)) == (0, 0)
+    assert (server.in_flight, server.open_connections) == (0, 0)
     await veo.fetch(request_id)
     assert [r.connection for r in server.requests] == [1, 2]
 
@@ -306,7 +301,7 @@ async def test_closing_twice_at_once(server: FakeVeo3, veo: Veo3Client) -> None:
     await anext(watch)
     await asyncio.gather(veo.aclose(), veo.aclose(), veo.aclose())
     await veo.aclose()
-    assert open_connections(server) == 0
+    assert server.open_connections == 0
 
 
 @pytest.mark.parametrize("how", ["cancelled", "closed again"])
@@ -344,7 +339,7 @@ async def test_fault_23_closing_is_complete_however_often_it_is_cancelled(
         await running
     assert veo.runtime._runner is not None
     assert veo.runtime._runner.done()
-    assert open_connections(server) == 0
+    assert server.open_connections == 0
     await asyncio.gather(*others)
     async with make_client(journal=tmp_path / "veo3.db") as another:
         assert len(await another.pending()) == 1
@@ -438,11 +433,11 @@ def test_a_forgotten_client_says_so() -> None:
         async with FakeVeo3() as server:
             veo = Veo3Client("test-key", base_url=server.url)
             await veo.fetch(server.add())
-            assert open_connections(server) == 1
+            assert server.open_connections == 1
             with pytest.warns(ResourceWarning, match="never closed"):
                 del veo
                 gc.collect()
-            while open_connections(server) or polling():
+            while server.open_connections or polling():
                 await asyncio.sleep(0.01)
 
     def polling() -> list[asyncio.Task[object]]:

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import msgspec
 import pytest
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats_process import BINARY, NatsServer, free_port
 
@@ -83,10 +84,10 @@ async def make_cluster(
 ) -> AsyncIterator[MakeCluster]:
     """Yield a function that makes clusters with streams of this test alone; they are closed."""
     made = []
-    prefix = request.node.name[:60].translate(str.maketrans("_[].", "----"))
+    own = prefix_of(request)
 
     def make(**options: Any) -> Cluster:
-        options = {"prefix": prefix, "max_polls_per_second": 200, "ack_wait": 3, **options}
+        options = {"prefix": own, "max_polls_per_second": 200, "ack_wait": 3, **options}
         made.append(Cluster(options.pop("servers", nats.url), **options))
         return made[-1]
 
@@ -95,9 +96,28 @@ async def make_cluster(
         await cluster.aclose()
 
 
+def prefix_of(request: pytest.FixtureRequest) -> str:
+    return str(request.node.name)[:60].translate(str.maketrans("_[].", "----"))
+
+
 @pytest.fixture
 def cluster(make_cluster: MakeCluster) -> Cluster:
     return make_cluster()
+
+
+@pytest.fixture
+def names(request: pytest.FixtureRequest) -> Names:
+    """Return the names of the streams of this test."""
+    return Names(prefix_of(request))
+
+
+@pytest.fixture
+async def engine(nats: NatsServer) -> AsyncIterator[Engine]:
+    """Yield a connection of the test's own, which sees and writes what an operator of NATS does."""
+    engine = Engine([nats.url], {})
+    await engine.connect()
+    yield engine
+    await engine.aclose()
 
 
 @pytest.fixture
@@ -221,7 +241,7 @@ async def test_no_id_is_watched_where_one_is_none(cluster: Cluster) -> None:
 
 
 async def test_a_lost_id_can_be_watched_again(
-    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+    server: FakeVeo3, cluster: Cluster, engine: Engine, names: Names, veo: Veo3Client
 ) -> None:
     """An id that ended as LOST begins anew with the next watch, and its end is told."""
     request_id = server.add(life=Life.plain())
@@ -230,8 +250,8 @@ async def test_a_lost_id_can_be_watched_again(
     gone = end(NEW, TaskNotFound("gone"), request_id=request_id, wall_now=time.time())
     state = msgspec.structs.replace(NEW, phase=Phase.LOST)
     lost = Record(request_id=request_id, watch=1, serial=1, change=gone, state=state)
-    subject = cluster._names.change_of(request_id)
-    await cluster._engine.publish(subject, encode(lost))
+    subject = names.change_of(request_id)
+    await engine.publish(subject, encode(lost))
     async with working(cluster, veo):
         first = (await told(cluster.transitions(request_id)))[request_id][-1]
         await cluster.watch(request_id)
@@ -242,13 +262,15 @@ async def test_a_lost_id_can_be_watched_again(
     assert Phase.COMPLETED is again[-1].phase
 
 
-async def test_who_listens_to_all_hears_of_a_lost_id_as_well(cluster: Cluster) -> None:
+async def test_who_listens_to_all_hears_of_a_lost_id_as_well(
+    cluster: Cluster, engine: Engine, names: Names
+) -> None:
     """That an id was lost is told even if it is watched again: such a listener goes on anyway."""
     await cluster.watch("veo3-pro:1")
     gone = end(NEW, TaskNotFound("gone"), request_id="veo3-pro:1", wall_now=time.time())
     state = msgspec.structs.replace(NEW, phase=Phase.LOST)
     lost = Record(request_id="veo3-pro:1", watch=99, serial=1, change=gone, state=state)
-    await cluster._engine.publish(cluster._names.change_of("veo3-pro:1"), encode(lost))
+    await engine.publish(names.change_of("veo3-pro:1"), encode(lost))
     with anyio.fail_after(10):
         async with cluster.transitions() as changes:
             assert Phase.LOST is (await anext(changes)).phase
@@ -374,7 +396,9 @@ async def test_a_stopped_worker_hands_back_at_once(make_cluster: MakeCluster) ->
                 await until(lambda: ids == {r.request_id for r in slow.requests[asked:]})
 
 
-async def test_two_polls_at_once_make_one_record(cluster: Cluster) -> None:
+async def test_two_polls_at_once_make_one_record(
+    cluster: Cluster, engine: Engine, names: Names
+) -> None:
     """An id in two hands is polled twice, and what both see is written down once."""
     async with FakeVeo3(latency=0.7) as slow:
         request_id = slow.add(life=ENDLESS)
@@ -383,17 +407,17 @@ async def test_two_polls_at_once_make_one_record(cluster: Cluster) -> None:
         async with client, working(cluster, client, slots=2):
             await until(lambda: slow.in_flight == 1)
             # Handed in anew, it is nobody's again.
-            await cluster._engine.purge(cluster._names.watch, cluster._names.watch_of(request_id))
+            await engine.purge(names.watch, names.watch_of(request_id))
             await cluster.watch(request_id)
             await until(lambda: slow.in_flight == 2)
             await until(lambda: slow.in_flight == 0)
-        records = await cluster._engine.stream(cluster._names.change)
+        records = await engine.stream(names.change)
     assert records is not None
     assert (2, 1) == (slow.received, records.messages)
 
 
 async def test_what_is_remembered_is_not_read(
-    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+    server: FakeVeo3, cluster: Cluster, names: Names, nats: NatsServer, veo: Veo3Client
 ) -> None:
     """The record of an id is read at the first poll and before it is written, not at others."""
     reads: list[str] = []
@@ -403,9 +427,14 @@ async def test_what_is_remembered_is_not_read(
 
     request_id = server.add(life=ENDLESS)
     await cluster.watch(request_id)
-    subject = cluster._names.change_of(request_id)
-    await cluster._engine._link.client.subscribe(f"$JS.API.DIRECT.GET.*.{subject}", cb=heard)
-    async with working(cluster, veo):
+    subject = names.change_of(request_id)
+    async with contextlib.AsyncExitStack() as stack:
+        client = Client()
+        await client.connect(nats.url)
+        stack.push_async_callback(client.close)
+        await client.subscribe(f"$JS.API.DIRECT.GET.*.{subject}", cb=heard)
+        await client.flush()
+        await stack.enter_async_context(working(cluster, veo))
         await until(lambda: len(server.polls_of(request_id)) > 6)
     assert 1 == len(reads)
 
@@ -427,17 +456,17 @@ async def test_two_workers_hand_ids_to_and_fro(
 
 
 async def test_who_writes_late_is_heard(
-    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+    server: FakeVeo3, cluster: Cluster, engine: Engine, names: Names, veo: Veo3Client
 ) -> None:
     """A record by a worker that had the id long ago is not in memory; what is new follows it."""
     at_work = {"status": "video_generating", "running": True}
     done = {"status": "completed", "running": False, "upsample_video_url": "https://a/v.mp4"}
     request_id = server.add(life=Life.scripted([at_work] * 15 + [done]))
     await cluster.watch(request_id)
-    subject = cluster._names.change_of(request_id)
+    subject = names.change_of(request_id)
     async with working(cluster, veo):
         await until(lambda: len(server.polls_of(request_id)) > 2)
-        found = await cluster._engine.last(cluster._names.change, subject)
+        found = await engine.last(names.change, subject)
         assert found is not None
         seq, payload = found
         known = decode(payload, request_id)
@@ -451,7 +480,7 @@ async def test_who_writes_late_is_heard(
             pacing=FixedPacing(),
             context=context,
         ).record
-        await cluster._engine.publish(subject, encode(late), expect=seq)
+        await engine.publish(subject, encode(late), expect=seq)
         heard = await told(cluster.transitions(request_id, since=0))
     assert [Phase.GENERATING, Phase.UPSAMPLING, Phase.COMPLETED] == [
         change.phase for change in heard[request_id]
@@ -630,12 +659,16 @@ async def test_a_stream_of_somebody_else_is_not_touched(
 
 
 async def test_nonsense_in_the_streams_stops_nobody(
-    server: FakeVeo3, cluster: Cluster, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+    server: FakeVeo3,
+    cluster: Cluster,
+    engine: Engine,
+    names: Names,
+    veo: Veo3Client,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     """A message that names no id is taken out, a record that is none is passed over."""
     request_id = server.add(life=Life.plain())
     await cluster.connect()
-    engine, names = cluster._engine, cluster._names
     await engine.publish(f"{names.prefix}.watch.!!!", b"nonsense")
     await engine.publish(names.change_of(request_id), b"nonsense")
     await engine.publish(f"{names.prefix}.change.!!!", b"{}")
@@ -683,6 +716,7 @@ async def test_one_poisoned_id_ends_alone(
 async def test_an_id_is_handed_back_for_a_bug_elsewhere(
     server: FakeVeo3,
     cluster: Cluster,
+    names: Names,
     veo: Veo3Client,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -690,7 +724,7 @@ async def test_an_id_is_handed_back_for_a_bug_elsewhere(
     """What may pass, such as a bug in a library that is asked, ends no id and no worker."""
     monkeypatch.setattr(_worker, "_AFTER_TROUBLE", 0.2)
     bad, good = server.add(life=Life.plain()), server.add(life=Life.plain())
-    subject_of_bad = cluster._names.change_of(bad)
+    subject_of_bad = names.change_of(bad)
     last, failures = Engine.last, ["first", "second"]
 
     async def last_but_one(
@@ -726,13 +760,12 @@ async def test_a_pacing_that_fails_ends_the_work(server: FakeVeo3, cluster: Clus
 
 
 async def test_knowledge_that_is_none_is_replaced(
-    cluster: Cluster, caplog: pytest.LogCaptureFixture
+    cluster: Cluster, engine: Engine, names: Names, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What cannot be read of the pace is said, and gives way to what a worker knows."""
     wise = LearnedPacing()
     wise.phase_ended(Progress(phase=Phase.GENERATING, age=100), 110, Phase.COMPLETED)
     await cluster.connect()
-    engine, names = cluster._engine, cluster._names
     entry = names.entry("pacing")
     for nonsense in (b"nonsense", b"{}", b'{"tasks": 99, "version": 7}'):
         found = await engine.last(names.shared, entry, fresh=True)
@@ -746,14 +779,14 @@ async def test_knowledge_that_is_none_is_replaced(
 
 
 async def test_an_id_deleted_by_hand_is_gone_and_others_go_on(
-    server: FakeVeo3, cluster: Cluster, veo: Veo3Client
+    server: FakeVeo3, cluster: Cluster, engine: Engine, names: Names, veo: Veo3Client
 ) -> None:
     """Who purges a subject ends the watching of that id, and nothing else."""
     deleted, kept = server.add(), server.add(life=Life.plain())
     await cluster.watch(deleted, kept)
     async with working(cluster, veo):
         await until(lambda: {deleted, kept} <= {r.request_id for r in server.requests})
-        await cluster._engine.purge(cluster._names.watch, cluster._names.watch_of(deleted))
+        await engine.purge(names.watch, names.watch_of(deleted))
         heard = await told(cluster.transitions(kept))
         assert heard[kept][-1].final
         await all_ended(cluster)
@@ -906,7 +939,12 @@ async def test_backoff_pacing_backs_off(server: FakeVeo3, cluster: Cluster) -> N
 
 
 async def test_fault_37_an_id_that_we_lost_is_told_once_and_asked_for_again(
-    server: FakeVeo3, cluster: Cluster, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
+    server: FakeVeo3,
+    cluster: Cluster,
+    engine: Engine,
+    names: Names,
+    veo: Veo3Client,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Sight of a paid task is lost by our own patience; later it is seen again, and ends."""
     monkeypatch.setattr(_step, "_LOST_SECONDS", 0.3)
@@ -915,7 +953,7 @@ async def test_fault_37_an_id_that_we_lost_is_told_once_and_asked_for_again(
     state = msgspec.structs.replace(NEW, phase=Phase.LOST)
     await cluster.watch(request_id)
     lost = Record(request_id=request_id, watch=1, serial=1, change=gone, state=state)
-    await cluster._engine.publish(cluster._names.change_of(request_id), encode(lost))
+    await engine.publish(names.change_of(request_id), encode(lost))
     phases: list[Phase] = []
     with anyio.fail_after(30):
         async with cluster.transitions() as changes, working(cluster, veo):

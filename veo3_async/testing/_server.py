@@ -156,6 +156,11 @@ class FakeVeo3:
     ) -> None:
         await self.stop()
 
+    @property
+    def open_connections(self) -> int:
+        """Connections that are open now."""
+        return 0 if self._listener is None else len(self._listener.connections)
+
     async def start(self) -> None:
         """Listen. After `stop` it comes back on the same port, with the tasks that it knew.
 
