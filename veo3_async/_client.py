@@ -384,7 +384,7 @@ class Veo3Client:
         parts = self.runtime.started()
         request_id = parts.webhooks.received(token, asyncio.get_running_loop().time())
         if request_id is not None:
-            parts.subscriptions.poke([request_id])
+            parts.subscriptions.hint(request_id)
         return parts.webhooks.knows(token)
 
     # --- the account ------------------------------------------------------------------------
@@ -517,10 +517,11 @@ class Veo3Client:
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
         tasks = [p for p in await self.pending() if p.request_id is not None]
-        webhooks = self.runtime.started().webhooks
+        parts = self.runtime.started()
         for p in tasks:
             if p.token is not None and p.request_id is not None:
-                webhooks.expect(p.token, p.request_id)
+                parts.webhooks.expect(p.token, p.request_id)
+                parts.origins.expect_webhook(p.request_id)
         watch, mailbox = self._watch(
             [p.request_id for p in tasks if p.request_id is not None and p.final is None],
             self._route,

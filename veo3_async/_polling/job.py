@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from veo3_async._lifecycle.judge import Context, Track, View
+from veo3_async._lifecycle.judge import Context, Ruling, Track, View
 from veo3_async._models import Transition
 from veo3_async._polling.agenda import Entry
 from veo3_async._polling.mailbox import Mailbox
@@ -37,12 +37,24 @@ class Job(Entry, kw_only=True):
     """Whether it was logged that nothing changes."""
     has_webhook: bool = False
     """Whether a webhook will report its end, so that few polls are enough."""
+    hinted_at: float = -math.inf
+    """When its webhook came last, seconds of the loop's clock."""
+    sent_at: float = -math.inf
+    """When the last poll of one with a webhook was sent, the same clock."""
 
     def labelled(self, change: Transition) -> Transition:
         """Return a transition with the metadata of its task."""
         if self.metadata is None:
             return change
         return replace(change, metadata=self.metadata)
+
+    def waits_for_webhook(self, ruling: Ruling) -> bool:
+        """Return whether few polls are enough after one that brought a state.
+
+        They are not once the service says that the task has ended: its webhook came, and the video
+        may be a poll or two behind the word.
+        """
+        return self.has_webhook and all(view.state.ended_since is None for view in ruling.views)
 
     def views(self) -> list[View]:
         """Return each watcher's side of it, in their order."""

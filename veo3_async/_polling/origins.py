@@ -41,10 +41,14 @@ class Origins:
         """
         self._submitted[request_id] = origin
         if webhook:
-            self._with_webhook.add(request_id)
+            self.expect_webhook(request_id)
         if len(self._submitted) > _MOST:
             oldest, _ = self._submitted.popitem(last=False)
             self._with_webhook.discard(oldest)
+
+    def expect_webhook(self, request_id: str) -> None:
+        """Know that a webhook will tell the end of a task."""
+        self._with_webhook.add(request_id)
 
     def forget(self, request_id: str) -> None:
         """Forget a task that has ended."""

@@ -25,7 +25,7 @@ from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.outage import Outage
 from veo3_async._polling.subscriptions import Subscriptions
-from veo3_async._polling.webhooks import SPARSE_SECONDS
+from veo3_async._polling.webhooks import spared
 from veo3_async._protocol import families
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Reply
@@ -97,6 +97,8 @@ class Poller:
     async def _poll(self, job: Job, turn: Turn) -> None:
         job.attempts += 1
         sent = self._loop.time()
+        if job.has_webhook:
+            job.sent_at = sent
         with turn:
             route = job.track.route or self._route
             reply = await turn.send(families.poll_call(route, job.request_id))
@@ -205,9 +207,9 @@ class Poller:
         self._announce(job, ruling)
         self._note_stall(job, ruling, now)
         self._deliver(job, watchers, ruling)
-        if ruling.delay is not None and job.has_webhook and not isinstance(answer, Problem):
-            return max(ruling.delay, SPARSE_SECONDS)
-        return ruling.delay
+        if ruling.delay is None or isinstance(answer, Problem) or not job.waits_for_webhook(ruling):
+            return ruling.delay
+        return spared(ruling.delay, job.sent_at - job.hinted_at)
 
     def _fail(self, fatal: BaseException) -> None:
         if not isinstance(fatal, Veo3Error):

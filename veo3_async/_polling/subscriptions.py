@@ -21,6 +21,7 @@ from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.origins import Origins, route_in
+from veo3_async._polling.webhooks import HINT_SECONDS
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
@@ -131,6 +132,18 @@ class Subscriptions:
             if (job := self._jobs.get(request_id)) is not None and job.ticket:
                 self._dispatcher.put(job, now)
         self._dispatcher.pump()
+
+    def hint(self, request_id: str) -> None:
+        """Make an id due that a webhook has come for: now, or a second after its last poll.
+
+        A poll that is under way may be older than the webhook, and another one follows it.
+        """
+        if (job := self._jobs.get(request_id)) is None:
+            return
+        job.hinted_at = self._loop.time()
+        if job.ticket:
+            self._dispatcher.put(job, max(job.hinted_at, job.sent_at + HINT_SECONDS))
+            self._dispatcher.pump()
 
     # --- what the poller calls --------------------------------------------------------------
 

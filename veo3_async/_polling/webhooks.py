@@ -2,6 +2,9 @@
 
 Nothing in the body of a webhook is believed. Whoever knows a token can make the client ask for its
 task, once a second at most; what is no token of ours costs nothing.
+
+A webhook may be a moment ahead of what the service answers to a poll, so a task that still runs
+then is asked for once or twice more, before it is left to the sparse polls again.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ from typing import Final
 
 from veo3_async._errors import InvalidRequest
 
-__all__ = ["SPARSE_SECONDS", "Webhooks", "webhook_url"]
+__all__ = ["HINT_SECONDS", "SPARSE_SECONDS", "Webhooks", "spared", "webhook_url"]
 
-SPARSE_SECONDS: Final = 120.0
+SPARSE_SECONDS: Final = 180.0
 """Seconds between two polls of a task whose end a webhook will report: if it never comes, the
 end is seen all the same."""
 
+HINT_SECONDS: Final = 1.0
+"""Seconds at least between a poll that a webhook makes and the one before."""
+
 _PLACE: Final = "{token}"
 _MOST: Final = 100_000
-_HINT_SECONDS: Final = 1.0
+_ASKED_AGAIN: Final = (HINT_SECONDS, 5.0)
+"""Seconds after a hint at which a task is asked for again that ran on at it."""
 
 
 def webhook_url(webhook: str) -> tuple[str, str]:
@@ -38,6 +45,19 @@ def webhook_url(webhook: str) -> tuple[str, str]:
         raise InvalidRequest(message)
     token = secrets.token_urlsafe(18)
     return webhook.replace(_PLACE, token), token
+
+
+def spared(delay: float, after_hint: float) -> float:
+    """Return the seconds until the next poll of a running task whose webhook is still awaited.
+
+    :param delay: What the pacing says.
+    :param after_hint: How many seconds after the last hint the last poll was sent: negative where
+        it came while that was under way, infinite where there was none.
+    """
+    again = next((moment for moment in _ASKED_AGAIN if after_hint < moment), None)
+    if again is None:
+        return max(delay, SPARSE_SECONDS)
+    return HINT_SECONDS if after_hint < 0 else max(HINT_SECONDS, again - after_hint)
 
 
 class Webhooks:
@@ -64,7 +84,7 @@ class Webhooks:
         :param now: Seconds of a monotonic clock.
         """
         request_id = self._tasks.get(token)
-        if request_id is None or now < self._hinted.get(token, -_HINT_SECONDS) + _HINT_SECONDS:
+        if request_id is None or now < self._hinted.get(token, -HINT_SECONDS) + HINT_SECONDS:
             return None
         self._hinted[token] = now
         return request_id
