@@ -12,12 +12,13 @@ import random
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
+from cookbook_apps import Serve, answers, served_by_aiohttp, served_by_uvicorn
 from cookbook_life import RECIPES, poll_by_poll, recipe
 from cookbook_lives import lives
 
@@ -29,35 +30,6 @@ pytestmark = [pytest.mark.anyio, pytest.mark.real_time]
 
 PENDING = {"status": "pending", "status_update_time": 1750854823164}
 TINY = pathlib.Path(__file__).with_name("tiny.webm")
-
-Serve = Callable[[Any], contextlib.AbstractAsyncContextManager[str]]
-
-
-@contextlib.asynccontextmanager
-async def served_by_uvicorn(names: Any) -> AsyncIterator[str]:
-    uvicorn = pytest.importorskip("uvicorn", reason="uvicorn is not installed")
-    server = names.Server(uvicorn.Config(names.app, port=0, log_level="warning", lifespan="on"))
-    server.capture_signals = contextlib.nullcontext
-    running = asyncio.create_task(server.serve())
-    while not server.started:
-        await asyncio.sleep(0.01)
-    try:
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        await running
-
-
-@contextlib.asynccontextmanager
-async def served_by_aiohttp(names: Any) -> AsyncIterator[str]:
-    runner = web.AppRunner(names.make_app())
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
 
 APPS: list[Any] = [
     pytest.param("sse_fastapi", served_by_uvicorn, id="fastapi"),
@@ -401,16 +373,6 @@ async def test_forty_pages_get_their_video_or_the_reason_once(
 
 def said_to(readers: Iterable[Reader]) -> int:
     return sum(len(each.said) for each in readers)
-
-
-async def answers(session: aiohttp.ClientSession, url: str) -> None:
-    """Return when a program is up."""
-    while True:
-        with contextlib.suppress(aiohttp.ClientError):
-            async with session.get(url) as reply:
-                assert reply.ok
-                return
-        await asyncio.sleep(0.02)
 
 
 def test_both_pages_are_one_program() -> None:
