@@ -221,3 +221,38 @@ async def test_every_change_reaches_the_hook_once(make_client: MakeClient) -> No
     watches = [veo.watch(request_id) for _ in range(3)]
     phases = [[change.phase async for change in watch] for watch in watches]
     assert [(phase, 7) for phase in phases[0]] == seen
+
+
+DOCUMENTED = (
+    *("veo3-pro", "veo3-pro-frames", "veo3-fast", "veo3-fast-frames"),
+    *("veo3", "veo2", "veo3-v2", "veo3.1", "veo3.1-pro"),
+    *("google-veo3", "google-veo3-fast", "google-veo3-pro", "google-veo3.1", "google-veo3.1-pro"),
+    *("google-veo3.1-t2v", "google-veo3.1-i2v", "google-veo3.1-r2v"),
+    *("sora-2", "wan2.7-t2v", "viduq3-pro", "minimax-hailuo-2.3", "runway-gen4"),
+    *("official-kling-v3", "doubao-seedance-2-0-260128", "pixverse-v4.5"),
+)
+REFUSED = {
+    "veo3-pro-frames": "pass image=",
+    "veo3-fast-frames": "pass image=",
+    "veo2": "wants aspect_ratio",
+    "veo3-v2": "veo3-v2 serves veo3-fast, .*name one of them",
+}
+
+
+@pytest.mark.parametrize("model", DOCUMENTED)
+async def test_each_documented_model_is_served_or_refused_with_what_to_do(
+    server: FakeVeo3, veo: Veo3Client, model: str
+) -> None:
+    """By its bare name: what it lacks is said before anything is sent, and then it works."""
+    if (why := REFUSED.get(model)) is not None:
+        with pytest.raises(InvalidRequest, match=why):
+            await veo.submit("a lighthouse", model=model)
+        assert server.received == 0
+    if model == "veo2":
+        request_id = await veo.submit("a lighthouse", model=model, aspect_ratio="16:9", duration=5)
+    elif model == "veo3-v2":
+        request_id = await veo.submit("a lighthouse", model=model, extra={"model": "veo3-pro"})
+    else:
+        image = "https://example.com/a.jpg" if model in REFUSED else None
+        request_id = await veo.submit("a lighthouse", model=model, image=image)
+    assert (await veo.wait(request_id)).phase is Phase.COMPLETED

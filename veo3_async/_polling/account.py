@@ -7,7 +7,9 @@ import decimal
 import time
 from typing import Any, Final
 
-from veo3_async._errors import InvalidRequest, ServiceUnavailable, Veo3Error
+from msgspec.structs import replace
+
+from veo3_async._errors import InvalidRequest, Veo3Error
 from veo3_async._models import VideoModel
 from veo3_async._polling.calls import Calls
 from veo3_async._protocol import account
@@ -72,11 +74,8 @@ class Account:
         )
         if not isinstance(outcome, Problem):
             return outcome
-        error = outcome.error(attempts=attempts, elapsed=elapsed)
-        if isinstance(error, ServiceUnavailable):
-            message = f"the image was not uploaded, and no task was submitted: {error.message}"
-            raise ServiceUnavailable(message, http_status=error.http_status, attempts=attempts)
-        raise error
+        message = f"the image was not uploaded, and no task was submitted: {outcome.message}"
+        raise replace(outcome, message=message).error(attempts=attempts, elapsed=elapsed)
 
     async def charged_since(self, began: float) -> tuple[dict[str, Any], ...]:
         """Return what was charged since a moment, in the words of the account.
