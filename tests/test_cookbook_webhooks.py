@@ -84,7 +84,7 @@ async def test_the_webhook_brings_the_video(fast: FakeVeo3, name: str, serve: Se
             videos.add(content)
         assert all(len(fast.polls_of(request_id)) <= 4 for request_id in ids)
     files = {request.path for request in fast.requests if request.path.startswith("/files/")}
-    assert videos == {fast.film_of(path) for path in files}
+    assert videos == {fast.video_of(path) for path in files}
     assert len(videos) == len(ids)
 
 

@@ -59,7 +59,7 @@ async def test_tasks_of_all_families_go_through_a_cluster_to_disk(
                     assert change.phase is Phase.COMPLETED
                     path = await veo.download(change.task, tmp_path)
                     assert change.task.best_url is not None
-                    assert path.read_bytes() == server.film_of(change.task.best_url)
+                    assert path.read_bytes() == server.video_of(change.task.best_url)
                     videos[change.request_id] = path.read_bytes()
         stop.set()
     assert set(videos) == set(ids)
