@@ -199,6 +199,35 @@ def test_the_same_bytes_are_read_again_when_time_decides() -> None:
     assert (ruling.delay, ruling.reread_in) == (60.0, 60.0)
 
 
+def test_fault_7_what_was_seen_is_seen_again_within_an_interval_after_an_outage() -> None:
+    """However long it lasts; of what was never seen no interval is known."""
+    page = Problem(kind=Kind.UNEXPECTED, message="a page", http_status=404)
+    fresh, seen = Track(ID), Track(ID)
+    ruling = judge(
+        seen,
+        [View(NEW)],
+        task("video_generating"),
+        reply=None,
+        pacing=FixedPacing(5, jitter=0),
+        context=context(START),
+    )
+    seen = ruling.track
+    for second in range(100):
+        rulings = [
+            judge(
+                track,
+                [View(NEW)],
+                page,
+                reply=None,
+                pacing=FixedPacing(5),
+                context=context(START + second),
+            )
+            for track in (fresh, seen)
+        ]
+        fresh, seen = (ruling.track for ruling in rulings)
+    assert [ruling.delay for ruling in rulings] == [15, 5]
+
+
 @pytest.mark.parametrize("method", ["delay", "phase_ended", "eta"])
 def test_an_error_of_the_pacing_is_fatal(method: str) -> None:
     """It serves all ids, so it is not the end of one."""

@@ -135,6 +135,15 @@ def test_the_backoff_is_never_over_30_seconds_nor_under_0(
         now += later
 
 
+@pytest.mark.parametrize("kind", sorted(TRANSIENT))
+def test_fault_7_an_outage_makes_no_id_wait_longer_than_its_pacing(kind: Kind) -> None:
+    """Or 1 s; what says something about the rate does, and so does what the server asks for."""
+    streak = Streak(10)
+    waits = [backoff(streak, kind, START, 0.9, interval=seconds) for seconds in (0.1, 5, 28)]
+    assert waits == ([27.0] * 3 if kind in THROTTLES else [1, 5, 27])
+    assert backoff(streak, kind, START, 0.0, interval=5, retry_after=20.0) == 20
+
+
 @given(
     st.floats(0, 1e7),
     st.floats(0, 29.999),

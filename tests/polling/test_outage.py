@@ -9,21 +9,21 @@ from veo3_async._protocol.errors import Kind
 
 
 def test_an_outage_is_told_once_and_its_end_once() -> None:
-    """After 60 s without a state, whatever the faults were; the end has the whole time."""
+    """After 30 s without a state, whatever the faults were; the end has the whole time."""
     outage = Outage()
-    logged = [outage.failed(kind, at) for kind, at in ((Kind.CONNECT, 10.0), (Kind.SERVER, 69.0))]
+    logged = [outage.failed(kind, at) for kind, at in ((Kind.CONNECT, 10.0), (Kind.SERVER, 39.0))]
     assert logged == [None, None]
-    assert outage.failed(Kind.TIMEOUT, 70.5) == 60.5
+    assert outage.failed(Kind.TIMEOUT, 40.5) == 30.5
     assert outage.failed(Kind.TIMEOUT, 200.0) is None
     assert outage.ended(210.0) == 200.0
     assert [outage.since, outage.ended(211.0)] == [None, None]
-    assert [outage.failed(Kind.CONNECT, at) for at in (300.0, 360.0)] == [None, 60.0]
+    assert [outage.failed(Kind.CONNECT, at) for at in (300.0, 330.0)] == [None, 30.0]
 
 
 def test_what_passes_soon_is_not_told() -> None:
     """A state in between ends the count, and says nothing."""
     outage = Outage()
-    for at in range(0, 600, 50):
+    for at in range(0, 600, 29):
         assert outage.failed(Kind.RESET, at) is None
         assert outage.ended(at + 1.0) is None
 

@@ -467,7 +467,7 @@ async def test_fault_30_the_timeout_of_what_cannot_be_reached_says_why(
 async def test_fault_10_an_outage_is_in_the_log_once(
     server: FakeVeo3, veo: Veo3Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """WARNING after a minute without any state, INFO when it is over, DEBUG for each fault."""
+    """WARNING after half a minute without any state, INFO when it is over, DEBUG for each fault."""
     caplog.set_level(logging.DEBUG, "veo3_async")
     ids = [server.add(life=QUICK) for _ in range(60)]  # so that one is asked for every second
     server.fault(Status(500))
@@ -475,7 +475,7 @@ async def test_fault_10_an_outage_is_in_the_log_once(
     await asyncio.sleep(600)
     said = [r for r in caplog.records if r.levelno > logging.DEBUG]
     assert [r.levelname for r in said] == ["WARNING"]
-    assert "no poll has brought a state for 6" in said[0].getMessage()
+    assert "no poll has brought a state for 3" in said[0].getMessage()
     faults = [r.getMessage() for r in caplog.records if r.levelno == logging.DEBUG]
     assert len(faults) == veo.stats().failures["server"]
     assert all(any(request_id in fault for fault in faults) for request_id in ids)

@@ -71,6 +71,8 @@ class Track(msgspec.Struct, frozen=True, gc=False):
     """Where it is polled; None where the caller knows it."""
     untried: tuple[Route, ...] | None = None
     """Where else it may be, once the API has not known it where it was thought to be."""
+    interval: float = math.inf
+    """Seconds that the pacing said last; infinite where it was not asked yet."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -203,6 +205,7 @@ def _after_problem(
             context.rand,
             retry_after=problem.retry_after,
             is_known=known,
+            interval=track.interval,
         )
         return Ruling(track, views, delay)
     if verdict is Verdict.FATAL:
@@ -326,7 +329,7 @@ def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[V
 def _scheduled(views: Sequence[View], track: Track, pacing: Pacing, context: Context) -> Ruling:
     delay = _call(lambda: ask_pacing(pacing, track, context.rand))
     decided = min(_seconds_until_decided(view.state, context.now) for view in views)
-    return Ruling(track, views, min(delay, decided), reread_in=decided)
+    return Ruling(replace(track, interval=delay), views, min(delay, decided), reread_in=decided)
 
 
 def _seconds_until_decided(state: State, now: float) -> float:

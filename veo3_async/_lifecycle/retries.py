@@ -42,6 +42,7 @@ likely than a mistake of the caller's."""
 _BASE: Final = 0.5
 _BASE_AFTER_THROTTLE: Final = 1.0
 _CAP: Final = 30.0
+_LEAST_CAP: Final = 1.0
 
 _HINT_JITTER: Final = 0.1
 """Of a ``Retry-After``, by which the wait is longer, at most by 1 s: spreads those who got the
@@ -86,16 +87,23 @@ def backoff(
     *,
     retry_after: float | None = None,
     is_known: bool = False,
+    interval: float = math.inf,
 ) -> float:
     """Return the seconds until the id is asked for again: full jitter, at most 30, or as told.
 
     Full jitter is uniform between 0 and the exponential bound (AWS, "Exponential Backoff And
     Jitter"). An id whose time of grace ends is asked at that end, not long after it.
 
+    An outage that says nothing about the rate makes no id wait longer than its pacing does (or
+    1 s), so that all of them are seen again soon after it.
+
     :param retry_after: Seconds that the server asks this id to wait at least, or None.
+    :param interval: Seconds that the pacing has last said between two polls.
     """
     base = _BASE_AFTER_THROTTLE if kind in NO_CAPACITY else _BASE
     wait = float(rand * min(_CAP, base * 2.0 ** min(streak.faults, 16)))
+    if kind not in NO_CAPACITY:
+        wait = min(wait, max(interval, _LEAST_CAP))
     if retry_after is not None:
         return max(wait, retry_after + rand * min(1.0, retry_after * _HINT_JITTER))
     if now < (end := streak.unknown_since + _tolerated(is_known=is_known)):

@@ -8,7 +8,7 @@ from veo3_async._protocol.errors import Kind
 
 __all__ = ["Outage"]
 
-_LOGGED_AFTER: Final = 60.0
+_LOGGED_AFTER: Final = 30.0
 """Seconds. What passes in less is usual: a deployment, a reconnect, a pause after a 429."""
 
 _OWN_WORD: Final = frozenset({Kind.NOT_FOUND, Kind.INVALID})
