@@ -21,6 +21,8 @@ from typing import Any
 
 import msgspec
 
+_UPDATED = b"1756712345678"  # in place of the sample's `status_update_time`
+
 REPLIES = pathlib.Path(__file__).parents[1] / "tests" / "replies"
 
 
@@ -33,6 +35,8 @@ class Service(msgspec.Struct, frozen=True):
     """Seconds after which all tasks are finished."""
     limit: int | None = None
     """Requests that are served in a second, or None for all."""
+    changing: bool = False
+    """Whether each reply of 302.AI says something new: another word, and a later time."""
 
 
 class Seen(msgspec.Struct):
@@ -87,6 +91,7 @@ class _Answers:
         self._second = -1
         self._served = 0
         self._bodies = {ended: _bodies(ended=ended) for ended in (False, True)}
+        self._words = dict[str, int]()
 
     def to(self, target: str) -> bytes:
         if target == "/seen":
@@ -99,7 +104,16 @@ class _Answers:
             self.counters.refused += 1
             return _response(429, b'{"error":{"message":"slow down"}}', "Retry-After: 1\r\n")
         body = self._bodies[now >= self.service.ends_after][shape]
+        if self.service.changing:
+            body = self._changed(body, request_id)
         return _response(200, body.replace(b"THE-ID", request_id.encode()))
+
+    def _changed(self, body: bytes, request_id: str) -> bytes:
+        number = self._words[request_id] = self._words.get(request_id, 0) + 1
+        word = (b"video_generating", b"video_generation_failed")[number % 2]
+        return body.replace(b"video_generating", word).replace(
+            _UPDATED, b"%d" % (time.time() * 1e3), 1
+        )
 
     def _is_too_many(self, now: float) -> bool:
         if int(now) != self._second:
@@ -128,7 +142,7 @@ def _bodies(*, ended: bool) -> dict[str, bytes]:
     sample = "completed" if ended else "record_video_generating"
     ours = json.loads((REPLIES / f"{sample}.json").read_text())
     shapes: dict[str, Any] = {
-        "302": ours | {"id": "THE-ID"},
+        "302": ours | {"id": "THE-ID", "status_update_time": int(_UPDATED)},
         "fal": {"status": "COMPLETED" if ended else "IN_PROGRESS", "logs": None, "metrics": {}},
         "fal result": {"video": {"url": "https://example.com/video.mp4"}},
         "replicate": {

@@ -21,6 +21,7 @@ POLLS = 2500
 SLOW = frozenset({"httpx", "fal-client"})
 SLOW_ROUNDS = 3
 SLOW_POLLS = 250
+PLAIN = {name: one for name, one in CONTENDERS.items() if name not in SLOW}
 IDS_PER_SLOT = 2  # more are due than can be asked for, all the time
 
 SAID = (
@@ -29,6 +30,8 @@ SAID = (
     "loop written by hand (`params=`, `json()`) that has none of these; *tuned aiohttp* only "
     "fetches the bytes. *learned pacing*, the default, learns from every poll when to come back; "
     "the row above it has a fixed interval. More ids are due than may be in flight, all the time. "
+    "In the last table each reply has another word and a later time: that is a transition, which "
+    "is read by a watcher, and the pacing learns from it. "
     "Rivals take turns in each round; the ratio is the median of the rounds'."
 )
 
@@ -102,11 +105,7 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
     rounds, polls = (1, 50) if quick else (ROUNDS, POLLS)
     by_loop: dict[str, dict[int, Samples]] = {}
     for name, loop in loops().items():
-        contenders = {
-            who: contender
-            for who, contender in CONTENDERS.items()
-            if loop is None or who not in SLOW
-        }
+        contenders = CONTENDERS if loop is None else PLAIN
         by_loop[name] = {}
         for in_flight in levels if loop is None else levels[:2]:
             with serving(Service()) as url:
@@ -115,6 +114,12 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
                     url, in_flight, contenders, polls=polls, rounds=rounds, loop=loop
                 )
     tables = [table(f"µs of CPU for one poll, {loop}", costs) for loop, costs in by_loop.items()]
+    by_level = {}
+    for in_flight in levels[:2]:
+        with serving(Service(changing=True)) as url:
+            sys.stderr.write(f"something new, {in_flight} in flight …\n")
+            by_level[in_flight] = measured(url, in_flight, PLAIN, polls=polls, rounds=rounds)
+    tables.append(table("µs of CPU for one poll that brings something new, asyncio", by_level))
     publish(results, "poll_cost", SAID, *tables)
     with picture(results, "poll_cost") as axes:
         if axes is not None:

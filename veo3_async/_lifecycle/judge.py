@@ -170,13 +170,13 @@ def judge_bug(track: Track, views: Sequence[View], bug: Exception, context: Cont
     return Ruling(track, ended, None, ends_task=True)
 
 
-def ask_pacing(pacing: Pacing, track: Track, rand: float) -> float:
+def ask_pacing(pacing: Pacing, clock: PhaseClock, rand: float) -> float:
     """Return when an id is to be asked for again, in seconds.
 
     :raises ValueError: The pacing returned something that is no duration.
     """
-    assert track.clock.last is not None  # noqa: S101 - there was a reply
-    delay = pacing.delay(track.clock.last, rand)
+    assert clock.last is not None  # noqa: S101 - there was a reply
+    delay = pacing.delay(clock.last, rand)
     if not 0 <= delay < math.inf:
         message = f"{pacing!r} said to ask again in {delay!r} seconds"
         raise ValueError(message)
@@ -263,7 +263,7 @@ def _after_task(
     track = _followed(track, state, reply, pacing, context)
     if waiting is None:
         return Ruling(track, seen, None, ends_task=True)
-    return _scheduled(_with_eta(track, seen, pacing), track, pacing, context)
+    return _scheduled(_with_eta(track, seen, pacing), track, track.clock, pacing, context)
 
 
 def _after_nothing_new(
@@ -271,7 +271,7 @@ def _after_nothing_new(
 ) -> Ruling:
     clock = track.clock
     clock = PhaseClock(clock.progress(context.now), clock.began, clock.entered_at)
-    return _scheduled(views, replace(track, faults=NO_FAULTS, clock=clock), pacing, context)
+    return _scheduled(views, track, clock, pacing, context)
 
 
 def _observed(
@@ -326,18 +326,27 @@ def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[V
     ]
 
 
-def _scheduled(views: Sequence[View], track: Track, pacing: Pacing, context: Context) -> Ruling:
-    delay = _call(lambda: ask_pacing(pacing, track, context.rand))
-    decided = min(_seconds_until_decided(view.state, context.now) for view in views)
-    return Ruling(replace(track, interval=delay), views, min(delay, decided), reread_in=decided)
+def _scheduled(
+    views: Sequence[View], track: Track, clock: PhaseClock, pacing: Pacing, context: Context
+) -> Ruling:
+    try:
+        delay = ask_pacing(pacing, clock, context.rand)
+    except Exception as error:
+        raise _PacingError from error
+    track = replace(track, faults=NO_FAULTS, clock=clock, interval=delay)
+    decided = _seconds_until_decided(views, context.now)
+    return Ruling(track, views, min(delay, decided), reread_in=decided)
 
 
-def _seconds_until_decided(state: State, now: float) -> float:
+def _seconds_until_decided(views: Sequence[View], now: float) -> float:
     """Return the seconds until time alone gives the last reply another meaning."""
-    if state.final:
-        return math.inf
-    lefts = (grace_left(state, now), standstill_left(state, now))
-    return min((left for left in lefts if left is not None), default=math.inf)
+    decided = math.inf
+    for view in views:
+        if not view.state.final:
+            for left in (grace_left(view.state, now), standstill_left(view.state, now)):
+                if left is not None and left < decided:
+                    decided = left
+    return decided
 
 
 def _call(call: Callable[[], _T]) -> _T:

@@ -175,9 +175,8 @@ class Poller:
         self, job: Job, answer: Answer | Exception, reply: Reply | Problem, now: float
     ) -> float | None:
         """Act on a poll; return the seconds until the next one, or None after the end."""
-        self._contact.had_reply |= (
-            job.track.is_known
-        )  # in an earlier process, as the journal has it
+        # An earlier process may have had a reply, as the journal has it.
+        self._contact.had_reply |= job.track.is_known
         if (fatal := self._contact.heard(answer, now)) is not None:
             self._subscriptions.fail(fatal)
             return None
@@ -193,6 +192,10 @@ class Poller:
                 context=context,
             )
             job.track = ruling.track
+            if (
+                ruling.views is views and ruling.fatal is None
+            ):  # nothing to write down, nor to deliver
+                return self._scheduled(job, answer, ruling, now)
             is_written = await self._write_down(ruling)
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             _log.exception("internal error at one id, please report it; others go on")
@@ -203,10 +206,16 @@ class Poller:
         if not is_written:
             job.fingerprint = None
             return _RECORD_AGAIN
-        job.reread_at = now + ruling.reread_in
         self._announce(job, ruling)
-        self._note_stall(job, ruling, now)
         self._deliver(job, watchers, ruling)
+        return self._scheduled(job, answer, ruling, now)
+
+    def _scheduled(
+        self, job: Job, answer: Answer | Exception, ruling: Ruling, now: float
+    ) -> float | None:
+        """Return the seconds until the next poll, longer where a webhook is awaited."""
+        job.reread_at = now + ruling.reread_in
+        self._note_stall(job, ruling, now)
         if ruling.delay is None or isinstance(answer, Problem) or not job.waits_for_webhook(ruling):
             return ruling.delay
         return spared(ruling.delay, job.sent_at - job.hinted_at)

@@ -87,7 +87,7 @@ class Blockade:
         """
         self._served += 1
         self._last_served = max(self._last_served, sent)
-        if not self.is_on and sent >= self._began:
+        if self._refused and not self.is_on and sent >= self._began:
             self._refused.clear()
 
     def refused(self, sent: float, whose: str, *, has_window: bool, is_probe: bool) -> None:

@@ -45,6 +45,10 @@ def paused_for(retry_after: float, rand: float) -> float:
     return retry_after + rand * min(1.0, retry_after * _PAUSE_JITTER)
 
 
+def _capacity(pace: float) -> float:
+    return max(1.0, pace * _BURST_SECONDS)
+
+
 class Permit:
     """The right to send one request; equal to nothing but itself."""
 
@@ -163,8 +167,9 @@ class Throttle:
         return permit
 
     def _wait(self, now: float) -> float:
+        pace = self._pace
         if now >= self._paused_until and not self._probe_due:
-            self._look_for_silence(now)
+            self._look_for_silence(now, pace)
         if now < self._paused_until:
             return self._paused_until - now
         if self._probe is not None:
@@ -172,7 +177,7 @@ class Throttle:
         if self._window is not None and not self._probe_due and (wait := self._window.wait(now)):
             return wait
         self._refill(now)
-        return 0.0 if self._tokens >= _FULL else (1 - self._tokens) / self._pace
+        return 0.0 if self._tokens >= _FULL else (1 - self._tokens) / pace
 
     # --- how a permit ends ------------------------------------------------------------------
 
@@ -306,7 +311,7 @@ class Throttle:
                 self._cubic.throttled(now)
             else:
                 self._ceiling.restore(now, self._noise.proved, share=self._noise.share(now))
-        self._tokens = min(self._tokens, self._capacity())
+        self._tokens = min(self._tokens, _capacity(self._pace))
 
     def _open(self, permit: Permit, now: float) -> None:
         """Go on after a blockade, by what it says of the limit."""
@@ -331,8 +336,8 @@ class Throttle:
 
     # --- whether at all ---------------------------------------------------------------------
 
-    def _look_for_silence(self, now: float) -> None:
-        if self._silence.is_too_long(self._pace):
+    def _look_for_silence(self, now: float, pace: float) -> None:
+        if self._silence.is_too_long(pace):
             self._silence.is_on = True
             self._limit(_SILENT)
             self._pause(now + FIRST_GAP)
@@ -364,16 +369,14 @@ class Throttle:
         self._pause(self._hinted_until if self._was_hinted else now + paused_for(gap, rand))
 
     def _refill(self, now: float) -> None:
+        pace = self._pace
         if now > self._refilled:
             elapsed = now - self._refilled
             self._refilled = now
-            self._tokens += elapsed * self._pace
+            self._tokens += elapsed * pace
             if self._limited:
                 self._limited_seconds += elapsed
-        self._tokens = min(self._tokens, self._capacity())
-
-    def _capacity(self) -> float:
-        return max(1.0, self._pace * _BURST_SECONDS)
+        self._tokens = min(self._tokens, _capacity(pace))
 
     def _limit(self, reason: str) -> None:
         self._limited = True

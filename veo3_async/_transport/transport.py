@@ -231,10 +231,14 @@ class Transport:
 
     async def _sent(self, call: Call, body: _Body | None) -> aiohttp.ClientResponse:
         """Send a call, on the first connection that is clean: the others are closed unused."""
-        for _ in range(self.max_connections):
-            with contextlib.suppress(UncleanConnectionError):
+        unclean = 0
+        while True:
+            try:
                 return await self._request(call, body)
-        return await self._request(call, body)
+            except UncleanConnectionError:
+                unclean += 1
+                if unclean > self.max_connections:
+                    raise
 
     async def _request(self, call: Call, body: _Body | None) -> aiohttp.ClientResponse:
         return await self._session(fresh=call.method == "POST").request(
