@@ -198,6 +198,38 @@ def test_repository_of_the_links_is_that_of_the_package() -> None:
     assert REPOSITORY == f"{urls['Homepage']}/blob/main/"
 
 
+RESULTS = TESTS.parent / "benchmarks" / "results"
+
+
+def numbers(text: str) -> list[str]:
+    return re.findall(r"(?<![\w.])\d[\d,]*(?:\.\d+)?", text)
+
+
+def measured(section: str, row: str) -> set[float]:
+    """Return the figures of the results that a row links to, else its section, else of all."""
+    names = re.findall(r"results/(\w+)\.md", row) or re.findall(r"results/(\w+)\.md", section)
+    files = [RESULTS / f"{name}.md" for name in names] or RESULTS.glob("*.md")
+    text = "\n".join(file.read_text(encoding="utf-8") for file in files)
+    return {float(number.replace(",", "")) for number in numbers(text)}
+
+
+@pytest.mark.parametrize("page", [README, *PAGES[-2:]], ids=["readme", "benchmarks", "comparison"])
+def test_figures_are_those_of_the_results(page: pathlib.Path) -> None:
+    """Each figure in a table of measurements is one that a benchmark wrote, rounded or not."""
+    text = page.read_text(encoding="utf-8")
+    if page == README:
+        text = text.partition("\n## Measured\n")[2].partition("\n## ")[0]
+    wrong = []
+    for section in text.split("\n## "):
+        for row in re.findall(r"^\|.*$", section, re.MULTILINE):
+            there = measured(section, row)
+            for number in numbers(re.sub(r"\]\([^)]*\)", "", row)):
+                digits, value = len(number.partition(".")[2]), float(number.replace(",", ""))
+                if value not in {round(figure, digits) for figure in there}:
+                    wrong.append(f"{number} in {row}")
+    assert wrong == []
+
+
 def code_after(heading: str) -> str:
     after = README.read_text().partition(f"\n## {heading}\n")[2]
     (code,) = re.findall(r"^```python\n(.*?)^```", after, re.DOTALL | re.MULTILINE)[:1]
