@@ -273,7 +273,7 @@ async def test_fetch_does_not_repeat_what_is_certain(
     assert server.received == 1
 
 
-async def test_fault_31_a_fetch_that_waits_for_its_next_try_is_told_of_the_close_at_once(
+async def test_fault_31_a_fetch_that_waits_for_its_next_try_ends_with_the_close(
     server: FakeVeo3, veo: Veo3Client
 ) -> None:
     """The pause after a fault, up to 4 s, is cut short."""

@@ -228,7 +228,7 @@ window.EventSource = class extends EventSource {
 async def test_a_copy_in_an_empty_folder_runs_and_ends_on_ctrl_c(
     fast: FakeVeo3, tmp_path: pathlib.Path, name: str
 ) -> None:
-    """What a user copies is a program; Ctrl-C ends it at once, with a stream open, in peace."""
+    """What a user copies is a program; Ctrl-C ends it at once and cleanly, with a stream open."""
     request_id = fast.add(life=Life.scripted([PENDING]))
     port = free_port()
     url = f"http://127.0.0.1:{port}"

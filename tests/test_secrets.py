@@ -147,10 +147,10 @@ async def changes_of(veo: Veo3Client, request_id: str) -> object:
 @pytest.mark.parametrize(
     "fault", FAULTS, ids=[f"{n} {type(f).__name__}" for n, f in enumerate(FAULTS)]
 )
-async def test_fault_32_errors_tell_nothing(
+async def test_fault_32_errors_do_not_have_the_key(
     server: FakeVeo3, veo: Veo3Client, reports: list[PollReport], fault: Fault
 ) -> None:
-    """Whatever goes wrong, also where the server echoes the key, nothing has it."""
+    """Whatever goes wrong, also where the server echoes the key, no error has it."""
     asyncio.get_running_loop().set_debug(enabled=True)
     request_id = server.add(life=Life.scripted([RUNNING, DONE]))
     server.fault(fault)
@@ -163,10 +163,10 @@ async def test_fault_32_errors_tell_nothing(
     assert reports
 
 
-async def test_fault_32_a_life_tells_nothing(
+async def test_fault_32_nothing_that_a_task_brings_has_the_key(
     server: FakeVeo3, veo: Veo3Client, reports: list[PollReport]
 ) -> None:
-    """A whole life, with everything that a caller can reach on the way."""
+    """From submission to download, with everything that a caller can reach on the way."""
     watch = veo.watch(server.add(life=Life.retrying()))
     async for change in watch:
         check(change, watch, veo, veo.stats())
@@ -179,7 +179,7 @@ async def test_fault_32_a_life_tells_nothing(
 @pytest.mark.parametrize(
     "fault", [Silence(), Silence(after_headers=True), Slow(50)], ids=lambda value: repr(value)[:40]
 )
-async def test_fault_32_a_request_that_is_cut_short_tells_nothing(
+async def test_fault_32_a_request_that_is_cut_short_does_not_have_the_key(
     server: FakeVeo3, veo: Veo3Client, how: str, fault: Fault
 ) -> None:
     """A cancellation or a timeout in the middle of a request has no frame with the key in it."""
@@ -218,7 +218,7 @@ async def test_fault_32_a_request_that_is_cut_short_tells_nothing(
     ids=str,
 )
 @pytest.mark.parametrize("given", [True, False])
-def test_fault_32_a_bad_argument_tells_nothing_of_the_good_key(
+def test_fault_32_a_bad_argument_does_not_show_the_good_key(
     monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], given: bool
 ) -> None:
     """The frames of the constructor do not hold the key, given or found."""
@@ -263,7 +263,7 @@ async def test_fault_32_a_client_is_not_pickled_or_copied(
     await veo.aclose()
 
 
-async def test_fault_32_a_broken_pacing_tells_nothing(
+async def test_fault_32_the_error_of_a_broken_pacing_does_not_have_the_key(
     server: FakeVeo3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A bug of the caller's that ends the polling is logged and raised without the key."""
@@ -282,7 +282,7 @@ async def test_fault_32_a_broken_pacing_tells_nothing(
     check(end)
 
 
-async def test_fault_32_a_forgotten_client_tells_nothing(
+async def test_fault_32_the_warning_of_a_forgotten_client_does_not_have_the_key(
     server: FakeVeo3, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The warning about a client that was never closed shows its state, not its key."""

@@ -179,7 +179,7 @@ async def deal_with(changes: Watch, *, raising: bool) -> None:
                 break
 
 
-async def test_fault_24_end_that_a_consumer_failed_over_is_told_again(
+async def test_fault_24_end_that_a_consumer_failed_over_is_delivered_again(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:
     """A consumer that raises over a final transition gets it again, even if the service forgot."""
@@ -194,7 +194,7 @@ async def test_fault_24_end_that_a_consumer_failed_over_is_told_again(
     assert (end.final, end.phase, end.error) == (True, Phase.COMPLETED, None)
 
 
-async def test_end_that_a_consumer_left_with_in_peace_is_not_told_again(
+async def test_end_that_a_consumer_left_normally_is_not_delivered_again(
     make_client: MakeClient, tmp_path: pathlib.Path
 ) -> None:
     """Leaving the watch without an error says that its last transition was dealt with."""
@@ -217,7 +217,7 @@ async def test_who_is_content_with_the_plain_video_leaves_the_task_to_the_others
     assert await veo.pending() == []
 
 
-async def test_failure_that_wait_has_raised_is_not_told_again(
+async def test_failure_that_wait_has_raised_is_not_delivered_again(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:
     """An error that reached the caller is dealt with."""
@@ -228,7 +228,7 @@ async def test_failure_that_wait_has_raised_is_not_told_again(
 
 
 @pytest.mark.usefixtures("no_task_left")
-async def test_fault_37_portal_in_between_leaves_the_task_owed(
+async def test_fault_37_portal_in_between_leaves_the_task_pending(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:
     """What was paid for is pending still after a start behind something that is not the API."""
@@ -256,7 +256,7 @@ async def test_fault_33_uncertain_submission_is_listed_in_doubt(
     assert abs(task.submitted_at - time.time()) < 60
 
 
-async def test_refused_submission_is_not_owed(
+async def test_refused_submission_is_not_pending(
     make_client: MakeClient, server: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:
     """What certainly made no task is closed in the journal."""
@@ -371,7 +371,7 @@ async def test_fault_38_ids_that_cannot_be_written_end_and_others_go_on(
     assert server.polls_of(late) == []
 
 
-async def test_journal_that_cannot_be_opened_is_told_on_entering(
+async def test_journal_that_cannot_be_opened_raises_on_entering(
     make_client: MakeClient, tmp_path: pathlib.Path
 ) -> None:
     """Trouble with the file shows before the first task, and says what to do."""

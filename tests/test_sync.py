@@ -220,7 +220,7 @@ def test_end_is_acknowledged_when_its_thread_asks_for_the_next_one(
 
 
 def test_end_that_raised_is_delivered_again(service: Service, tmp_path: pathlib.Path) -> None:
-    """Who breaks off in a with has not dealt with the end, and the next life gets it."""
+    """Who breaks off in a with has not dealt with the end, and the next process gets it."""
     name = service.add(life=DONE)
     journal = tmp_path / "veo3.db"
 

@@ -28,10 +28,10 @@ async def test_fault_35_public_api_leads_to_no_private_address(
     assert set() == entries(tmp_path)
 
 
-async def test_fault_61_end_that_is_told_again(
+async def test_fault_61_end_that_is_delivered_again(
     server: FakeVeo3, veo: Veo3Client, tmp_path: pathlib.Path
 ) -> None:
-    """A bot whose last life ended before it could say so finds the video in the next."""
+    """A bot that is killed after a download finds the video when it starts again."""
     request_id = server.add(life=Life.documented())
     task = await veo.wait(request_id)
     path = await veo.download(task, tmp_path)

@@ -45,7 +45,7 @@ def visible(folder: pathlib.Path) -> set[str]:
 
 
 async def test_fault_61_the_video_is_there_already(tmp_path: pathlib.Path) -> None:
-    """The next life gets the path, nothing is asked, and progress says that all is here."""
+    """After a restart nothing is asked: the path comes back, and progress says that all is here."""
     async with hosting(serving(SMALL)) as host:
         task = VideoTask(id=ID, video_url=f"{host.url}?sign=1")
         path, _ = await in_another_life(task, tmp_path)
@@ -136,7 +136,7 @@ async def test_fault_61_foreign_part(tmp_path: pathlib.Path, name: str) -> None:
 
 
 async def test_fault_61_crash_between_name_and_removal(tmp_path: pathlib.Path) -> None:
-    """A life that ended between the hard link and the end left two names: the old one goes."""
+    """A process that died between the hard link and the end left two names: the old one goes."""
     final, part = tmp_path / "video.mp4", tmp_path / "video.mp4.part"
     async with hosting(serving(SMALL)) as host:
         await in_another_life(host.url, final)
@@ -199,8 +199,10 @@ async def test_fault_61_secrets_are_in_no_record(tmp_path: pathlib.Path) -> None
     assert not any(b"secret" in text for text in texts)
 
 
-async def test_fault_61_told_again_by_the_service(server: FakeVeo3, tmp_path: pathlib.Path) -> None:
-    """A task whose URLs were renewed between two lives is known by its id."""
+async def test_fault_61_fresh_urls_of_the_same_task(
+    server: FakeVeo3, tmp_path: pathlib.Path
+) -> None:
+    """A task whose URLs were renewed between two starts is known by its id."""
     url = server.serve("a.mp4", Video(size=5000))
     await in_another_life(VideoTask(id=ID, video_url=url), tmp_path)
     moved = server.serve("b.mp4", Video(size=5000))

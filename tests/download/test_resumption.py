@@ -106,7 +106,7 @@ def test_rest_continues_the_same_object() -> None:
     assert Receive(start=100, total=1000, validator='"1"') == plan(206, REST, HERE)
 
 
-def test_rest_tells_a_total_that_was_unknown() -> None:
+def test_rest_has_a_total_that_was_unknown() -> None:
     """Where no length was known, a 206 has it; a ``*`` leaves it as it was."""
     unsized = PartialContent(url=URL, done=100, validator='"1"')
     assert Receive(start=100, total=1000, validator='"1"') == plan(206, REST, unsized)

@@ -31,7 +31,7 @@ from veo3_async._download.downloader import Downloader
 pytestmark = pytest.mark.anyio
 
 
-async def test_progress_is_told_ten_times_a_second_at_most(
+async def test_progress_is_reported_ten_times_a_second_at_most(
     downloader: Downloader, tmp_path: pathlib.Path
 ) -> None:
     """Of 100 pieces in a second every tenth is reported, and the end."""

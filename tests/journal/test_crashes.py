@@ -115,7 +115,7 @@ def scratch(tmp_path: Path) -> Iterable[Path]:
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_fault_37_killed_at_200_random_moments(tmp_path: Path) -> None:
-    """Every acknowledged id is there and every end is delivered at least once over all lives."""
+    """Every acknowledged id is there, and every end is delivered at least once over all starts."""
     path = tmp_path / "veo3.db"
 
     facts = run(path, "--lives", "200", "--rounds", "1000")

@@ -199,7 +199,7 @@ async def test_a_callers_timeout_ends_no_task(journal: Journal) -> None:
 
 @pytest.mark.anyio
 async def test_a_note_is_kept(path: Path) -> None:
-    """What was saved last under a name is loaded in the next life, and no name gives None."""
+    """What was saved last under a name is loaded by the next process, and no name gives None."""
     journal = Journal(path)
     await journal.save("pacing", '{"a": 1}')
     await journal.save("pacing", '{"a": 2}')
@@ -282,7 +282,7 @@ async def test_a_submission_does_not_wait_for_old_tasks_to_be_deleted(
 
 @pytest.mark.anyio
 async def test_closing_does_not_wait_for_old_tasks_to_be_deleted(path: Path) -> None:
-    """What is left is deleted in the next life."""
+    """What is left is deleted by the next process."""
     journal = Journal(path)
     await journal.open()
     make_old(path, 1200)

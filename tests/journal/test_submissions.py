@@ -28,7 +28,7 @@ async def ids(journal: Journal) -> list[str | None]:
 
 
 async def test_a_submission_is_known_with_all_that_belongs_to_it(path: Path) -> None:
-    """Family, path, metadata, token and the reply's request id are there in the next life."""
+    """Family, path, metadata, token and the reply's request id are there in the next process."""
     metadata = {"chat": 42, "who": ["Ada", None, 1.5, True], "text": "\ud800 \\ud800 ж"}
     async with Journal(path) as journal:
         key = await in_doubt(journal, family=V2[0], path=V2[1], metadata=metadata, token="t0k")

@@ -204,7 +204,7 @@ def test_final_lines_have_whole_urls_and_leave_out_what_runs() -> None:
     assert lines[1].endswith("given up")
 
 
-def test_of_very_many_the_final_lines_tell_what_failed() -> None:
+def test_of_very_many_the_final_lines_show_what_failed() -> None:
     """Beyond 200 tasks people get what they must act on, and a count of the rest."""
     names = [str(n) for n in range(300)]
     board = Board(names, now=NOW)

@@ -152,7 +152,7 @@ def test_a_phase_that_nobody_came_to_before_is_polled_as_any() -> None:
 
 
 @pytest.mark.parametrize("polls", [10, 35, 80])
-def test_it_spends_what_it_was_told(polls: float) -> None:
+def test_it_spends_what_it_was_set_to(polls: float) -> None:
     """After some tasks the polls of one are within a tenth of the knob, and of what it says."""
     pacing = seasoned(*around(300, 150), polls_per_task=polls)
     spent = [live(pacing, (Phase.GENERATING, lasts)) for lasts in around(300, 100)]
@@ -214,7 +214,7 @@ def test_bounds_win_over_the_knob_and_it_says_so() -> None:
 
 
 def test_too_few_polls_end_at_the_longest_interval() -> None:
-    """Two polls a task are the first look and the last; between them it is as lazy as allowed."""
+    """Two polls a task are the first look and the last; between them it is as long as allowed."""
     assert LearnedPacing(2, max_interval=60, jitter=0).delay(at(0.0), 0.5) == pytest.approx(60)
 
 
@@ -381,7 +381,7 @@ def test_it_remembers_no_task() -> None:
 
 
 def test_a_plan_serves_for_many_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The dear part is done rarely: of thousands of polls, not one in a hundred plans anew."""
+    """The costly part is done rarely: of thousands of polls, not one in a hundred plans anew."""
     made = []
     plan = Plan.__init__
 

@@ -49,7 +49,7 @@ def test_half_of_the_requests_late_is_not_hidden_by_the_other_half() -> None:
 
 
 def test_what_is_longer_than_an_hour_counts_as_an_hour() -> None:
-    """A laptop's night makes no new bin."""
+    """What lasts longer, such as the night of a laptop, makes no new bin."""
     assert counted(1e9).quantile(0.5) == pytest.approx(3600, rel=0.1)
 
 

@@ -204,7 +204,7 @@ async def test_a_bug_that_one_id_meets_ends_that_id_only(
 
 
 @pytest.mark.parametrize("part", ["phase_ended", "eta"])
-async def test_a_bug_of_what_serves_all_ids_is_told_to_all(
+async def test_a_bug_of_what_serves_all_ids_ends_all_watches(
     server: FakeVeo3, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch, part: str
 ) -> None:
     """A pacing that raises cannot be worked around: every stream ends with that."""

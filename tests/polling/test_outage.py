@@ -8,7 +8,7 @@ from veo3_async._polling.outage import Outage
 from veo3_async._protocol.errors import Kind
 
 
-def test_an_outage_is_told_once_and_its_end_once() -> None:
+def test_an_outage_is_logged_once_and_its_end_once() -> None:
     """After 30 s without a state, whatever the faults were; the end has the whole time."""
     outage = Outage()
     logged = [outage.failed(kind, at) for kind, at in ((Kind.CONNECT, 10.0), (Kind.SERVER, 39.0))]
@@ -20,7 +20,7 @@ def test_an_outage_is_told_once_and_its_end_once() -> None:
     assert [outage.failed(Kind.CONNECT, at) for at in (300.0, 330.0)] == [None, 30.0]
 
 
-def test_what_passes_soon_is_not_told() -> None:
+def test_what_passes_soon_is_not_logged() -> None:
     """A state in between ends the count, and says nothing."""
     outage = Outage()
     for at in range(0, 600, 29):

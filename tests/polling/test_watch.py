@@ -102,7 +102,7 @@ async def test_each_life_makes_exactly_its_transitions(
     assert (last.task.best_url is not None) == (last.phase is not Phase.FAILED)
 
 
-async def test_a_failed_task_tells_its_reasons(server: FakeVeo3, veo: Veo3Client) -> None:
+async def test_a_failed_task_has_its_reasons(server: FakeVeo3, veo: Veo3Client) -> None:
     """The error of a final transition carries the task, the id and the service's words."""
     request_id = server.add(life=Life.failing())
     *_, last = await collected(veo.watch(request_id))
@@ -258,7 +258,7 @@ async def test_fault_24_a_reader_answers_for_its_own_ends_only(
 
 
 @pytest.mark.parametrize("breaks_off", ["raises", "is cancelled"])
-async def test_fault_24_what_a_reader_had_not_dealt_with_stays_owed(
+async def test_fault_24_what_a_reader_had_not_dealt_with_stays_unacknowledged(
     server: FakeVeo3, make_client: MakeClient, tmp_path: Path, breaks_off: str
 ) -> None:
     """A reader that raises leaves its end unacknowledged, however the others go on and leave."""
@@ -285,7 +285,7 @@ async def test_fault_24_what_a_reader_had_not_dealt_with_stays_owed(
 async def test_an_end_may_be_asked_for_in_a_task_of_its_own(
     server: FakeVeo3, make_client: MakeClient, tmp_path: Path
 ) -> None:
-    """A task that ended in peace has dealt with its end; Python 3.11's ``wait_for`` makes some."""
+    """A task that returned has acknowledged its end; ``wait_for`` of Python 3.11 makes such."""
     veo = make_client(journal=tmp_path / "veo3.db")
     ids = [server.add(life=DONE_AT_ONCE) for _ in range(2)]
     async with veo.watch(*ids) as watch:
@@ -329,7 +329,9 @@ async def test_the_timeout_holds_for_ids_that_are_added_after_an_end(
     ]
 
 
-async def test_discarded_ids_are_neither_told_nor_polled(server: FakeVeo3, veo: Veo3Client) -> None:
+async def test_discarded_ids_are_neither_yielded_nor_polled(
+    server: FakeVeo3, veo: Veo3Client
+) -> None:
     """Discarding takes unread transitions too; with the last id the stream ends."""
     kept, dropped = server.add(life=QUICK), server.add(life=UNENDING)
     watch = veo.watch(kept, dropped)
@@ -626,7 +628,7 @@ async def test_a_clients_error_reaches_every_watcher_as_its_own(make_client: Mak
     assert await raised_by(watches[0]) not in errors
 
 
-async def test_the_first_error_is_the_one_that_is_told(
+async def test_the_first_error_is_the_one_that_is_raised(
     server: FakeVeo3, make_client: MakeClient
 ) -> None:
     """A refused key stays the reason although the client was closed before anybody read it."""
@@ -707,7 +709,7 @@ def _raise() -> float:
     ],
     ids=["raises", "nan", "inf", "negative"],
 )
-async def test_a_broken_pacing_is_told_to_everybody_and_a_new_watch_works(
+async def test_a_broken_pacing_ends_every_watch_and_a_new_one_works(
     server: FakeVeo3,
     make_client: MakeClient,
     caplog: pytest.LogCaptureFixture,
@@ -747,7 +749,7 @@ async def test_a_callback_that_raises_a_cancellation_hangs_nobody(
     assert (await veo.wait(ids[0])).video_url is not None
 
 
-async def test_after_a_refused_key_a_new_watch_is_told_as_well(
+async def test_after_a_refused_key_a_new_watch_raises_as_well(
     server: FakeVeo3, make_client: MakeClient
 ) -> None:
     """The client stays usable: each new watch asks once more, and a healed key works."""
@@ -817,7 +819,7 @@ async def test_fault_25_a_raising_hook_is_logged_once(
     assert "on_poll" in said[0].getMessage()
 
 
-async def test_stats_tell_what_goes_on(server: FakeVeo3, veo: Veo3Client) -> None:
+async def test_stats_say_what_goes_on(server: FakeVeo3, veo: Veo3Client) -> None:
     """Watched, polls, transitions, failures by kind, rate and lag are what happened."""
     before = veo.stats()
     assert (before.watched, before.polls, before.oldest, before.lag_p50) == (0, 0, None, None)

@@ -184,7 +184,7 @@ def test_fault_8_what_is_refused_to_one_id_stops_nobody_else(hint: float | None)
 
 
 @pytest.mark.parametrize("hint", [10.0, 120.0])
-def test_fault_8_everybody_waits_as_told_while_all_are_refused(hint: float) -> None:
+def test_fault_8_all_ids_wait_as_hinted_while_all_are_refused(hint: float) -> None:
     """After ten ids in a row nothing goes before the moment that the hints name."""
     throttle = Throttle(50, START)
     now = sending(throttle, START, 5)
@@ -248,7 +248,7 @@ def test_fault_52_ten_ids_that_are_always_refused_hold_up_a_new_one_for_a_second
 
 
 def test_fault_8_one_probe_follows_a_pause() -> None:
-    """Nobody goes beside the probe, and no herd behind it: the bucket is empty."""
+    """Nothing is sent beside the probe, and no burst after it: the bucket is empty."""
     throttle = Throttle(50, START)
     late = take(throttle, START)
     now = refuse_all(throttle, START, until=START + 20)
@@ -299,7 +299,7 @@ def test_an_abandoned_probe_lets_another_be_the_probe() -> None:
 
 
 @pytest.mark.parametrize(("rand", "pause"), [(0.0, 0.5), (0.5, 0.75)])
-def test_fault_26_a_local_trouble_pauses_everybody(rand: float, pause: float) -> None:
+def test_fault_26_a_local_trouble_pauses_all_ids(rand: float, pause: float) -> None:
     """Half a second to a second, with a reason, and a second later all is as before."""
     throttle = Throttle(20, START)
     now = sending(throttle, START, 5)

@@ -112,7 +112,7 @@ async def test_fault_08_a_hint_binds_the_id_that_it_came_with(
 
 
 async def test_fault_08_all_wait_while_all_are_refused(server: FakeVeo3, veo: Veo3Client) -> None:
-    """A service that refuses everything is not asked by everybody, whatever it says."""
+    """A service that refuses everything is asked by one id at a time, whatever it says."""
     ids = [server.add(life=UNENDING) for _ in range(40)]
     async with veo.watch(*ids):
         await asyncio.sleep(10)
@@ -280,7 +280,7 @@ async def test_fault_42_a_reply_of_another_watched_task(server: FakeVeo3, veo: V
     ],
     ids=lambda value: value.get("status") if isinstance(value, dict) else "",
 )
-async def test_an_end_by_the_service_tells_of_its_polls(
+async def test_an_end_by_the_service_has_the_number_of_its_polls(
     server: FakeVeo3, veo: Veo3Client, end: dict[str, Any], error: type[Veo3Error], seconds: float
 ) -> None:
     """How many there were, how long it took, and the status of the reply that said it."""
