@@ -165,6 +165,14 @@ def test_the_version_is_that_of_the_distribution() -> None:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
+def test_dir_shows_every_public_name_and_loads_none(module: ModuleType) -> None:
+    """What completes a name in a shell finds those that are loaded later, too."""
+    name = module.__name__
+    missing = f"assert not set({name}.__all__) - set(dir({name}))"
+    assert loaded_by(f"import {name}; {missing}") == set()
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
 def test_an_unknown_name_is_an_attribute_error(module: ModuleType) -> None:
     """The lazy names do not swallow a typing mistake."""
     with pytest.raises(AttributeError, match="Veo4"):
