@@ -1,4 +1,4 @@
-"""What is to be expected of a task, and how to spread its polls over its life.
+"""What is to be expected of a task, and how to spread its polls over its time.
 
 Pure arithmetic over what ``_hazard`` knows of each phase, and over what followed it how often.
 """
@@ -25,13 +25,14 @@ interval by which the last poll comes after the end."""
 
 MIDWAY: Final = 0.2
 """What it is worth to see a change at once that does not end the task, where one that does is
-worth 1. The video is what people wait for; a fifth still nearly halves the other lags."""
+worth 1. The video is what people wait for; a fifth still nearly halves the other lags
+(`python -m benchmarks pacing`)."""
 
 _BRIEF: Final = 10.0  # seconds, a usual interval: a phase that is over sooner goes unseen
 
-_ORDER: Final = tuple(Phase)  # of a life
-_ROUNDS: Final = 16  # phases of the longest life that counts: an attempt and its repetitions
-_RETRIES: Final = 3
+_ORDER: Final = tuple(Phase)  # of a task
+_ROUNDS: Final = 16  # phases of the longest task that counts: an attempt and its repetitions
+_RETRIES: Final = 3  # attempts of a task that are looked through for what may follow
 _VIDEO: Final = (Phase.COMPLETED, Phase.COMPLETED_PLAIN)
 _SHARES: Final = tuple((k + 0.5) / 16 for k in range(16))
 

@@ -27,7 +27,7 @@ FLIGHT_SECONDS: Final = 1.0
 MAX_PAUSE: Final = 120.0
 """Seconds: a longer ``Retry-After`` is not believed."""
 
-_BURST_SECONDS: Final = 0.1
+_BURST_SECONDS: Final = 0.1  # what the rate earns in so long may go at once
 _FULL: Final = 1 - 1e-9  # a bucket that is asked just when it fills may miss one by rounding
 
 _PAUSE_JITTER: Final = 0.1  # of the pause

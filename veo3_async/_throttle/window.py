@@ -10,7 +10,7 @@ from veo3_async._throttle.blockade import Opening
 __all__ = ["Window", "limit_of"]
 
 # Chosen with the limiters of `benchmarks/_limiters.py`, from 10 in 5 s to 120 in a minute.
-_MIN_COUNT: Final = 8
+_MIN_COUNT: Final = 8  # requests; fewer served between two refusals may be chance
 _MIN_SECONDS: Final = 5.0  # what is counted over less is held by an even rate
 
 _KNOWN: Final = 1.3
