@@ -281,13 +281,18 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     transitions: int = 0
     """Transitions observed so far."""
     failures: dict[str, int] = {}
-    """Requests that brought no state, by kind."""
+    """Requests that brought no state, by kind: ``connect``, ``dns``, ``certificate``, ``timeout``,
+    ``reset`` (the network), ``local``, ``session`` (this program), ``throttled``, ``overloaded``,
+    ``no_channel``, ``server`` (the service), ``not_found``, ``invalid``, ``authentication``,
+    ``quota`` (the API's own word), ``unexpected`` (not the API)."""
     rate: float
     """Requests a second that the throttle allows now."""
     throttled_seconds: float = 0.0
     """Seconds that the rate has been below ``max_polls_per_second``, or paused, so far."""
     throttle_reason: str | None = None
-    """Why the rate is below its maximum now, or None where it is not."""
+    """Why the rate is below its maximum now, or None where it is not: the service refused
+    (``throttled``, ``overloaded``), no answers come (``silent``), or this machine is short of files
+    or ports (``local``)."""
     lag_p50: float | None = None
     """Median seconds between the moment a poll was due and the moment it was sent."""
     lag_p95: float | None = None

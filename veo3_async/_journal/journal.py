@@ -53,9 +53,9 @@ class Journal:
 
     Every coroutine raises `JournalError`, which says what to do, when the file cannot be used;
     then nothing of that call is to be relied on, and the next call tries again. So it does in a
-    forked child of the process that has used the journal. Whatever else is raised is about what
-    was handed in, such as a text that is none: nothing of that call is written, nobody else's is
-    touched, and trying again is no use. A moment (``at``) is in seconds since the epoch.
+    forked child of the process that has used the journal. Any other exception is about an argument,
+    such as a text that cannot be encoded: nothing of that call is written, other calls are not
+    affected, and trying again does not help. A moment (``at``) is in seconds since the epoch.
     """
 
     def __init__(
@@ -115,10 +115,14 @@ class Journal:
         Until `submitted`, `refused` or `settle` follows, it is in doubt. A caller that is cancelled
         here has sent nothing, so its intent is withdrawn.
 
-        :param family: The protocol that it is sent by, and polled.
-        :param path: The path that it is sent to, and polled at.
+        :param prompt: As it is sent.
+        :param model: The model that it is for.
+        :param image: URL or name of the source image, or None.
+        :param at: Seconds since the epoch.
+        :param family: The protocol that it is sent by, and polled; None: not known.
+        :param path: The path that it is sent to, and polled at; None: not known.
         :param metadata: What is attached to it: anything JSON can say, in up to 16 kB.
-        :param token: By which its webhook will name it.
+        :param token: By which its webhook will name it; None: it has none.
         :raises InvalidRequest: The metadata is not such.
         """
         origin = Origin(family, path, metadata)

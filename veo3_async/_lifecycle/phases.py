@@ -55,6 +55,7 @@ __all__ = [
 ]
 
 Until: TypeAlias = Literal["best", "video"]
+"""What a watch waits for: the upsampled video where one was asked for, or the first video."""
 
 ARROWS: Final[dict[Phase | None, tuple[Phase, ...]]] = {
     None: (Phase.QUEUED,),
