@@ -450,6 +450,8 @@ class Veo3Client:
             server does not say), at most 10 times a second. What it raises is logged once.
         :param resume: Go on with what an earlier call left; False begins anew.
         :param overwrite: Replace a file that is there; False leaves it and raises.
+        :raises FileInTheWay: Another file is at the path, and ``overwrite`` is False; or one that
+            is no download of ours is in the place of the ``.part``.
         :raises DownloadError: It could not be done; the message says what to do.
         :raises Veo3Error: What `fetch` raises, such as `TaskNotFound`, where it was asked for a
             fresh URL.
