@@ -83,7 +83,7 @@ def test_code_of_the_pages_runs(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(400)
 def test_code_of_the_pages_has_types(tmp_path: pathlib.Path) -> None:
     """Who copies a block into a strictly typed program gets no complaint from mypy."""
     blocks = examples(README, OPERATING, MANUAL)
