@@ -24,7 +24,7 @@ from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.submissions import Draft, ImageSource
 from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import Route, SubmitOptions, route_of
-from veo3_async._protocol.ids import check_request_id
+from veo3_async._protocol.ids import check_request_id, check_request_ids
 from veo3_async._runtime import Runtime, Settings, make_downloader, make_transport
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, is_private
 
@@ -195,8 +195,7 @@ class Veo3Client:
             message = f"until is 'best' or 'video', not {until!r}"
             raise ValueError(message)
         limit = None if timeout is None else seconds("timeout", timeout)
-        for request_id in request_ids:
-            check_request_id(request_id)
+        check_request_ids(request_ids)
         subscriptions = self.runtime.started().subscriptions
         mailbox = Mailbox(until, route, keep_open=keep_open)
         subscriptions.register(mailbox, limit)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from veo3_async._errors import InvalidRequest
 from veo3_async._models import VideoTask
 from veo3_async._protocol.families import Route, poll_call, route_for_id, route_of, siblings
-from veo3_async._protocol.ids import MAX_ID_BYTES, check_model, check_request_id
+from veo3_async._protocol.ids import MAX_ID_BYTES, check_model, check_request_id, check_request_ids
 
 DEFAULT: Final = route_of("mine", "record")
 
@@ -173,3 +173,20 @@ def test_a_model_that_is_no_part_of_a_path_is_refused(model: object) -> None:
     """The message shows it, and a right one."""
     with pytest.raises(InvalidRequest, match="use one such as 'veo3-pro'"):
         check_model(model)
+
+
+@pytest.mark.parametrize("bad", ["", "a\nb", " a", "a\n", "\n", "é\x85", "x" * 1025])
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_one_bad_id_among_good_ones_is_refused(bad: str, place: int) -> None:
+    """Looked at together, they are refused as they are one by one."""
+    ids = ["veo3-pro:1", "veo3-pro:2"]
+    ids.insert(place, bad)
+    with pytest.raises(InvalidRequest):
+        check_request_ids(ids)
+
+
+def test_unusual_ids_are_taken_and_what_is_no_text_is_not() -> None:
+    """A space within, other letters: one by one they are looked at again."""
+    check_request_ids(["veo3-pro:1", "an unusual id", "é"])
+    with pytest.raises(TypeError):
+        check_request_ids(["veo3-pro:1", 5])

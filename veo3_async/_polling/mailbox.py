@@ -63,6 +63,9 @@ class Mailbox:
         if self._over:
             message = "this watch has ended; make another one"
             raise ClientClosed(message)
+        if not self.states:
+            self.states.update(dict.fromkeys(request_ids, NEW))
+            return list(self.states)
         new = [i for i in dict.fromkeys(request_ids) if i not in self.states]
         self.states.update(dict.fromkeys(new, NEW))
         return new

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol, Self
 from veo3_async._models import Transition
 from veo3_async._pacing.policies import Eta
 from veo3_async._polling.mailbox import Mailbox
-from veo3_async._protocol.ids import check_request_id
+from veo3_async._protocol.ids import check_request_ids
 
 __all__ = ["Subscriptions", "Watch"]
 
@@ -79,8 +79,7 @@ class Watch:
         :raises ClientClosed: The watch has ended, by its timeout, with its last id or closed; or
             the client was closed.
         """
-        for request_id in request_ids:
-            check_request_id(request_id)
+        check_request_ids(request_ids)
         self._subscriptions.subscribe(self._mailbox, request_ids)
 
     def discard(self, *request_ids: str) -> None:
