@@ -31,6 +31,11 @@ ODD: Final[dict[str, bytes]] = {
     "byte order mark": b"\xef\xbb\xbf{%s}",
     "mark and surrogate": b'\xef\xbb\xbf{"x": "\\ud83d", %s}',
     "blanks around": b" \r\n{%s}\n\n",
+    "a comma too many": b'{"images": [{},], "x": ",}", %s,\n}',
+    "NULs behind": b"{%s}\x00\x00",
+    "a comment behind": b"{%s}\n<!-- served by node 7 -->",
+    "no script": b")]}',\n{%s}",
+    "an endless script": b"for(;;);{%s}",
 }
 
 
@@ -56,7 +61,8 @@ NONSENSE: Final[dict[str, bytes]] = {
     "cut": wire.sample("completed")[:-100],
     "more behind": wire.sample("completed") + b"{}",
     "single quotes": b"{'status': 'pending'}",
-    "a comma too many": b'{"status": "pending",}',
+    "a list and more": b"[503] upstream overloaded",
+    "more before": b"served by x " + wire.sample("completed"),
     "deep list": b"[" * 200_000,
     "deep object": b'{"status":' * 200_000,
     "gzip": b"\x1f\x8b\x08\x00\x00\x00\x00\x00",

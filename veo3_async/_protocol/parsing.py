@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 import math
+import re
 from typing import Final
 
 import msgspec
@@ -14,32 +15,38 @@ from veo3_async._text import one_line
 __all__ = ["json_of", "reason_in"]
 
 
-def json_of(body: bytes) -> object:
+def json_of(body: bytes, *, is_text: bool = False) -> object:
     """Return what a body says in JSON, or None where it is none.
 
     Where the strict parser refuses it, it is read as Python would: a lone surrogate, half a
-    character, NaN, 1e400 or a raw newline in some text must not cost what stands beside it.
+    character, NaN, 1e400 or a raw newline in some text must not cost what stands beside it. Nor
+    must a comma too many, a prefix against being run as a script, or what stands behind an
+    object, but for more JSON: nobody could say which of the two is meant.
+
+    :param is_text: Whether it may as well be a text for people, which is no JSON then.
     """
     try:
         return msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
-        return msgspec.json.decode(_mended(body))
+        return msgspec.json.decode(_mended(body, is_text=is_text))
     except (msgspec.DecodeError, ValueError, RecursionError):
         return None
 
 
-def _mended(body: bytes) -> bytes:
+def _mended(body: bytes, *, is_text: bool) -> bytes:
     """Return JSON that Python can read as JSON that everybody can."""
     text = body.decode(json.detect_encoding(body.removeprefix(codecs.BOM_UTF8)), errors="replace")
-    content = json.loads(
-        text.removeprefix("\N{ZERO WIDTH NO-BREAK SPACE}"),
-        strict=False,
-        parse_constant=str,
-        parse_float=_finite,
-        parse_int=_whole,
-    )
+    text = _BEFORE.sub("", text, count=1)
+    try:
+        content, end = _DECODER.raw_decode(text)
+    except json.JSONDecodeError:
+        text = _COMMA_TOO_MANY.sub(r"\1", text)
+        content, end = _DECODER.raw_decode(text)
+    behind = text[end:]
+    if behind.strip() and (is_text or not isinstance(content, dict) or _MORE.search(behind)):
+        raise ValueError
     return json.dumps(content, ensure_ascii=False).encode(errors="replace")
 
 
@@ -53,6 +60,14 @@ def _whole(text: str) -> int | str:
     except ValueError:  # of more digits than Python takes
         return text
 
+
+_DECODER: Final = json.JSONDecoder(
+    strict=False, parse_constant=str, parse_float=_finite, parse_int=_whole
+)
+_BEFORE: Final = re.compile(r"\A(?:\ufeff|\s|\)\]\}',?|while\(1\);|for\(;;\);)*")
+_MORE: Final = re.compile(r"[{}\[\]]")
+_COMMA_TOO_MANY: Final = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)
+"""Texts, which are kept, and commas before the end of an object or a list."""
 
 _TEXTS: Final = (
     *("message", "error", "detail", "msg", "reason", "message_cn", "message_jp"),
@@ -68,7 +83,9 @@ def reason_in(value: object, depth: int = _MAX_DEPTH) -> str | None:
     """
     if isinstance(value, str):
         text = value.strip()
-        inner = json_of(text.encode(errors="replace")) if text[:1] in {"{", "["} and depth else None
+        inner = None
+        if text[:1] in {"{", "["} and depth:
+            inner = json_of(text.encode(errors="replace"), is_text=True)
         return (reason_in(inner, depth - 1) if inner else None) or one_line(text) or None
     if isinstance(value, dict) and depth:
         said = (reason_in(value.get(name), depth - 1) for name in _TEXTS)

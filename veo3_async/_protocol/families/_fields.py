@@ -14,13 +14,16 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
+from veo3_async._protocol.parsing import json_of
+
 __all__ = [
     "MAX_WHOLE",
+    "MICROSECONDS_FROM",
     "SECONDS_BELOW",
     "Rules",
     "build",
     "flag",
-    "is_url",
+    "is_plain_url",
     "milliseconds",
     "rules_of",
     "text",
@@ -35,8 +38,19 @@ MAX_WHOLE: Final = 2**53 - 1
 SECONDS_BELOW: Final = 10**11
 """What is below it and a time is in seconds: in milliseconds it would be of 1973."""
 
+MICROSECONDS_FROM: Final = 10**14
+"""What is not below it and a time is in microseconds: in milliseconds it would be of 5138."""
+
 _WHOLE: Final = Annotated[int, msgspec.Meta(ge=0, le=MAX_WHOLE)] | None
 _URL: Final = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
+_PLAIN_URL: Final = re.compile(r"https?://[^/?#\s,][^\s,]*")
+_URL_FIELDS: Final = ("url", "video_url", "download_url", "uri", "href", "src", "video")
+_URL_DEPTH: Final = 3
+"""How many lists and objects, one in the other, are looked through for a URL."""
+_NEXT_URL: Final = re.compile(r"[\s,;|]+(?=https?://)")
+"""What parts a URL from another one in the same text."""
+_BARE_FILE: Final = re.compile(r"(?:[\w-]+\.)+[a-z]{2,}(?::\d+)?/\S+\.(?:mp4|webm|mov)(?:\?\S*)?")
+"""A URL that lacks its scheme."""
 _MOMENT: Final = re.compile(r"\d{4}-\d\d-\d\d[T ]\d")
 
 _UNREADABLE: Final = (
@@ -119,7 +133,8 @@ def whole(value: object) -> int | None:
 def milliseconds(value: object) -> int | None:
     """Return a time in milliseconds since the epoch; None where it is 0 or empty.
 
-    It may be in seconds, in milliseconds, written as text, or by ISO 8601.
+    It may be in seconds, milliseconds, microseconds or nanoseconds, written as text, or by
+    ISO 8601.
 
     :raises ValueError: It is no time.
     """
@@ -130,7 +145,9 @@ def milliseconds(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError
     time = value * 1000 if value < SECONDS_BELOW else value
-    if not 0 <= time <= MAX_WHOLE:
+    for _ in range(2):
+        time = time / 1000 if time >= MICROSECONDS_FROM else time
+    if not 0 <= time < MICROSECONDS_FROM:
         raise ValueError
     return int(time) or None
 
@@ -146,37 +163,47 @@ def _moment(value: str) -> float:
     return moment.timestamp()
 
 
-def video_url(value: object) -> str | None:
-    """Return a URL: a text, the first of a list, or what an object has as ``url``.
+def video_url(value: object, depth: int = _URL_DEPTH) -> str | None:
+    """Return a URL: a text, the first of a list, or what an object has as ``url`` and the like.
 
     "The URL decides" that a task is done, so what is none must not: "", "null", "pending".
 
     :raises ValueError: What is there is none.
     :raises TypeError: It has another shape.
     """
-    if isinstance(value, dict):
-        value = value.get("url")
-    if isinstance(value, list):
-        value = next((url for item in value if (url := url_or_none(item))), None)
-    if not isinstance(value, str):
+    if isinstance(value, str):
+        return _url_in_text(value, depth)
+    if not isinstance(value, dict | list) or not depth:
         raise TypeError
-    url = value.strip()
-    if url.startswith("//"):
-        url = f"https:{url}"
-    if url and not is_url(url):
+    items = value if isinstance(value, list) else (value.get(name) for name in _URL_FIELDS)
+    found = (url_or_none(item, depth - 1) for item in items)
+    url = next((url for url in found if url), None)
+    if url is None:
+        raise TypeError
+    return url
+
+
+def _url_in_text(value: str, depth: int) -> str | None:
+    text = value.strip().strip("\"'<>").strip()
+    if text[:1] in {"{", "["} and depth:
+        return video_url(json_of(text.encode(errors="replace")), depth - 1)
+    url = _NEXT_URL.split(text.replace("\\/", "/"), maxsplit=1)[0]
+    if url.startswith("//") or _BARE_FILE.fullmatch(url):
+        url = f"https://{url.removeprefix('//')}"
+    if url and not _URL.match(url):
         raise ValueError
-    return url or None
+    return url.replace(" ", "%20") or None
 
 
-def is_url(text: str) -> bool:
-    """Return whether a text is an absolute http(s) URL."""
-    return _URL.match(text) is not None
+def is_plain_url(text: str) -> bool:
+    """Return whether a text is one http(s) URL, as servers usually write it."""
+    return _PLAIN_URL.fullmatch(text) is not None
 
 
-def url_or_none(item: object) -> str | None:
+def url_or_none(item: object, depth: int = _URL_DEPTH) -> str | None:
     """Return the URL that a value holds in any shape, None where it holds none."""
     try:
-        return video_url(item)
+        return video_url(item, depth)
     except _UNREADABLE:
         return None
 

@@ -1,13 +1,18 @@
-"""What stands around the state of a task: envelopes of gateways, lists of one."""
+"""What stands around the state of a task: envelopes of gateways, lists of one, JSON in a text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+from veo3_async._protocol.parsing import json_of
+
 __all__ = ["merged_with", "unwrapped"]
 
 _WRAPPERS: Final = ("data", "detail", "result")
+_BARE_WRAPPERS: Final = ("task", "record", "output", "response", "payload", "body")
+"""Of these the state is taken only where nothing around it is one."""
+_ENVELOPE_WORDS: Final = frozenset({"success", "ok"})
 _MAX_WRAPPERS: Final = 4
 
 
@@ -24,20 +29,36 @@ def unwrapped(
 ) -> dict[str, Any] | None:
     """Return the state that a reply is or holds: in a list of one, in ``data`` and the like.
 
+    Each of them may be JSON in a text.
+
     :param telling: Fields of which a state has at least one.
     :param merge: Makes one of an envelope and its content.
     """
+    content = _opened(content) if depth else content
     if isinstance(content, list) and len(content) == 1 and depth:
         return unwrapped(content[0], telling, merge, depth - 1)
     if not isinstance(content, dict):
         return None
-    for name in _WRAPPERS if depth else ():
-        if isinstance(content.get(name), dict | list):
+    for name in _wrappers_of(content) if depth else ():
+        if isinstance(content.get(name), dict | list | str):
             inner = unwrapped(content[name], telling, merge, depth - 1)
             if inner is not None and _tells(inner, telling):
                 outer = {key: value for key, value in content.items() if key != name}
                 return merge(outer, inner)
     return content
+
+
+def _wrappers_of(content: dict[str, Any]) -> tuple[str, ...]:
+    status = content.get("status")
+    is_bare = not isinstance(status, str) or status.lower() in _ENVELOPE_WORDS
+    return _WRAPPERS + _BARE_WRAPPERS if is_bare else _WRAPPERS
+
+
+def _opened(content: object) -> object:
+    """Return what a text says in JSON, and anything else as it is."""
+    if not isinstance(content, str) or content.lstrip()[:1] not in {"{", "["}:
+        return content
+    return json_of(content.encode(errors="replace"))
 
 
 def _tells(content: dict[str, Any], telling: Iterable[str]) -> bool:

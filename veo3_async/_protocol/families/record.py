@@ -25,9 +25,10 @@ from veo3_async._models import GenerationRequest, Phase, SourceImage, VideoTask
 from veo3_async._protocol.errors import Problem, own_error
 from veo3_async._protocol.families._fields import (
     MAX_WHOLE,
+    MICROSECONDS_FROM,
     SECONDS_BELOW,
     build,
-    is_url,
+    is_plain_url,
     milliseconds,
     rules_of,
     text,
@@ -327,6 +328,9 @@ def _merged(outer: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
 _OURS: Final = frozenset({"phase", "failure_reason", "family", "ended", "wants_upsample", "extra"})
 """Fields of `VideoTask` that are no fields of a record."""
 
+_TIMES: Final = range(SECONDS_BELOW, MICROSECONDS_FROM)
+_WHOLES: Final = range(MAX_WHOLE + 1)
+
 
 def _typed(fields: Mapping[str, Any]) -> VideoTask | None:
     """Return a record that is as documented in one step; None where something in it is not."""
@@ -337,10 +341,10 @@ def _typed(fields: Mapping[str, Any]) -> VideoTask | None:
     except (msgspec.ValidationError, OverflowError):
         return None
     are_usual = (
-        _are_from(SECONDS_BELOW, task.created_at, task.status_update_time, task.completed_at)
-        and _are_from(0, task.retry_count, task.max_retries, task.error_sleep)
-        and (task.video_url is None or is_url(task.video_url))
-        and (task.upsample_video_url is None or is_url(task.upsample_video_url))
+        _are_within(_TIMES, task.created_at, task.status_update_time, task.completed_at)
+        and _are_within(_WHOLES, task.retry_count, task.max_retries, task.error_sleep)
+        and (task.video_url is None or is_plain_url(task.video_url))
+        and (task.upsample_video_url is None or is_plain_url(task.upsample_video_url))
     )
     if not are_usual:
         return None
@@ -349,9 +353,8 @@ def _typed(fields: Mapping[str, Any]) -> VideoTask | None:
     return task
 
 
-def _are_from(least: int, *numbers: int | None) -> bool:
-    known = [number for number in numbers if number is not None]
-    return not known or (least <= min(known) and max(known) <= MAX_WHOLE)
+def _are_within(span: range, *numbers: int | None) -> bool:
+    return all(number is None or number in span for number in numbers)
 
 
 def _is_usual(fields: Mapping[str, Any]) -> bool:
