@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import pytest
@@ -123,12 +124,23 @@ def test_trap_18_codes_are_compared_without_sign(code: int) -> None:
         {"error": {"code": "insufficient_user_quota", "message": "busy"}},
         {"id": "x", "error": {"err_code": -10004}},
         {"status": "error", "error": {"err_code": -10004}},
+        {"detail": {"error": {"err_code": -10004}}},
+        {"detail": {"err_code": -10004}},
+        {"result": {"error": {"err_code": -10004}}},
+        {"error": [{"err_code": -10004}]},
+        {"errors": [{"err_code": -10004}]},
+        {"error": '{"err_code": -10004, "message": "m"}'},
+        {"data": '{"error": {"err_code": -10004}}'},
+        [{"error": {"err_code": -10004}}],
+        {"error": {"code": "InsufficientBalance", "message": "m"}},
+        {"error": {"code": "insufficient_balance"}},
     ],
 )
-def test_fault_16_the_same_is_said_in_many_shapes(shape: dict[str, Any]) -> None:
-    """Any part of them may be missing."""
+def test_fault_16_the_same_is_said_in_many_shapes(shape: Any) -> None:
+    """Any part of them may be missing; JSON may stand in a text."""
     for status in (200, 402, 429, 500):
         assert problem_of(shape, status).kind is Kind.QUOTA
+        assert problem_of(json.dumps(json.dumps(shape)), status).kind is Kind.QUOTA
 
 
 @pytest.mark.parametrize(

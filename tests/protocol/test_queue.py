@@ -91,6 +91,7 @@ def test_trap_21_a_video_is_the_end_with_or_without_a_status(
         {"request_id": ID},
         {"id": "", "status": "error", "status_update_time": 0, "error": "saturated"},
         {"status": "IN_QUEUE", "error": {"err_code": -10008}},
+        {"status": "FAILED", "request_id": "null", "error": "saturated"},
     ],
 )
 def test_fault_45_what_names_no_task_is_no_failure(fields: dict[str, Any]) -> None:
@@ -105,6 +106,8 @@ def test_only_fals_own_list_of_details_is_final() -> None:
     assert isinstance(wire.judged(own, 503, route=QUEUE), Problem)
     assert isinstance(wire.judged({"detail": ["x"]}, 422, route=QUEUE), Problem)
     assert isinstance(wire.judged({"detail": []}, 422, route=QUEUE), Problem)
+    of_a_gateway = {"loc": ["query", "request_id"], "msg": "field required", "type": "missing"}
+    assert isinstance(wire.judged({"detail": [of_a_gateway]}, 422, route=QUEUE), Problem)
 
 
 def test_trap_15_the_request_id_is_the_tasks_here() -> None:

@@ -249,6 +249,8 @@ def test_trap_13_failed_is_the_end_with_an_id_or_a_time(
         {"id": None, "error": {"message": "m"}},
         {"running": False, "error_message": "rejected"},
         {"message": "internal error", "code": 500},
+        {"id": 0, "status_update_time": "0", "error": "saturated"},
+        {"id": "null", "status_update_time": "null", "error": "saturated"},
     ],
 )
 def test_fault_45_trap_12_a_refusal_is_no_failed_task(word: str, beside: dict[str, Any]) -> None:
@@ -354,6 +356,8 @@ def test_fault_49_a_wrapped_record_is_read(name: str, wrapper: str) -> None:
         {"code": "success", "message": "", wrapper: page},
         {"status": "success", wrapper: page},
         {"data": {"result": page}},
+        {wrapper: json.dumps(page)},
+        json.dumps(json.dumps(page)),
     ):
         task = task_of(wrapped)
         assert msgspec.structs.replace(task, extra={}) == plain
@@ -369,6 +373,7 @@ def test_fault_49_a_wrapped_record_is_read(name: str, wrapper: str) -> None:
         {"data": None, "detail": 5},
         [[[[[[{"status": "completed"}]]]]]],
         {"detail": "Not Found"},
+        {"detail": "{not JSON"},
     ],
 )
 def test_what_wraps_nothing_is_a_problem(content: Any) -> None:
@@ -538,7 +543,9 @@ COUNTS: Final = ("retry_count", "max_retries", "error_sleep")
 
 
 @pytest.mark.parametrize("name", TIMES + COUNTS)
-@pytest.mark.parametrize("said", [10**21, -1, 10**400, -(10**400), "9" * 400, "soon", True, 1e300])
+@pytest.mark.parametrize(
+    "said", [2**53, 10**21, -1, 10**400, -(10**400), "9" * 400, "soon", True, 1e300]
+)
 def test_a_number_that_is_no_time_and_no_count_is_none(name: str, said: Any) -> None:
     """What is below nothing, or beyond what everybody reads alike, is kept as evidence only."""
     if said is True and name in COUNTS:
@@ -552,7 +559,6 @@ def test_a_count_may_be_nothing_or_much(name: str) -> None:
     """From 0 to 2^53 - 1."""
     for said in (0, 2**53 - 1):
         assert getattr(task_of({"status": "pending", name: said}), name) == said
-    assert getattr(task_of({"status": "pending", name: 2**53}), name) is None
 
 
 @pytest.mark.parametrize(

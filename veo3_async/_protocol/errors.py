@@ -13,8 +13,9 @@ The shapes of the API's errors, of which any part may be missing::
     {"id": "", "status": "error", "status_update_time": 0, "error": …}    a refusal: no task exists
     {"status": …, "message": …, "data": {"state": …, "error": {"err_code": …, "message": …}}}
 
-The third is passed through from elsewhere, where a refused key is 302.AI's and not the caller's:
-it ends nothing, but for its words on money. A refusal passes, too.
+Each of them is known, too, in a list of one, in an envelope, and as JSON in a text. The third is
+passed through from elsewhere, where a refused key is 302.AI's and not the caller's: it ends
+nothing, but for its words on money. A refusal passes, too.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from veo3_async._errors import (
 )
 from veo3_async._models import VideoTask
 from veo3_async._protocol.http import Reply, retry_after_of
-from veo3_async._protocol.parsing import reason_in
+from veo3_async._protocol.parsing import opened, reason_in
 from veo3_async._text import one_line
 
 __all__ = [
@@ -135,9 +136,14 @@ _KIND_OF_WORD: Final[dict[str, Kind]] = {
 }
 """The documented words of ``code``, in lower case."""
 
-_NO_MONEY: Final = frozenset({"insufficient_quota", "insufficient_user_quota"})
-"""What ``type`` or ``code`` of an upstream's error says where no money is left, whatever its text
-and its status say (a 429)."""
+_NO_MONEY: Final = frozenset(
+    {
+        *("insufficient_quota", "insufficient_user_quota"),
+        *("insufficient_balance", "insufficientbalance"),
+    }
+)
+"""What ``type`` or ``code`` of an upstream's error says where no money is left, in lower case,
+whatever its text and its status say (a 429)."""
 
 _GATEWAYS_FIELDS: Final = frozenset({"err_code", "message_cn", "message_jp"})
 _GATEWAYS_TYPES: Final = frozenset({"api_error", "unauthorized"})
@@ -282,25 +288,42 @@ def _kind(status: int, error: _Error | None) -> Kind:
 # --- error objects --------------------------------------------------------------------------
 
 
+_HOLDERS: Final = ("data", "detail", "result")
+
+
 def own_error(content: object) -> _Error | None:
     """Return the error object that a reply holds, in any of its shapes, or None.
 
     :param content: A reply as JSON. One that is the state of a task may hold one too.
     """
+    content = _one(content)
     if not isinstance(content, dict):
         return None
     if isinstance(word := content.get("code"), str) and word.lower() in _KIND_OF_WORD:
         return _Error(_text(content), _KIND_OF_WORD[word.lower()], is_own=True)
-    data = content.get("data")
-    for holder in (content, data if isinstance(data, dict) else {}):
-        error = holder.get("error")
-        if isinstance(error, dict) and error:
+    holders = (content, *(_one(content.get(name)) for name in _HOLDERS))
+    for holder in holders:
+        if isinstance(holder, dict) and (error := _object_in(holder)):
             return _from_object(error)
-    if "err_code" in content:
-        return _from_object(content)
     if error := content.get("error"):
         return _Error(reason_in(error), is_own=_is_refusal(content))
     return None
+
+
+def _one(value: object) -> object:
+    """Return what is in a list of one, or in JSON as a text."""
+    value = opened(value)
+    return opened(value[0]) if isinstance(value, list) and len(value) == 1 else value
+
+
+def _object_in(holder: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the error object that is, or stands in, an object."""
+    for name in ("error", "errors"):
+        error = _one(value := holder.get(name))
+        is_text = isinstance(value, str)
+        if isinstance(error, dict) and error and (not is_text or "err_code" in error):
+            return error
+    return holder if "err_code" in holder else None
 
 
 def _is_refusal(content: dict[str, Any]) -> bool:
@@ -310,7 +333,8 @@ def _is_refusal(content: dict[str, Any]) -> bool:
 def _from_object(error: dict[str, Any]) -> _Error:
     code = _code(error.get("err_code"))
     kind = None if code is None else _KIND_OF_CODE.get(abs(code))
-    words = {error.get(name) for name in ("type", "code") if isinstance(error.get(name), str)}
+    said = (error.get(name) for name in ("type", "code"))
+    words = {word.lower() for word in said if isinstance(word, str)}
     if words & _NO_MONEY:
         kind = Kind.QUOTA
     is_own = bool(error.keys() & _GATEWAYS_FIELDS) or bool(words & _GATEWAYS_TYPES)

@@ -12,7 +12,7 @@ import msgspec
 
 from veo3_async._text import one_line
 
-__all__ = ["json_of", "reason_in"]
+__all__ = ["json_of", "opened", "reason_in"]
 
 
 def json_of(body: bytes, *, is_text: bool = False) -> object:
@@ -69,6 +69,15 @@ _MORE: Final = re.compile(r"[{}\[\]]")
 _COMMA_TOO_MANY: Final = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[\]}])', re.DOTALL)
 """Texts, which are kept, and commas before the end of an object or a list."""
 
+
+def opened(value: object) -> object:
+    """Return what a text says in JSON, where it is an object or a list; all else as it is."""
+    if not isinstance(value, str) or value.lstrip()[:1] not in {"{", "["}:
+        return value
+    found = json_of(value.encode(errors="replace"), is_text=True)
+    return value if found is None else found
+
+
 _TEXTS: Final = (
     *("message", "error", "detail", "msg", "reason", "message_cn", "message_jp"),
     *("error_message", "description", "code", "err_code"),
@@ -82,11 +91,8 @@ def reason_in(value: object, depth: int = _MAX_DEPTH) -> str | None:
     An object or a list is looked through, and so is JSON that stands in a text.
     """
     if isinstance(value, str):
-        text = value.strip()
-        inner = None
-        if text[:1] in {"{", "["} and depth:
-            inner = json_of(text.encode(errors="replace"), is_text=True)
-        return (reason_in(inner, depth - 1) if inner else None) or one_line(text) or None
+        inner = opened(value) if depth else value
+        return (None if inner is value else reason_in(inner, depth - 1)) or one_line(value) or None
     if isinstance(value, dict) and depth:
         said = (reason_in(value.get(name), depth - 1) for name in _TEXTS)
         return next(filter(None, said), None)

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Final, TypeAlias, TypeVar
 
 import msgspec
 
-from veo3_async._protocol.parsing import json_of
+from veo3_async._protocol.parsing import opened
 
 __all__ = [
     "MAX_WHOLE",
@@ -23,6 +23,7 @@ __all__ = [
     "Rules",
     "build",
     "flag",
+    "is_named",
     "is_plain_url",
     "milliseconds",
     "rules_of",
@@ -38,12 +39,17 @@ MAX_WHOLE: Final = 2**53 - 1
 SECONDS_BELOW: Final = 10**11
 """What is below it and a time is in seconds: in milliseconds it would be of 1973."""
 
-MICROSECONDS_FROM: Final = 10**14
-"""What is not below it and a time is in microseconds: in milliseconds it would be of 5138."""
+MICROSECONDS_FROM: Final = 10**15
+"""What is not below it and a time is in microseconds, or nanoseconds: in milliseconds it would be
+of the year 33658."""
+
+_YEAR_2100: Final = 4_102_444_800_000
+"""Milliseconds; no time that is in smaller units is believed to be later."""
 
 _WHOLE: Final = Annotated[int, msgspec.Meta(ge=0, le=MAX_WHOLE)] | None
 _URL: Final = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
 _PLAIN_URL: Final = re.compile(r"https?://[^/?#\s,][^\s,]*")
+_NO_IDS: Final = frozenset({"", "0", "-1", "null", "none", "undefined"})
 _URL_FIELDS: Final = ("url", "video_url", "download_url", "uri", "href", "src", "video")
 _URL_DEPTH: Final = 3
 """How many lists and objects, one in the other, are looked through for a URL."""
@@ -114,6 +120,11 @@ def text(value: object) -> str | None:
     return written if written.strip() else None
 
 
+def is_named(request_id: str) -> bool:
+    """Return whether an id names a task: a refusal has none, 0 or the word for none."""
+    return request_id.lower() not in _NO_IDS
+
+
 def flag(value: object) -> bool | None:
     """Return what is meant by true, 1 or "true"; None for an empty text.
 
@@ -145,9 +156,11 @@ def milliseconds(value: object) -> int | None:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise ValueError
     time = value * 1000 if value < SECONDS_BELOW else value
-    for _ in range(2):
-        time = time / 1000 if time >= MICROSECONDS_FROM else time
-    if not 0 <= time < MICROSECONDS_FROM:
+    if time >= MICROSECONDS_FROM:
+        time = time / (1_000 if time < MICROSECONDS_FROM * 1_000 else 1_000_000)
+        if time > _YEAR_2100:
+            raise ValueError
+    if time < 0:
         raise ValueError
     return int(time) or None
 
@@ -184,9 +197,10 @@ def video_url(value: object, depth: int = _URL_DEPTH) -> str | None:
 
 
 def _url_in_text(value: str, depth: int) -> str | None:
+    inner = opened(value) if depth else value
+    if inner is not value:
+        return video_url(inner, depth - 1)
     text = value.strip().strip("\"'<>").strip()
-    if text[:1] in {"{", "["} and depth:
-        return video_url(json_of(text.encode(errors="replace")), depth - 1)
     url = _NEXT_URL.split(text.replace("\\/", "/"), maxsplit=1)[0]
     if url.startswith("//") or _BARE_FILE.fullmatch(url):
         url = f"https://{url.removeprefix('//')}"

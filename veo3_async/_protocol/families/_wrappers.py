@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-from veo3_async._protocol.parsing import json_of
+from veo3_async._protocol.parsing import opened
 
 __all__ = ["merged_with", "unwrapped"]
 
@@ -34,7 +34,7 @@ def unwrapped(
     :param telling: Fields of which a state has at least one.
     :param merge: Makes one of an envelope and its content.
     """
-    content = _opened(content) if depth else content
+    content = opened(content) if depth else content
     if isinstance(content, list) and len(content) == 1 and depth:
         return unwrapped(content[0], telling, merge, depth - 1)
     if not isinstance(content, dict):
@@ -52,13 +52,6 @@ def _wrappers_of(content: dict[str, Any]) -> tuple[str, ...]:
     status = content.get("status")
     is_bare = not isinstance(status, str) or status.lower() in _ENVELOPE_WORDS
     return _WRAPPERS + _BARE_WRAPPERS if is_bare else _WRAPPERS
-
-
-def _opened(content: object) -> object:
-    """Return what a text says in JSON, and anything else as it is."""
-    if not isinstance(content, str) or content.lstrip()[:1] not in {"{", "["}:
-        return content
-    return json_of(content.encode(errors="replace"))
 
 
 def _tells(content: dict[str, Any], telling: Iterable[str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from veo3_async._errors import InvalidRequest
 from veo3_async._models import Phase, VideoTask
 from veo3_async._protocol.errors import Problem, own_error
-from veo3_async._protocol.families._fields import url_or_none
+from veo3_async._protocol.families._fields import is_named, url_or_none
 from veo3_async._protocol.families._options import (
     ANY,
     ASPECT_RATIOS,
@@ -60,6 +60,7 @@ _DURATIONS: Final = ("5s", "6s", "7s", "8s")
 _OPTIONS_OF_VEO2: Final = {"aspect_ratio": ASPECT_RATIOS, "duration": _DURATIONS}
 _KNOWN: Final = frozenset({"request_id", "status", "video", "error", "detail"})
 _TELLING: Final = ("status", "request_id")
+_OF_A_GET: Final = ("query", "path", "header", "cookie")
 
 
 def route_of(model: str) -> Route:
@@ -140,7 +141,7 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     word = canonical(status)
     if url_or_none(fields.get("video")) is not None:
         return _task(fields, status, Phase.COMPLETED)
-    is_proven = bool(fields.get("request_id"))
+    is_proven = is_named(str(fields.get("request_id") or ""))
     trouble = reason_in(fields.get("error")) or reason_in(fields.get("detail"))
     if not is_proven and (error := own_error(fields)) is not None and error.is_own:
         return None
@@ -181,5 +182,12 @@ def _final_detail(content: Mapping[str, Any]) -> str | None:
     detail = content.get("detail")
     if not isinstance(detail, list) or not detail or content.get("video"):
         return None
-    is_fals = all(isinstance(one, dict) and "msg" in one and "type" in one for one in detail)
-    return (reason_in(detail) or "no reason given") if is_fals else None
+    return (reason_in(detail) or "no reason given") if all(map(_is_fals, detail)) else None
+
+
+def _is_fals(one: object) -> bool:
+    """Return whether fal says it of what was asked for, not a gateway of our GET."""
+    if not isinstance(one, dict) or "msg" not in one or "type" not in one:
+        return False
+    place = one.get("loc")
+    return not isinstance(place, list) or not place or place[0] not in _OF_A_GET

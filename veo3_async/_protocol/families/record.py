@@ -28,6 +28,7 @@ from veo3_async._protocol.families._fields import (
     MICROSECONDS_FROM,
     SECONDS_BELOW,
     build,
+    is_named,
     is_plain_url,
     milliseconds,
     rules_of,
@@ -279,7 +280,7 @@ _TRACES: Final = frozenset(
 def _is_state(task: VideoTask, fields: Mapping[str, Any]) -> bool:
     """Return whether a success without a video is the state of a task."""
     word = canonical(task.status)
-    is_proven = bool(task.id) or bool(task.status_update_time)
+    is_proven = is_named(task.id) or bool(task.status_update_time)
     if word in _REFUSALS:
         return is_proven
     if not is_proven and (error := own_error(fields)) is not None and error.is_own:

@@ -14,7 +14,14 @@ from typing import Any, Final
 from veo3_async._errors import InvalidRequest
 from veo3_async._models import Phase, VideoTask
 from veo3_async._protocol.errors import Problem
-from veo3_async._protocol.families._fields import Rules, build, milliseconds, text, url_or_none
+from veo3_async._protocol.families._fields import (
+    Rules,
+    build,
+    is_named,
+    milliseconds,
+    text,
+    url_or_none,
+)
 from veo3_async._protocol.families._options import (
     ANY,
     ASPECT_RATIOS,
@@ -140,7 +147,7 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     status = said if isinstance(said, str) else ""
     word = canonical(status)
     url = url_or_none(fields.get("videoUrl"))
-    is_proven = bool(fields.get("taskId")) or bool(fields.get("startTime"))
+    is_proven = is_named(str(fields.get("taskId") or "")) or bool(fields.get("startTime"))
     phase = PHASE_OF_WORD.get(word, Phase.UNKNOWN)
     if url is None and not _is_said_by_a_task(word, phase, is_proven=is_proven):
         return None

@@ -21,6 +21,7 @@ from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families._fields import (
     Rules,
     build,
+    is_named,
     milliseconds,
     rules_of,
     text,
@@ -166,7 +167,7 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     url = task.video_url
     if url is None and (phase is Phase.FAILED or word in _COMPLETED):
         url = _url_in(raw)
-    is_proven = bool(task.id) or bool(task.created_at) or "upstream_task_id" in fields
+    is_proven = is_named(task.id) or bool(task.created_at) or "upstream_task_id" in fields
     if url is None and not (bool(word) and (is_proven or word in RUNNING_WORDS)):
         return None
     if url is not None:
