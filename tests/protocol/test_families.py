@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async._errors import InvalidRequest
-from veo3_async._models import VideoTask
+from veo3_async._models import Phase, VideoTask
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import (
     Route,
@@ -289,3 +289,37 @@ def test_any_object_gives_a_task_or_a_problem_in_every_family(
     if isinstance(outcome, VideoTask):
         assert not outcome.is_final or outcome.best_url or outcome.phase == "failed"
         json.dumps(outcome.to_dict(), allow_nan=False)
+
+
+FAILED: Final[dict[str, dict[str, Any]]] = {
+    "record": {"id": "x", "status": "failed", "status_update_time": 1750854923164},
+    "queue": {"request_id": "x", "status": "FAILED"},
+    "tasks": {"taskId": "x", "status": "FAILURE"},
+    "unified": {"task_id": "x", "status": "failed"},
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "said",
+    [
+        *({name: "blocked"} for name in ("error", "message", "msg", "reason", "detail", "err_msg")),
+        *({name: "blocked"} for name in ("error_message", "fail_reason", "failReason", "errors")),
+        {"error": ["blocked"]},
+        {"error": [{"msg": "blocked"}]},
+        {"error": {"error": {"message": "blocked"}}},
+        {"error": {"details": [{"description": "blocked"}]}},
+        {"error": '{"title": "blocked"}'},
+        {"error": "null", "message": "blocked"},
+        {"error": {}, "message": "blocked"},
+        {"error": "{}", "failReason": " blocked\n"},
+    ],
+    ids=str,
+)
+def test_fault_46_a_failure_says_why_wherever_it_stands(family: str, said: dict[str, Any]) -> None:
+    """No family documents each of these fields, and servers have them all."""
+    route = route_of(FAMILIES[family])
+    for content in (FAILED[family] | said, {"code": 200, "message": "ok", "data": FAILED[family]}):
+        task = wire.task_of(content, route=route)
+        assert task.phase is Phase.FAILED
+        assert task.failure_reason == ("blocked" if "data" not in content else None)

@@ -227,3 +227,20 @@ def test_client_8_a_failure_says_why() -> None:
     """A script shows no reason."""
     for name in ("unified_failed", "unified_failed_network", "unified_failed_reason_in_raw"):
         assert wire.task_of(wire.sample(name), route=UNIFIED).failure_reason
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "blocked",
+        {"msg": "blocked"},
+        {"output": {"message": "blocked"}},
+        '{"output": {"message": "blocked"}}',
+        {"data": {"task_status_msg": "blocked"}, "code": 0, "message": "SUCCESS"},
+        {"base_resp": {"status_code": 1026, "status_msg": "blocked"}},
+    ],
+)
+def test_fault_46_the_provider_may_be_the_one_that_says_why(raw: Any) -> None:
+    """In the words and the shape of its own."""
+    body = {"task_id": ID, "status": "failed", "video_url": "", "raw_response": raw}
+    assert wire.task_of(body, route=UNIFIED).failure_reason == "blocked"

@@ -6,13 +6,14 @@ import codecs
 import json
 import math
 import re
-from typing import Final
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
 
 import msgspec
 
 from veo3_async._text import one_line
 
-__all__ = ["json_of", "opened", "reason_in"]
+__all__ = ["json_of", "opened", "reason_among", "reason_in"]
 
 
 def json_of(body: bytes, *, is_text: bool = False) -> object:
@@ -78,9 +79,16 @@ def opened(value: object) -> object:
     return value if found is None else found
 
 
-_TEXTS: Final = (
-    *("message", "error", "detail", "msg", "reason", "message_cn", "message_jp"),
-    *("error_message", "description", "code", "err_code"),
+_SAID: Final = (
+    *("message", "error", "errors", "detail", "details", "msg", "reason"),
+    *("message_cn", "message_jp", "error_message", "errorMessage", "error_msg", "err_msg"),
+    *("errMsg", "fail_reason", "failReason", "failure_reason", "status_message", "status_msg"),
+)
+"""Fields in which servers say what went wrong."""
+_TEXTS: Final = (*_SAID, "title", "text", "description", "cause", "code", "err_code")
+"""The same within an error object, which has more that may say it."""
+_SAYS_NOTHING: Final = frozenset(
+    {"", "null", "none", "undefined", "{}", "[]", "success", "ok", "succeeded", "n/a"}
 )
 _MAX_DEPTH: Final = 4
 
@@ -92,10 +100,18 @@ def reason_in(value: object, depth: int = _MAX_DEPTH) -> str | None:
     """
     if isinstance(value, str):
         inner = opened(value) if depth else value
-        return (None if inner is value else reason_in(inner, depth - 1)) or one_line(value) or None
+        said = None if inner is value else reason_in(inner, depth - 1)
+        return said or (None if value.strip().lower() in _SAYS_NOTHING else one_line(value))
     if isinstance(value, dict) and depth:
-        said = (reason_in(value.get(name), depth - 1) for name in _TEXTS)
-        return next(filter(None, said), None)
+        return next(filter(None, (reason_in(value.get(name), depth - 1) for name in _TEXTS)), None)
     if isinstance(value, list) and depth:
         return next(filter(None, (reason_in(item, depth - 1) for item in value)), None)
     return str(value) if value and isinstance(value, int | float) and value is not True else None
+
+
+def reason_among(fields: Mapping[str, Any], names: Iterable[str] = ()) -> str | None:
+    """Return what a failed task says went wrong, or None where it says nothing.
+
+    :param names: Fields that say it in this family, the likeliest first.
+    """
+    return next(filter(None, (reason_in(fields.get(name)) for name in (*names, *_SAID))), None)

@@ -29,7 +29,7 @@ from veo3_async._protocol.families._route import Route, call_for_id
 from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, RUNNING_WORDS, canonical
 from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
-from veo3_async._protocol.parsing import json_of, reason_in
+from veo3_async._protocol.parsing import json_of, reason_among, reason_in
 from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
 __all__ = [
@@ -60,6 +60,7 @@ _DURATIONS: Final = ("5s", "6s", "7s", "8s")
 _OPTIONS_OF_VEO2: Final = {"aspect_ratio": ASPECT_RATIOS, "duration": _DURATIONS}
 _KNOWN: Final = frozenset({"request_id", "status", "video", "error", "detail"})
 _TELLING: Final = ("status", "request_id")
+_REASONS: Final = ("error", "detail")
 _OF_A_GET: Final = ("query", "path", "header", "cookie")
 
 
@@ -142,14 +143,15 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     if url_or_none(fields.get("video")) is not None:
         return _task(fields, status, Phase.COMPLETED)
     is_proven = is_named(str(fields.get("request_id") or ""))
-    trouble = reason_in(fields.get("error")) or reason_in(fields.get("detail"))
+    trouble = next(filter(None, (reason_in(fields.get(name)) for name in _REASONS)), None)
     if not is_proven and (error := own_error(fields)) is not None and error.is_own:
         return None
     if word == "completed":
         phase = Phase.FAILED if trouble else Phase.GENERATED
         return _task(fields, status, phase, reason=trouble)
     if word == "failed":
-        return _task(fields, status, Phase.FAILED, reason=trouble) if is_proven else None
+        reason = reason_among(fields, _REASONS) or reason_in(fields.get("error_type"))
+        return _task(fields, status, Phase.FAILED, reason=reason) if is_proven else None
     known = word in PHASE_OF_WORD or word in ENDS_OF_GATEWAYS
     if not word or not (is_proven or (known and not trouble)):
         return None

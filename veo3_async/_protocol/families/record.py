@@ -49,7 +49,7 @@ from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, canonical
 from veo3_async._protocol.families._wrappers import merged_with, unwrapped
 from veo3_async._protocol.http import Call, Reply, server_time
 from veo3_async._protocol.ids import model_of
-from veo3_async._protocol.parsing import json_of, reason_in
+from veo3_async._protocol.parsing import json_of, reason_among, reason_in
 from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
 __all__ = [
@@ -230,7 +230,7 @@ def task_of(fields: Mapping[str, Any]) -> VideoTask:
     return msgspec.structs.replace(
         task,
         phase=phase,
-        failure_reason=None if phase is Phase.COMPLETED else _reason(fields, task.images),
+        failure_reason=None if phase is Phase.COMPLETED else _reason(fields, task.images, phase),
         family=NAME,
         ended=word in _ENDS or word in ENDS_OF_GATEWAYS,
         wants_upsample=wanted,
@@ -261,11 +261,12 @@ def _wants_upsample(task: VideoTask, word: str) -> bool | None:
 _REASONS: Final = ("video_generation_error", "upsample_error", "error", "error_message")
 
 
-def _reason(fields: Mapping[str, Any], images: Sequence[SourceImage]) -> str | None:
+def _reason(fields: Mapping[str, Any], images: Sequence[SourceImage], phase: Phase) -> str | None:
     for name in _REASONS:
         if (value := fields.get(name)) and (said := reason_in(value)):
             return said
-    return next((reason_in(image.error) for image in images if image.error), None)
+    said = next((reason_in(image.error) for image in images if image.error), None)
+    return reason_among(fields) if said is None and phase is Phase.FAILED else said
 
 
 _TRACES: Final = frozenset(

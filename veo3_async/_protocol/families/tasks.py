@@ -35,7 +35,7 @@ from veo3_async._protocol.families._route import Route, call_for_id
 from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, RUNNING_WORDS, canonical
 from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
-from veo3_async._protocol.parsing import json_of, reason_in
+from veo3_async._protocol.parsing import json_of, reason_among
 from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
 __all__ = [
@@ -71,7 +71,6 @@ PHASE_OF_WORD: Final = RUNNING_WORDS | {
 
 _OPTIONS: Final = {"aspect_ratio": ASPECT_RATIOS, "duration": ANY, "enhance_prompt": ANY}
 _TELLING: Final = ("status", "videoUrl", "taskId", "startTime")
-_REASONS: Final = ("error", "failReason", "fail_reason", "message", "reason")
 
 
 def route_of(model: str) -> Route:
@@ -158,7 +157,7 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
         id=known.id,
         status=status,
         phase=phase,
-        failure_reason=_reason(fields) if phase is Phase.FAILED else None,
+        failure_reason=reason_among(fields) if phase is Phase.FAILED else None,
         family=NAME,
         ended=phase.is_final or word == "success" or word in ENDS_OF_GATEWAYS,
         wants_upsample=False,
@@ -173,10 +172,6 @@ def _is_said_by_a_task(word: str, phase: Phase, *, is_proven: bool) -> bool:
     if phase is Phase.FAILED or word == "success":  # words of every envelope
         return is_proven
     return word in PHASE_OF_WORD or word in ENDS_OF_GATEWAYS or (bool(word) and is_proven)
-
-
-def _reason(fields: Mapping[str, Any]) -> str | None:
-    return next(filter(None, (reason_in(fields.get(name)) for name in _REASONS)), None)
 
 
 _TASK: Final[Rules] = {

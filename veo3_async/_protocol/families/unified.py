@@ -34,7 +34,7 @@ from veo3_async._protocol.families._route import Route, call_for_id
 from veo3_async._protocol.families._words import RUNNING_WORDS, canonical
 from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
-from veo3_async._protocol.parsing import json_of, reason_in
+from veo3_async._protocol.parsing import json_of, reason_among, reason_in
 from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
 __all__ = [
@@ -81,6 +81,7 @@ _OPTIONS: Final = dict.fromkeys(
     ANY,
 )
 _TELLING: Final = ("status", "video_url", "task_id", "upstream_task_id")
+_OF_PROVIDERS: Final = ("task_status_msg", "status_msg")
 _RAW_PLACES: Final = (
     ("file", "download_url"),
     ("upsample_video_url",),
@@ -211,8 +212,8 @@ def _reason(fields: Mapping[str, Any], raw: Mapping[str, Any]) -> str | None:
     output = raw.get("output")
     said = (
         reason_in(output.get("message") if isinstance(output, dict) else None)
-        or reason_in(error)
-        or reason_in(raw)
+        or reason_among(fields, ("error",))
+        or _reason_of_provider(fields.get("raw_response"), raw)
     )
     upstream = fields.get("upstream_task_id")
     if (
@@ -223,6 +224,14 @@ def _reason(fields: Mapping[str, Any], raw: Mapping[str, Any]) -> str | None:
         charged = f"it may have been made and charged at the provider, as {upstream}"
         return reason_in(f"{said or 'the network failed'}; {charged}")
     return said
+
+
+def _reason_of_provider(said: object, raw: Mapping[str, Any]) -> str | None:
+    """Return what the provider's own reply says, which may be a text; some say it one level in."""
+    inner = (
+        reason_among(value, _OF_PROVIDERS) for value in raw.values() if isinstance(value, dict)
+    )
+    return reason_in(said) or next(filter(None, inner), None)
 
 
 def _request(value: object) -> GenerationRequest:
