@@ -37,7 +37,7 @@ from veo3_async._errors import (
 )
 from veo3_async._models import VideoTask
 from veo3_async._protocol.http import Reply, retry_after_of
-from veo3_async._protocol.parsing import opened, reason_in
+from veo3_async._protocol.parsing import only, reason_in
 from veo3_async._text import one_line
 
 __all__ = [
@@ -296,12 +296,12 @@ def own_error(content: object) -> _Error | None:
 
     :param content: A reply as JSON. One that is the state of a task may hold one too.
     """
-    content = _one(content)
+    content = only(content)
     if not isinstance(content, dict):
         return None
     if isinstance(word := content.get("code"), str) and word.lower() in _KIND_OF_WORD:
         return _Error(_text(content), _KIND_OF_WORD[word.lower()], is_own=True)
-    holders = (content, *(_one(content.get(name)) for name in _HOLDERS))
+    holders = (content, *(only(content.get(name)) for name in _HOLDERS))
     for holder in holders:
         if isinstance(holder, dict) and (error := _object_in(holder)):
             return _from_object(error)
@@ -310,16 +310,10 @@ def own_error(content: object) -> _Error | None:
     return None
 
 
-def _one(value: object) -> object:
-    """Return what is in a list of one, or in JSON as a text."""
-    value = opened(value)
-    return opened(value[0]) if isinstance(value, list) and len(value) == 1 else value
-
-
 def _object_in(holder: dict[str, Any]) -> dict[str, Any] | None:
     """Return the error object that is, or stands in, an object."""
     for name in ("error", "errors"):
-        error = _one(value := holder.get(name))
+        error = only(value := holder.get(name))
         is_text = isinstance(value, str)
         if isinstance(error, dict) and error and (not is_text or "err_code" in error):
             return error

@@ -13,7 +13,7 @@ import msgspec
 
 from veo3_async._text import one_line
 
-__all__ = ["json_of", "opened", "reason_among", "reason_in"]
+__all__ = ["json_of", "only", "opened", "reason_among", "reason_in"]
 
 
 def json_of(body: bytes, *, is_text: bool = False) -> object:
@@ -77,6 +77,12 @@ def opened(value: object) -> object:
         return value
     found = json_of(value.encode(errors="replace"), is_text=True)
     return value if found is None else found
+
+
+def only(value: object) -> object:
+    """Return what a list of one holds, and what JSON in a text says; all else as it is."""
+    value = opened(value)
+    return opened(value[0]) if isinstance(value, list) and len(value) == 1 else value
 
 
 _SAID: Final = (

@@ -24,7 +24,7 @@ from veo3_async._protocol.errors import (
 )
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id, model_of
-from veo3_async._protocol.parsing import json_of
+from veo3_async._protocol.parsing import json_of, only
 
 __all__ = [
     "SubmitVerdict",
@@ -114,7 +114,7 @@ def submitted_id(
     :param names: Fields that may have it, the likeliest first; ``data`` may be it, too.
     """
     content = json_of(reply.body)
-    fields = content[0] if isinstance(content, list) and len(content) == 1 else content
+    fields = only(content)
     if reply.status in SUCCESS and isinstance(fields, dict) and not _is_refusal(fields):
         ids = list(_ids(fields, names))
         if ids:
@@ -123,6 +123,10 @@ def submitted_id(
 
 
 _REFUSALS: Final = frozenset({"error", "failed", "fail", "failure", ""})
+_HOLDERS: Final = ("data", "result", "detail", "task", "record", "output", "response", "payload")
+_MAX_HOLDERS: Final = 4
+_OF_HTTP: Final = frozenset({"request_id", "requestId"})
+"""Beside a code and a message they are of the HTTP request, not of a task."""
 
 
 def _is_refusal(fields: dict[str, Any]) -> bool:
@@ -130,32 +134,48 @@ def _is_refusal(fields: dict[str, Any]) -> bool:
 
     But the state of a task, which some gateways answer with, may have a field named ``error``.
     """
-    if (error := own_error(fields)) is None:
+    error = own_error(fields)
+    if error is None or (error.kind is None and error.says is None):
         return False
     status = fields.get("status")
     return error.is_own or not isinstance(status, str) or status.lower() in _REFUSALS
 
 
 def _ids(fields: Mapping[str, object], names: Sequence[str]) -> Iterator[str]:
-    data = fields.get("data")
-    nested = data if isinstance(data, dict) else {}
-    if "data" in names and (found := _id(data)):
-        yield found
-    for name in names:
-        for holder in (fields, nested):
-            if name == "request_id" and {"code", "message"} <= holder.keys():
-                continue  # of the HTTP request, not of a task
-            if found := _id(holder.get(name)):
+    holders = list(_holders(fields, _MAX_HOLDERS))
+    texts = [text for holder in holders if (text := _id(only(holder.get("data"))))]
+    if "data" in names:
+        yield from texts
+    for name in dict.fromkeys((*names, *map(_camel, names))):
+        for holder in holders:
+            if name in _OF_HTTP and {"code", "message"} <= holder.keys():
+                continue
+            if found := _id(only(holder.get(name))):
                 yield found
-    if found := _id(data):
-        yield found
+    yield from texts
+
+
+def _holders(value: object, depth: int) -> Iterator[Mapping[str, object]]:
+    """Yield an object and those that it holds in the places of envelopes."""
+    value = only(value)
+    if isinstance(value, dict) and depth:
+        yield value
+        for name in _HOLDERS:
+            yield from _holders(value.get(name), depth - 1)
+
+
+def _camel(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(map(str.capitalize, others))
 
 
 def _id(value: object) -> str | None:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)  # it was paid for, however it is spelled
     try:
-        return check_request_id(value)
+        return check_request_id(value.strip() if isinstance(value, str) else value)
     except (TypeError, InvalidRequest):
         return None
 

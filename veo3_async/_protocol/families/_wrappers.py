@@ -34,7 +34,7 @@ def unwrapped(
     :param telling: Fields of which a state has at least one.
     :param merge: Makes one of an envelope and its content.
     """
-    content = opened(content) if depth else content
+    content = opened(content)
     if isinstance(content, list) and len(content) == 1 and depth:
         return unwrapped(content[0], telling, merge, depth - 1)
     if not isinstance(content, dict):
