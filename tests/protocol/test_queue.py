@@ -72,6 +72,14 @@ def test_detail_as_a_text_passes() -> None:
         ({"status": "COMPLETED", "video": None, "error": None}, Phase.GENERATED),
         ({"status": "WARMING_UP", "request_id": ID}, Phase.UNKNOWN),
         ({"status": "CANCELLED", "request_id": ID}, Phase.UNKNOWN),
+        ({"status": "COMPLETED", "response": {"video": {"url": URL}}}, Phase.COMPLETED),
+        ({"status": "OK", "payload": {"video": {"url": URL}}}, Phase.COMPLETED),
+        ({"data": {"video": {"url": URL}}}, Phase.COMPLETED),
+        ({"status": "COMPLETED", "videos": [{"url": URL}]}, Phase.COMPLETED),
+        ({"status": "COMPLETED", "video_url": URL}, Phase.COMPLETED),
+        ({"status": "SUCCEEDED", "request_id": ID}, Phase.GENERATED),
+        ({"status": "FAILURE", "request_id": ID}, Phase.FAILED),
+        ({"status": "ERROR", "request_id": wire.ID}, Phase.FAILED),
     ],
 )
 def test_trap_21_a_video_is_the_end_with_or_without_a_status(
@@ -92,6 +100,8 @@ def test_trap_21_a_video_is_the_end_with_or_without_a_status(
         {"id": "", "status": "error", "status_update_time": 0, "error": "saturated"},
         {"status": "IN_QUEUE", "error": {"err_code": -10008}},
         {"status": "FAILED", "request_id": "null", "error": "saturated"},
+        {"status": "error", "request_id": "r-1", "message": "busy", "error": "busy"},
+        {"status": "success", "message": "ok"},
     ],
 )
 def test_fault_45_what_names_no_task_is_no_failure(fields: dict[str, Any]) -> None:

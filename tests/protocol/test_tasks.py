@@ -95,3 +95,23 @@ def test_words_and_the_url_that_decides(fields: dict[str, Any], phase: Phase) ->
 def test_fault_45_words_of_every_envelope_want_a_task(fields: dict[str, Any]) -> None:
     """Without an id or a time nobody says whose they are."""
     assert isinstance(wire.judged(fields, route=TASKS), Problem)
+
+
+@pytest.mark.parametrize(
+    ("fields", "phase"),
+    [
+        ({"status": "SUCCESS", "video_url": URL}, Phase.COMPLETED),
+        ({"status": "SUCCESS", "videoUrls": [URL]}, Phase.COMPLETED),
+        ({"status": "SUCCESS", "videoUrl": {"url": URL}}, Phase.COMPLETED),
+        ({"status": "SUCCESS", "imageUrl": URL}, Phase.GENERATED),
+        ({"status": "Succeeded"}, Phase.GENERATED),
+        ({"status": "FAIL"}, Phase.FAILED),
+        ({"status": "CANCELLED"}, Phase.UNKNOWN),
+    ],
+)
+@pytest.mark.parametrize("name", ["taskId", "task_id"])
+def test_fault_49_twins_of_words_and_fields_are_read(
+    name: str, fields: dict[str, Any], phase: Phase
+) -> None:
+    """As other families have them; a source image is no video."""
+    assert wire.task_of({name: "x"} | fields, route=TASKS).phase is phase

@@ -95,6 +95,8 @@ def test_words_are_compared_without_case_aliases_included(word: str) -> None:
         {"video": {"url": URL}},
         {"video": URL},
         {"file": {"download_url": ""}, "video": [URL]},
+        {"data": {"video_url": URL}},
+        [{"video_url": URL}],
         '{"video": {"url": "' + URL + '"}}',
     ],
 )
@@ -106,13 +108,27 @@ def test_the_url_is_in_the_known_places_of_the_raw_reply(raw: Any) -> None:
     assert wire.task_of(running, route=UNIFIED).best_url is None
 
 
+@pytest.mark.parametrize("word", ["rejected", "blocked"])
+def test_fault_12_words_of_gateways_are_an_end_when_they_stay(word: str) -> None:
+    """As in every family."""
+    task = wire.task_of({"task_id": ID, "status": word}, route=UNIFIED)
+    assert (task.phase, task.ended) == (Phase.UNKNOWN, True)
+
+
+@pytest.mark.parametrize("fields", [{"videoUrl": URL}, {"url": URL}, {"output": {"video": URL}}])
+def test_fault_49_the_url_of_what_has_ended_may_have_another_name(fields: dict[str, Any]) -> None:
+    """As other endpoints of the service have it."""
+    ended = {"task_id": ID, "status": "completed"}
+    assert wire.task_of(ended | fields, route=UNIFIED).best_url == URL
+
+
 @pytest.mark.parametrize(
     "raw",
     [
         {"output": {"url": URL}},
         {"image": URL, "images": [URL], "thumbnail": URL},
         "not JSON " + URL,
-        [URL],
+        [URL, URL],
         5,
     ],
 )

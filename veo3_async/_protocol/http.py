@@ -22,6 +22,11 @@ _MAX_MEMBERS: Final = 8
 """A gzip body may come in several members (RFC 1952, 2.2), and servers send one. Each costs a copy
 of what follows it: the 52,428 empty ones that 1 MiB holds would stop the event loop for 0.7 s."""
 
+_GZIP: Final = b"\x1f\x8b"
+_IS_PLAIN: Final = re.compile(rb"\s*(?:[{\[<]|$)")
+"""JSON, a page, or nothing: as no compressed body begins."""
+_COMPRESSIONS: Final = frozenset({"gzip", "x-gzip", "br", "zstd", "compress", "x-compress"})
+
 MAX_RETRY_AFTER: Final = 120.0
 
 
@@ -62,20 +67,23 @@ class Reply(msgspec.Struct, frozen=True, gc=False):
 
 
 def inflated(body: bytes, encoding: str) -> bytes | None:
-    """Return a body without its ``Content-Encoding``.
+    """Return a body without its ``Content-Encoding``; its bytes say more than the label.
 
-    None where it would be larger than `MAX_BODY_BYTES`, which is found out without making it, or
-    where it is not whole, in more parts than servers send, or of an encoding other than gzip and
-    deflate.
+    A proxy may have compressed or unpacked it and left the label as it was. None where it would be
+    larger than `MAX_BODY_BYTES`, which is found out without making it, or where it is not whole, in
+    more parts than servers send, or compressed in a way that was not asked for.
     """
-    encoding = encoding.strip().lower()
-    if not body or encoding in {"", "identity"}:
-        return body
-    if encoding not in {"gzip", "x-gzip", "deflate"}:
-        return None
-    wbits = zlib.MAX_WBITS | 32  # gzip or zlib, by its header
-    if encoding == "deflate" and body[0] & 0x0F != zlib.DEFLATED:
-        wbits = -zlib.MAX_WBITS  # without the header that RFC 9110 asks for, as some servers do
+    if body.startswith(_GZIP):
+        return _unpacked(body, zlib.MAX_WBITS | 16)
+    codings = {coding.strip() for coding in encoding.lower().split(",")}
+    if "deflate" in codings and body:
+        has_header = body[0] & 0x0F == zlib.DEFLATED  # which some servers leave out
+        plain = _unpacked(body, zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS)
+        return body if plain is None and _IS_PLAIN.match(body) else plain
+    return body if not codings & _COMPRESSIONS or _IS_PLAIN.match(body) else None
+
+
+def _unpacked(body: bytes, wbits: int) -> bytes | None:
     plain = b""
     for _ in range(_MAX_MEMBERS):
         stream = zlib.decompressobj(wbits)

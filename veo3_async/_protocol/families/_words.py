@@ -6,7 +6,7 @@ from typing import Final
 
 from veo3_async._models import Phase
 
-__all__ = ["ENDS_OF_GATEWAYS", "RUNNING_WORDS", "canonical"]
+__all__ = ["ENDS_OF_GATEWAYS", "ENDS_OF_TASKS", "RUNNING_WORDS", "canonical"]
 
 ENDS_OF_GATEWAYS: Final = frozenset(
     {"canceled", "cancelled", "expired", "timeout", "rejected", "blocked"}
@@ -27,6 +27,13 @@ RUNNING_WORDS: Final = {
     "running": Phase.GENERATING,
 }
 """What a task says that has not ended, beside the words of its family."""
+
+ENDS_OF_TASKS: Final = dict.fromkeys(
+    ("completed", "succeed", "succeeded", "success", "done", "finished"),
+    Phase.GENERATED,  # and COMPLETED with its video
+) | dict.fromkeys(("failed", "fail", "failure", "error"), Phase.FAILED)
+"""What a task says that has ended, in the words of any maker; the record family has two of its
+own."""
 
 
 def canonical(word: str) -> str:

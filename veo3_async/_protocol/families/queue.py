@@ -26,9 +26,15 @@ from veo3_async._protocol.families._options import (
 )
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
-from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, RUNNING_WORDS, canonical
+from veo3_async._protocol.families._words import (
+    ENDS_OF_GATEWAYS,
+    ENDS_OF_TASKS,
+    RUNNING_WORDS,
+    canonical,
+)
 from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
+from veo3_async._protocol.ids import is_form_of
 from veo3_async._protocol.parsing import json_of, reason_among, reason_in
 from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
@@ -48,10 +54,7 @@ __all__ = [
 NAME: Final = "queue"
 MODELS: Final = ("veo3", "veo2")
 
-PHASE_OF_WORD: Final = RUNNING_WORDS | {
-    "completed": Phase.GENERATED,  # and COMPLETED with its video
-    "failed": Phase.FAILED,
-}
+PHASE_OF_WORD: Final = RUNNING_WORDS | ENDS_OF_TASKS
 """What the words mean, in lower case; whatever else may be said is UNKNOWN and runs."""
 
 _PATH: Final = "/302/submit/"
@@ -59,6 +62,8 @@ _OPTIONS: Final = {"aspect_ratio": ANY, "enhance_prompt": ANY, "generate_audio":
 _DURATIONS: Final = ("5s", "6s", "7s", "8s")
 _OPTIONS_OF_VEO2: Final = {"aspect_ratio": ASPECT_RATIOS, "duration": _DURATIONS}
 _KNOWN: Final = frozenset({"request_id", "status", "video", "error", "detail"})
+_VIDEOS: Final = ("video", "videos", "video_url")
+_OUTPUTS: Final = ("output", "response", "payload", "data", "result")
 _TELLING: Final = ("status", "request_id")
 _REASONS: Final = ("error", "detail")
 _OF_A_GET: Final = ("query", "path", "header", "cookie")
@@ -126,42 +131,59 @@ def poll_call(route: Route, request_id: str) -> Call:
 
 def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
     """Judge a reply to a poll. Total: any bytes give a task or a problem."""
-    del route, request_id
+    del route
     content = json_of(reply.body)
     if isinstance(content, dict) and (why := _final_detail(content)) and reply.status < 500:
         return _task(content, "", Phase.FAILED, reason=why)
     fields = unwrapped(content, _TELLING)
-    task = None if fields is None else _state(fields)
+    task = None if fields is None else _state(fields, request_id)
     return task_or_problem(task, reply, content, wall_now=wall_now)
 
 
-def _state(fields: Mapping[str, Any]) -> VideoTask | None:
-    """Return the task that an object tells of, None where it is no state of one."""
+def _state(fields: Mapping[str, Any], request_id: str) -> VideoTask | None:
+    """Return the task that an object tells of, None where it is no state of one.
+
+    Envelopes of gateways have a ``request_id`` of their own, too: beside a word of theirs for a
+    failure it must be the one that was asked for.
+    """
     said = fields.get("status")
     status = said if isinstance(said, str) else ""
     word = canonical(status)
-    if url_or_none(fields.get("video")) is not None:
+    phase = PHASE_OF_WORD.get(word, Phase.UNKNOWN)
+    if _video(fields) is not None:
         return _task(fields, status, Phase.COMPLETED)
-    is_proven = is_named(str(fields.get("request_id") or ""))
+    own_id = str(fields.get("request_id") or "")
+    is_proven = is_named(own_id) and (word != "error" or is_form_of(own_id, request_id))
     trouble = next(filter(None, (reason_in(fields.get(name)) for name in _REASONS)), None)
     if not is_proven and (error := own_error(fields)) is not None and error.is_own:
         return None
-    if word == "completed":
+    if word == "completed" or (is_proven and phase is Phase.GENERATED):
         phase = Phase.FAILED if trouble else Phase.GENERATED
         return _task(fields, status, phase, reason=trouble)
-    if word == "failed":
+    if phase is Phase.FAILED:
         reason = reason_among(fields, _REASONS) or reason_in(fields.get("error_type"))
         return _task(fields, status, Phase.FAILED, reason=reason) if is_proven else None
-    known = word in PHASE_OF_WORD or word in ENDS_OF_GATEWAYS
+    known = word in RUNNING_WORDS or word in ENDS_OF_GATEWAYS
     if not word or not (is_proven or (known and not trouble)):
         return None
-    return _task(fields, status, PHASE_OF_WORD.get(word, Phase.UNKNOWN), reason=trouble)
+    return _task(fields, status, phase, reason=trouble)
+
+
+def _video(fields: Mapping[str, Any]) -> str | None:
+    """Return the URL of the video: of the output itself, or of what holds it."""
+    holders = (fields, *(fields.get(name) for name in _OUTPUTS))
+    found = (
+        url_or_none(holder.get(name))
+        for holder in holders
+        if isinstance(holder, dict)
+        for name in _VIDEOS
+    )
+    return next(filter(None, found), None)
 
 
 def _task(
     fields: Mapping[str, Any], status: str, phase: Phase, *, reason: str | None = None
 ) -> VideoTask:
-    video = fields.get("video")
     word = canonical(status)
     extra = {name: value for name, value in fields.items() if name not in _KNOWN}
     extra |= {name: fields[name] for name in ("video", "error", "detail") if fields.get(name)}
@@ -172,9 +194,9 @@ def _task(
         phase=phase,
         failure_reason=reason,
         family=NAME,
-        ended=phase.is_final or word == "completed" or word in ENDS_OF_GATEWAYS,
+        ended=phase.is_final or phase is Phase.GENERATED or word in ENDS_OF_GATEWAYS,
         wants_upsample=False,
-        video_url=url_or_none(video),
+        video_url=_video(fields),
         extra=extra,
     )
 

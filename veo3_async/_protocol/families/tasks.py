@@ -32,7 +32,12 @@ from veo3_async._protocol.families._options import (
 )
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
-from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, RUNNING_WORDS, canonical
+from veo3_async._protocol.families._words import (
+    ENDS_OF_GATEWAYS,
+    ENDS_OF_TASKS,
+    RUNNING_WORDS,
+    canonical,
+)
 from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.parsing import json_of, reason_among
@@ -61,15 +66,12 @@ _SERVED: Final = (
     *("veo3.1", "veo3.1-pro"),
 )
 
-PHASE_OF_WORD: Final = RUNNING_WORDS | {
-    "success": Phase.GENERATED,  # and COMPLETED with its video
-    "failure": Phase.FAILED,
-    "failed": Phase.FAILED,
-    "error": Phase.FAILED,
-}
+PHASE_OF_WORD: Final = RUNNING_WORDS | ENDS_OF_TASKS
 """What the words mean, in lower case; whatever else may be said is UNKNOWN and runs."""
 
 _OPTIONS: Final = {"aspect_ratio": ASPECT_RATIOS, "duration": ANY, "enhance_prompt": ANY}
+_VIDEOS: Final = ("videoUrl", "video_url", "videoUrls")
+_IDS: Final = ("taskId", "task_id")
 _TELLING: Final = ("status", "videoUrl", "taskId", "startTime")
 
 
@@ -145,10 +147,11 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     said = fields.get("status") or fields.get("code")
     status = said if isinstance(said, str) else ""
     word = canonical(status)
-    url = url_or_none(fields.get("videoUrl"))
-    is_proven = is_named(str(fields.get("taskId") or "")) or bool(fields.get("startTime"))
+    url = next(filter(None, (url_or_none(fields.get(name)) for name in _VIDEOS)), None)
+    is_named_here = any(is_named(str(fields.get(name) or "")) for name in _IDS)
+    is_proven = is_named_here or bool(fields.get("startTime"))
     phase = PHASE_OF_WORD.get(word, Phase.UNKNOWN)
-    if url is None and not _is_said_by_a_task(word, phase, is_proven=is_proven):
+    if url is None and not _is_said_by_a_task(word, is_proven=is_proven):
         return None
     if url is not None:
         phase = Phase.COMPLETED
@@ -159,7 +162,7 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
         phase=phase,
         failure_reason=reason_among(fields) if phase is Phase.FAILED else None,
         family=NAME,
-        ended=phase.is_final or word == "success" or word in ENDS_OF_GATEWAYS,
+        ended=phase.is_final or phase is Phase.GENERATED or word in ENDS_OF_GATEWAYS,
         wants_upsample=False,
         created_at=known.created_at,
         completed_at=known.completed_at,
@@ -168,10 +171,10 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     )
 
 
-def _is_said_by_a_task(word: str, phase: Phase, *, is_proven: bool) -> bool:
-    if phase is Phase.FAILED or word == "success":  # words of every envelope
+def _is_said_by_a_task(word: str, *, is_proven: bool) -> bool:
+    if word in ENDS_OF_TASKS:  # words of every envelope
         return is_proven
-    return word in PHASE_OF_WORD or word in ENDS_OF_GATEWAYS or (bool(word) and is_proven)
+    return word in RUNNING_WORDS or word in ENDS_OF_GATEWAYS or (bool(word) and is_proven)
 
 
 _TASK: Final[Rules] = {

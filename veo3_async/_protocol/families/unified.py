@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from veo3_async._errors import InvalidRequest
@@ -31,10 +31,15 @@ from veo3_async._protocol.families._fields import (
 from veo3_async._protocol.families._options import ANY, Image, checked_options, image_urls
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
-from veo3_async._protocol.families._words import RUNNING_WORDS, canonical
+from veo3_async._protocol.families._words import (
+    ENDS_OF_GATEWAYS,
+    ENDS_OF_TASKS,
+    RUNNING_WORDS,
+    canonical,
+)
 from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
-from veo3_async._protocol.parsing import json_of, reason_among, reason_in
+from veo3_async._protocol.parsing import json_of, only, reason_among, reason_in
 from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
 
 __all__ = [
@@ -61,15 +66,10 @@ MODELS: Final = (
 )
 """Those that were seen; the service knows more and says which."""
 
-_COMPLETED: Final = ("completed", "succeed", "succeeded", "success", "done", "finished")
-_FAILED: Final = (
-    *("failed", "fail", "failure", "error", "canceled", "cancelled"),
-    *("timeout", "expired"),
-)
-PHASE_OF_WORD: Final[dict[str, Phase]] = (
+PHASE_OF_WORD: Final = (
     RUNNING_WORDS
-    | dict.fromkeys(_COMPLETED, Phase.GENERATED)  # and COMPLETED with its video
-    | dict.fromkeys(_FAILED, Phase.FAILED)
+    | ENDS_OF_TASKS
+    | dict.fromkeys(("canceled", "cancelled", "timeout", "expired"), Phase.FAILED)
 )
 """What the words mean, in lower case; whatever else may be said is UNKNOWN and runs."""
 
@@ -86,9 +86,12 @@ _RAW_PLACES: Final = (
     ("file", "download_url"),
     ("upsample_video_url",),
     ("video_url",),
-    ("video", "url"),
     ("video",),
+    ("data", "video_url"),
+    ("output", "video_url"),
 )
+_PLACES: Final = (("output", "video_url"), ("output", "video"), ("url",))
+"""Of a task that has ended, beside its ``video_url``."""
 
 
 def route_of(model: str) -> Route:
@@ -165,9 +168,9 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
     word = canonical(task.status)
     raw = _parsed(fields.get("raw_response"))
     phase = PHASE_OF_WORD.get(word, Phase.UNKNOWN)
-    url = task.video_url
-    if url is None and (phase is Phase.FAILED or word in _COMPLETED):
-        url = _url_in(raw)
+    url = task.video_url or url_or_none(fields.get("videoUrl"))
+    if url is None and word in ENDS_OF_TASKS:
+        url = _url_in(fields, _PLACES) or _url_in(raw, _RAW_PLACES)
     is_proven = is_named(task.id) or bool(task.created_at) or "upstream_task_id" in fields
     if url is None and not (bool(word) and (is_proven or word in RUNNING_WORDS)):
         return None
@@ -179,7 +182,7 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
         phase=phase,
         failure_reason=_reason(fields, raw) if phase is Phase.FAILED else None,
         family=NAME,
-        ended=phase.is_final or word in _COMPLETED,
+        ended=phase.is_final or phase is Phase.GENERATED or word in ENDS_OF_GATEWAYS,
         wants_upsample=False,
         created_at=task.created_at,
         status_update_time=task.status_update_time,
@@ -193,13 +196,13 @@ def _state(fields: Mapping[str, Any]) -> VideoTask | None:
 
 def _parsed(raw: object) -> Mapping[str, Any]:
     """Return the provider's own reply, which some models have as JSON in a text."""
-    content = json_of(raw.encode(errors="replace")) if isinstance(raw, str) else raw
+    content = only(json_of(raw.encode(errors="replace")) if isinstance(raw, str) else raw)
     return content if isinstance(content, dict) else {}
 
 
-def _url_in(raw: Mapping[str, Any]) -> str | None:
-    for place in _RAW_PLACES:
-        value: object = raw
+def _url_in(content: Mapping[str, Any], places: Iterable[Sequence[str]]) -> str | None:
+    for place in places:
+        value: object = content
         for name in place:
             value = value.get(name) if isinstance(value, dict) else None
         if (url := url_or_none(value)) is not None:
