@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
+import urllib.parse
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
@@ -15,10 +16,11 @@ from veo3_async._errors import InvalidRequest
 from veo3_async._models import VideoTask
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import queue, record, tasks, unified
-from veo3_async._protocol.families._options import Image, SubmitOptions
+from veo3_async._protocol.families._options import Image, Order, SubmitOptions, image_urls
 from veo3_async._protocol.families._route import Route
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.ids import check_model
+from veo3_async._protocol.submission import checked_prompt, json_body
 
 __all__ = [
     "Image",
@@ -42,20 +44,14 @@ class _Family(Protocol):
     @property
     def MODELS(self) -> tuple[str, ...]: ...  # noqa: N802 - likewise
 
+    @property
+    def TAKES_WEBHOOKS(self) -> bool: ...  # noqa: N802 - likewise
+
     def route_of(self, model: str) -> Route: ...
 
     def posted_to(self, route: Route, *, image: object | None) -> Route: ...
 
-    def submit_call(
-        self,
-        route: Route,
-        prompt: str,
-        *,
-        image: Image | None,
-        options: Mapping[str, Any] | None,
-        extra: Mapping[str, Any] | None,
-        webhook: str | None,
-    ) -> Call: ...
+    def body_of(self, route: Route, order: Order) -> dict[str, Any]: ...
 
     def submitted(self, route: Route, reply: Reply, *, wall_now: float) -> str | Problem: ...
 
@@ -154,9 +150,16 @@ def submit_call(
     :param webhook: URL that the service posts to at the end, where the family documents it.
     :raises InvalidRequest: Something of it cannot be sent, or the family does not know it.
     """
-    return _FAMILIES[route.family].submit_call(
-        route, prompt, image=image, options=options, extra=extra, webhook=webhook
-    )
+    family = _FAMILIES[route.family]
+    order = Order(checked_prompt(prompt), image, options or {}, extra or {})
+    body = json_body(family.body_of(route, order), extra)
+    target = posted_to(route, image=image).path
+    if webhook is not None:
+        if not family.TAKES_WEBHOOKS:
+            message = f"the family {family.NAME} has no webhooks; only unified has"
+            raise InvalidRequest(message)
+        target += "?" + urllib.parse.urlencode({"webhook": image_urls(webhook)[0]})
+    return Call("POST", target, body)
 
 
 def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:

@@ -6,18 +6,20 @@ import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias, TypedDict
 
+import msgspec
+
 from veo3_async._errors import InvalidRequest
 
 __all__ = [
     "ANY",
     "ASPECT_RATIOS",
     "Image",
+    "Order",
     "SubmitOptions",
     "checked_options",
     "image_urls",
     "one_image",
     "refuse_image",
-    "refuse_webhook",
 ]
 
 Image: TypeAlias = str | Sequence[str]
@@ -63,8 +65,19 @@ class SubmitOptions(TypedDict, total=False):
     """As ``generate_audio``, at models that call it so."""
 
 
+class Order(msgspec.Struct, frozen=True):
+    """What is to be submitted, as the caller said it."""
+
+    prompt: str
+    image: Image | None = None
+    options: Mapping[str, Any] = {}
+    """Fields that the family documents, by their names; None in one leaves it away."""
+    extra: Mapping[str, Any] = {}
+    """Further fields, as they are sent."""
+
+
 def checked_options(
-    options: Mapping[str, Any] | None, known: Mapping[str, Allowed], *, of: str
+    options: Mapping[str, Any], known: Mapping[str, Allowed], *, of: str
 ) -> dict[str, Any]:
     """Return the options that were given, without those that are None.
 
@@ -72,7 +85,7 @@ def checked_options(
     :param of: Who takes them, for the message.
     :raises InvalidRequest: One is not known there, or its value is none of those that are.
     """
-    given = {name: value for name, value in (options or {}).items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
     if unknown := sorted(given.keys() - known.keys()):
         message = (
             f"{of} does not take {', '.join(unknown)}; it takes {', '.join(sorted(known))}, "
@@ -120,16 +133,6 @@ def refuse_image(image: object | None, *, of: str, other: str) -> None:
     """
     if image is not None:
         message = f"{of} makes videos from text alone; with an image use {other}"
-        raise InvalidRequest(message)
-
-
-def refuse_webhook(webhook: str | None, of: str) -> None:
-    """Refuse a webhook where none is documented.
-
-    :raises InvalidRequest: There is one.
-    """
-    if webhook is not None:
-        message = f"the family {of} has no webhooks; only unified has"
         raise InvalidRequest(message)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from veo3_async._protocol.parsing import opened
 
-__all__ = ["merged_with", "unwrapped"]
+__all__ = ["Merge", "merged_with", "unwrapped"]
+
+Merge: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 _WRAPPERS: Final = ("data", "detail", "result")
 _BARE_WRAPPERS: Final = ("task", "record", "output", "response", "payload", "body")
@@ -24,7 +26,7 @@ def merged_with(outer: dict[str, Any], inner: dict[str, Any]) -> dict[str, Any]:
 def unwrapped(
     content: object,
     telling: Iterable[str],
-    merge: Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]] = merged_with,
+    merge: Merge = merged_with,
     depth: int = _MAX_WRAPPERS,
 ) -> dict[str, Any] | None:
     """Return the state that a reply is or holds: in a list of one, in ``data`` and the like.

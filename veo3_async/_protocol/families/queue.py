@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -19,10 +20,9 @@ from veo3_async._protocol.families._fields import is_named, url_or_none
 from veo3_async._protocol.families._options import (
     ANY,
     ASPECT_RATIOS,
-    Image,
+    Order,
     checked_options,
     refuse_image,
-    refuse_webhook,
 )
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
@@ -32,26 +32,27 @@ from veo3_async._protocol.families._words import (
     RUNNING_WORDS,
     canonical,
 )
-from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.ids import is_form_of
 from veo3_async._protocol.parsing import json_of, reason_among, reason_in
-from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
+from veo3_async._protocol.submission import submitted_id
 
 __all__ = [
     "MODELS",
     "NAME",
     "PHASE_OF_WORD",
+    "TAKES_WEBHOOKS",
+    "body_of",
     "poll_call",
     "posted_to",
     "read",
     "route_of",
     "siblings",
-    "submit_call",
     "submitted",
 ]
 
 NAME: Final = "queue"
+TAKES_WEBHOOKS: Final = False
 MODELS: Final = ("veo3", "veo2")
 
 PHASE_OF_WORD: Final = RUNNING_WORDS | ENDS_OF_TASKS
@@ -89,33 +90,23 @@ def posted_to(route: Route, *, image: object | None) -> Route:
     return route
 
 
-def submit_call(
-    route: Route,
-    prompt: str,
-    *,
-    image: Image | None = None,
-    options: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
-    webhook: str | None = None,
-) -> Call:
-    """Return the request that submits a task.
+def body_of(route: Route, order: Order) -> dict[str, Any]:
+    """Return the fields that submit a task.
 
-    :raises InvalidRequest: Something of it is not taken, or cannot be sent.
+    :raises InvalidRequest: Something of it is not taken.
     """
-    model = posted_to(route, image=image).path.removeprefix(_PATH)
-    refuse_webhook(webhook, NAME)
-    fields: dict[str, Any] = {"prompt": checked_prompt(prompt)}
-    if model == "veo2":
-        given = dict(options or {})
-        if isinstance(given.get("duration"), int):
-            given["duration"] = f"{given['duration']}s"
-        fields |= checked_options(given, _OPTIONS_OF_VEO2, of=model)
-        if "aspect_ratio" not in fields and "aspect_ratio" not in (extra or {}):
-            message = "veo2 wants aspect_ratio: 16:9 or 9:16"
-            raise InvalidRequest(message)
-    else:
-        fields |= checked_options(options, _OPTIONS, of=model)
-    return Call("POST", route.path, json_body(fields, extra))
+    model = route.path.removeprefix(_PATH)
+    fields: dict[str, Any] = {"prompt": order.prompt}
+    if model != "veo2":
+        return fields | checked_options(order.options, _OPTIONS, of=model)
+    given = dict(order.options)
+    if isinstance(given.get("duration"), int):
+        given["duration"] = f"{given['duration']}s"
+    fields |= checked_options(given, _OPTIONS_OF_VEO2, of=model)
+    if "aspect_ratio" not in fields and "aspect_ratio" not in order.extra:
+        message = "veo2 wants aspect_ratio: 16:9 or 9:16"
+        raise InvalidRequest(message)
+    return fields
 
 
 def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
@@ -132,15 +123,14 @@ def poll_call(route: Route, request_id: str) -> Call:
 def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
     """Judge a reply to a poll. Total: any bytes give a task or a problem."""
     del route
-    content = json_of(reply.body)
+    content = json_of(reply.body) if b"detail" in reply.body else None
     if isinstance(content, dict) and (why := _final_detail(content)) and reply.status < 500:
         return _task(content, "", Phase.FAILED, reason=why)
-    fields = unwrapped(content, _TELLING)
-    task = None if fields is None else _state(fields, request_id)
-    return task_or_problem(task, reply, content, wall_now=wall_now)
+    state = functools.partial(_state, request_id=request_id)
+    return task_or_problem(reply, _TELLING, state, wall_now=wall_now)
 
 
-def _state(fields: Mapping[str, Any], request_id: str) -> VideoTask | None:
+def _state(fields: Mapping[str, Any], *, request_id: str) -> VideoTask | None:
     """Return the task that an object tells of, None where it is no state of one.
 
     Envelopes of gateways have a ``request_id`` of their own, too: beside a word of theirs for a

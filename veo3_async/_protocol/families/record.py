@@ -38,36 +38,37 @@ from veo3_async._protocol.families._fields import (
 from veo3_async._protocol.families._options import (
     ANY,
     ASPECT_RATIOS,
-    Image,
+    Order,
     checked_options,
     one_image,
-    refuse_webhook,
 )
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
 from veo3_async._protocol.families._words import ENDS_OF_GATEWAYS, canonical
-from veo3_async._protocol.families._wrappers import merged_with, unwrapped
+from veo3_async._protocol.families._wrappers import merged_with
 from veo3_async._protocol.http import Call, Reply, server_time
 from veo3_async._protocol.ids import model_of
-from veo3_async._protocol.parsing import json_of, reason_among, reason_in
-from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
+from veo3_async._protocol.parsing import reason_among, reason_in
+from veo3_async._protocol.submission import submitted_id
 
 __all__ = [
     "MODELS",
     "NAME",
     "PHASE_OF_WORD",
+    "TAKES_WEBHOOKS",
+    "body_of",
     "poll_call",
     "posted_to",
     "read",
     "route_for_id",
     "route_of",
     "siblings",
-    "submit_call",
     "submitted",
     "task_of",
 ]
 
 NAME: Final = "record"
+TAKES_WEBHOOKS: Final = False
 
 PHASE_OF_WORD: Final = {
     "pending": Phase.QUEUED,
@@ -163,27 +164,16 @@ def posted_to(route: Route, *, image: object | None) -> Route:
     return route
 
 
-def submit_call(
-    route: Route,
-    prompt: str,
-    *,
-    image: Image | None = None,
-    options: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
-    webhook: str | None = None,
-) -> Call:
-    """Return the request that submits a task.
+def body_of(route: Route, order: Order) -> dict[str, Any]:
+    """Return the fields that submit a task.
 
-    :raises InvalidRequest: The prompt is empty, the image is no http(s) URL, the model does
-        not fit, or ``options`` or ``extra`` cannot be sent.
+    :raises InvalidRequest: Something of it is not taken.
     """
-    fields: dict[str, Any] = {"text_prompt": checked_prompt(prompt)}
-    path = posted_to(route, image=image).path
-    if image is not None:
-        fields["input_image"] = one_image(image)
-    refuse_webhook(webhook, NAME)
-    fields |= checked_options(options, _OPTIONS, of=NAME)
-    return Call("POST", path, json_body(fields, extra))
+    del route  # all paths take the same
+    fields: dict[str, Any] = {"text_prompt": order.prompt}
+    if order.image is not None:
+        fields["input_image"] = one_image(order.image)
+    return fields | checked_options(order.options, _OPTIONS, of=NAME)
 
 
 def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
@@ -209,13 +199,13 @@ def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> Vid
     :param wall_now: Seconds since the epoch, for a ``Retry-After`` that is a date.
     """
     del route, request_id
-    content = json_of(reply.body)
-    fields = unwrapped(content, _TELLING, _merged)
-    task = None if fields is None else task_of(fields)
-    if fields is not None and task is not None:
+
+    def state(fields: Mapping[str, Any]) -> VideoTask | None:
+        task = task_of(fields)
         is_state = task.best_url is not None or _is_state(task, fields)
-        task = _without_future(task, reply) if is_state else None
-    return task_or_problem(task, reply, content, wall_now=wall_now)
+        return _without_future(task, reply) if is_state else None
+
+    return task_or_problem(reply, _TELLING, state, wall_now=wall_now, merge=_merged)
 
 
 def task_of(fields: Mapping[str, Any]) -> VideoTask:

@@ -25,10 +25,9 @@ from veo3_async._protocol.families._fields import (
 from veo3_async._protocol.families._options import (
     ANY,
     ASPECT_RATIOS,
-    Image,
+    Order,
     checked_options,
     image_urls,
-    refuse_webhook,
 )
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
@@ -38,25 +37,26 @@ from veo3_async._protocol.families._words import (
     RUNNING_WORDS,
     canonical,
 )
-from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
-from veo3_async._protocol.parsing import json_of, reason_among
-from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
+from veo3_async._protocol.parsing import reason_among
+from veo3_async._protocol.submission import submitted_id
 
 __all__ = [
     "MODELS",
     "NAME",
     "PHASE_OF_WORD",
+    "TAKES_WEBHOOKS",
+    "body_of",
     "poll_call",
     "posted_to",
     "read",
     "route_of",
     "siblings",
-    "submit_call",
     "submitted",
 ]
 
 NAME: Final = "tasks"
+TAKES_WEBHOOKS: Final = False
 PATH: Final = "/302/submit/veo3-v2"
 _ANY_MODEL: Final = "veo3-v2"
 MODELS: Final = (_ANY_MODEL, "veo3.1", "veo3.1-pro")
@@ -92,33 +92,23 @@ def posted_to(route: Route, *, image: object | None) -> Route:
     return route
 
 
-def submit_call(
-    route: Route,
-    prompt: str,
-    *,
-    image: Image | None = None,
-    options: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
-    webhook: str | None = None,
-) -> Call:
-    """Return the request that submits a task.
+def body_of(route: Route, order: Order) -> dict[str, Any]:
+    """Return the fields that submit a task.
 
-    :raises InvalidRequest: Something of it is not taken, or cannot be sent.
+    :raises InvalidRequest: Something of it is not taken.
     """
-    fields: dict[str, Any] = {"prompt": checked_prompt(prompt)}
-    refuse_webhook(webhook, NAME)
+    fields: dict[str, Any] = {"prompt": order.prompt}
     if route.model:
         fields["model"] = route.model
-    elif "model" not in (extra or {}):
+    elif "model" not in order.extra:
         message = (
             f"{_ANY_MODEL} serves {', '.join(_SERVED)}; name one of them, "
             f"such as model='veo3.1', or family='{NAME}' with any of them"
         )
         raise InvalidRequest(message)
-    if image is not None:
-        fields["images"] = image_urls(image)
-    fields |= checked_options(options, _OPTIONS, of=route.model or _ANY_MODEL)
-    return Call("POST", route.path, json_body(fields, extra))
+    if order.image is not None:
+        fields["images"] = image_urls(order.image)
+    return fields | checked_options(order.options, _OPTIONS, of=route.model or _ANY_MODEL)
 
 
 def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
@@ -136,10 +126,7 @@ def poll_call(route: Route, request_id: str) -> Call:
 def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
     """Judge a reply to a poll. Total: any bytes give a task or a problem."""
     del route, request_id
-    content = json_of(reply.body)
-    fields = unwrapped(content, _TELLING)
-    task = None if fields is None else _state(fields)
-    return task_or_problem(task, reply, content, wall_now=wall_now)
+    return task_or_problem(reply, _TELLING, _state, wall_now=wall_now)
 
 
 def _state(fields: Mapping[str, Any]) -> VideoTask | None:

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -28,7 +27,7 @@ from veo3_async._protocol.families._fields import (
     url_or_none,
     whole,
 )
-from veo3_async._protocol.families._options import ANY, Image, checked_options, image_urls
+from veo3_async._protocol.families._options import ANY, Order, checked_options, image_urls
 from veo3_async._protocol.families._outcome import task_or_problem
 from veo3_async._protocol.families._route import Route, call_for_id
 from veo3_async._protocol.families._words import (
@@ -37,25 +36,26 @@ from veo3_async._protocol.families._words import (
     RUNNING_WORDS,
     canonical,
 )
-from veo3_async._protocol.families._wrappers import unwrapped
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.parsing import json_of, only, reason_among, reason_in
-from veo3_async._protocol.submission import checked_prompt, json_body, submitted_id
+from veo3_async._protocol.submission import submitted_id
 
 __all__ = [
     "MODELS",
     "NAME",
     "PHASE_OF_WORD",
+    "TAKES_WEBHOOKS",
+    "body_of",
     "poll_call",
     "posted_to",
     "read",
     "route_of",
     "siblings",
-    "submit_call",
     "submitted",
 ]
 
 NAME: Final = "unified"
+TAKES_WEBHOOKS: Final = True
 PATH: Final = "/302/v2/video/create"
 _FETCH: Final = "/302/v2/video/fetch/"
 MODELS: Final = (
@@ -111,34 +111,22 @@ def posted_to(route: Route, *, image: object | None) -> Route:
     return route
 
 
-def submit_call(
-    route: Route,
-    prompt: str,
-    *,
-    image: Image | None = None,
-    options: Mapping[str, Any] | None = None,
-    extra: Mapping[str, Any] | None = None,
-    webhook: str | None = None,
-) -> Call:
-    """Return the request that submits a task.
+def body_of(route: Route, order: Order) -> dict[str, Any]:
+    """Return the fields that submit a task.
 
-    :param webhook: URL that the service posts to at the end, or None.
-    :raises InvalidRequest: Something of it is not taken, or cannot be sent.
+    :raises InvalidRequest: Something of it is not taken.
     """
     if not route.model:
         message = "the unified endpoint wants a model; see models()"
         raise InvalidRequest(message)
-    fields: dict[str, Any] = {"model": route.model, "prompt": checked_prompt(prompt)}
-    fields |= checked_options(options, _OPTIONS, of=NAME)
+    fields: dict[str, Any] = {"model": route.model, "prompt": order.prompt}
+    fields |= checked_options(order.options, _OPTIONS, of=NAME)
     if "end_image" in fields:
         fields["end_image"] = image_urls(fields["end_image"], data_urls=True)[0]
-    if image is not None:
-        urls = image_urls(image, data_urls=True)
-        fields["image"] = urls[0] if isinstance(image, str) else urls
-    path = route.path
-    if webhook is not None:
-        path += "?" + urllib.parse.urlencode({"webhook": image_urls(webhook)[0]})
-    return Call("POST", path, json_body(fields, extra))
+    if order.image is not None:
+        urls = image_urls(order.image, data_urls=True)
+        fields["image"] = urls[0] if isinstance(order.image, str) else urls
+    return fields
 
 
 def submitted(route: Route, reply: Reply, *, wall_now: float) -> str | Problem:
@@ -156,10 +144,7 @@ def poll_call(route: Route, request_id: str) -> Call:
 def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> VideoTask | Problem:
     """Judge a reply to a poll. Total: any bytes give a task or a problem."""
     del route, request_id
-    content = json_of(reply.body)
-    fields = unwrapped(content, _TELLING)
-    task = None if fields is None else _state(fields)
-    return task_or_problem(task, reply, content, wall_now=wall_now)
+    return task_or_problem(reply, _TELLING, _state, wall_now=wall_now)
 
 
 def _state(fields: Mapping[str, Any]) -> VideoTask | None:
