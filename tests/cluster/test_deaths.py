@@ -368,7 +368,7 @@ async def test_fault_68_the_clock_of_a_worker_may_be_wrong(tmp_path: Path) -> No
     try:
         async with FakeVeo3(speed=60) as server, Cluster(nats.url) as cluster:
             ids = [server.add(life=Life.documented()) for _ in range(20)]
-            server.fault(Status(429, retry_after=2), times=1)
+            server.fault(Status(429, retry_after=2), times=15)  # of everybody, not of one id
             await cluster.watch(*ids)
             worker = Worker(nats.url, server.url, clock_ahead=600)
             with anyio.fail_after(60):

@@ -30,10 +30,13 @@ from veo3_async.cluster._rate import (
     Evidence,
     SharedRate,
     after_refusal,
+    is_good,
     is_new,
     next_round,
     rate_at,
+    restored,
     round_of,
+    round_seconds,
 )
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import Silent, Step, begun, has_changed, step, track_of
@@ -536,11 +539,21 @@ class _Fleet:
 
     def _answered(self, evidence: Evidence, allowed: float, good: bool) -> None:
         workers = len(self.evidence)
-        evidence.answered(self.now, allowed=allowed, workers=workers, served=good)
-        if good or not is_new(self.shared, self.now) or evidence.explains(self.now, allowed):
+        whose = str(self._random.random())
+        evidence.answered(self.now, whose, allowed=allowed, workers=workers, served=good)
+        found = evidence.found(self.now, workers)
+        if good or not (is_new(self.shared, self.now) or (found and not self.shared.is_found)):
             return
+        explained = evidence.explains(self.now, allowed)
         self.shared = after_refusal(
-            self.shared, cuts=True, now=self.now, max_rate=200.0, retry_after=None, rand=0.0
+            restored(self.shared, self.now, evidence.proved) if explained else self.shared,
+            cuts=not explained,
+            now=self.now,
+            max_rate=200.0,
+            retry_after=None,
+            rand=0.0,
+            sending=evidence.sending(self.now, workers),
+            found=found,
         )
 
 
@@ -596,7 +609,7 @@ def test_who_polls_more_than_others_proves_no_more_than_was_allowed() -> None:
     """A worker that has all the ids is not taken for one of four that do as much."""
     evidence = Evidence(NOW)
     for number in range(1000):
-        evidence.answered(NOW + number / 50, allowed=50.0, workers=4, served=True)
+        evidence.answered(NOW + number / 50, "an id", allowed=50.0, workers=4, served=True)
     assert [True, False] == [evidence.explains(NOW + 20, rate) for rate in (30.0, 40.0)]
 
 
@@ -615,6 +628,57 @@ def test_a_permit_comes_round_once(count: int, period: float, data: st.DataObjec
     number = data.draw(st.integers(0, count - 1))
     now = NOW + data.draw(st.floats(0, 100))
     assert 0.9 * period - 1e-3 <= next_round(number, count, now, period) <= 1.25 * period + 1e-3
+
+
+@pytest.mark.parametrize("max_rate", [10.0, 200.0, 5000.0])
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.77, 1.0])
+def test_as_many_permits_are_good_as_make_up_the_rate(max_rate: float, share: float) -> None:
+    """Of all that come round, evenly spread, so that a rate that was cut is felt at once."""
+    shared = SharedRate(share * max_rate, NOW - 1e3, ceiling=share * max_rate, held_until=NOW * 2)
+    count, _ = round_of(max_rate)
+    good = [
+        number * count + permit
+        for number in range(40)
+        for permit in range(count)
+        if is_good(shared, permit, NOW + (number + 0.5) * round_seconds(max_rate), max_rate)
+    ]
+    assert share * 40 * count == pytest.approx(len(good), abs=2)
+    gaps = [later - sooner for sooner, later in itertools.pairwise(good)]
+    assert max(gaps) <= 3 / share
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+@pytest.mark.parametrize("limit", [10.0, 20.0, 50.0])
+def test_fault_9_a_limit_far_below_what_is_allowed_is_soon_found(
+    workers: int, limit: float
+) -> None:
+    """Of the first minute a few percent are refused, for cuts follow what is served."""
+    fleet = _Fleet(workers, up_to(limit))
+    served, refused = fleet.poll(60)
+    assert refused < 0.1
+    assert served > limit / 2
+
+
+def test_fault_9_a_cut_is_made_from_what_is_sent() -> None:
+    """Who may send 200 a second and sends 12 is cut to less than 12."""
+    cut = after_refusal(
+        FULL, cuts=True, now=NOW, max_rate=200.0, retry_after=None, rand=0.0, sending=12.0
+    )
+    assert rate_at(cut, NOW, 200.0) < 12
+
+
+def test_fault_8_one_id_s_hint_is_not_everybody_s() -> None:
+    """All wait while ten ids in a row were refused, and none was served between them."""
+    evidence = Evidence(NOW)
+    for number in range(30):
+        evidence.answered(NOW, "one id", allowed=200.0, workers=1, served=False)
+        evidence.answered(NOW, f"{number % 9}", allowed=200.0, workers=1, served=False)
+        assert not evidence.is_everybody_refused
+        evidence.answered(NOW, "served", allowed=200.0, workers=1, served=True)
+    for number in range(10):
+        assert not evidence.is_everybody_refused
+        evidence.answered(NOW, f"{number}", allowed=200.0, workers=1, served=False)
+    assert evidence.is_everybody_refused
 
 
 def test_permits_come_evenly() -> None:

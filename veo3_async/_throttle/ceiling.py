@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-__all__ = ["Ceiling"]
+__all__ = ["ROW_SECONDS", "Ceiling", "first_below", "further_below", "height_at", "held_until"]
 
 # Chosen with `tests/throttle/test_servers.py`, whose servers have limits of four kinds, with and
 # without refusals of another kind, and held by `python -m benchmarks rate_limit simulation`.
@@ -25,7 +25,40 @@ _MAX_HOLD: Final = 120.0
 
 _HEAD_START: Final = 90.0  # seconds of that growth, times the share that chance refuses
 
-_ROW_SECONDS: Final = 10.0  # refusals farther apart are no limit, but single ids or chance
+ROW_SECONDS: Final = 10.0
+"""Refusals farther apart are no limit, but single ids or chance."""
+
+
+def height_at(base: float, until: float, now: float) -> float:
+    """Return how high a ceiling is that was held until a moment, and rises since then."""
+    if now < until:
+        return base
+    return base * (1 + _GROWTH * 2.0 ** min((now - until) / _GROWTH_SECONDS, 64.0))
+
+
+def first_below(rate: float, base: float, *, served: float = 1.0) -> tuple[float, float]:
+    """Return the ceiling after a refusal at a rate that was looked for, and the step to it.
+
+    :param base: The ceiling before. What is refused above one that was kept for a while does not
+        disprove that.
+    :param served: Share that was served lately.
+    """
+    kept = base if rate / 2 < base < rate else 0.0
+    return max(kept, rate * min(1 - _STEP, served)), _STEP
+
+
+def further_below(rate: float, step: float, *, served: float = 1.0) -> tuple[float, float]:
+    """Return the ceiling after one more refusal in a row, and the step to it.
+
+    :param step: The step before.
+    """
+    step = min(_MAX_STEP, step * 2)
+    return rate * min(1 - step, served), step
+
+
+def held_until(height: float, now: float) -> float:
+    """Return when a ceiling that was found now begins to rise."""
+    return now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / height))
 
 
 class Ceiling:
@@ -54,8 +87,7 @@ class Ceiling:
         """
         self._count(rate, served=True)
         if now >= self._until and self._base < math.inf:
-            steps = 2.0 ** min((now - self._until) / _GROWTH_SECONDS, 64.0)
-            self.height = self._base * (1 + _GROWTH * steps)
+            self.height = height_at(self._base, self._until, now)
 
     def refused(self, rate: float) -> None:
         """Count a request that was not served."""
@@ -68,18 +100,13 @@ class Ceiling:
             return  # an outage, or a limit that is far exceeded: CUBIC finds the way
         before, self._last_cut = self._last_cut, now
         if now >= self._until:  # it looked for the limit, or met the first one
-            self._step = _STEP
-            below = rate * min(1 - _STEP, served)
-            # What is refused above a height that was kept for a while does not disprove that.
-            kept = self._base if rate / 2 < self._base < rate else 0.0
-            self.height = max(kept, below)
-        elif now - before <= _ROW_SECONDS:  # still on the way down
-            self._step = min(_MAX_STEP, self._step * 2)
-            self.height = rate * min(1 - self._step, served)
+            self.height, self._step = first_below(rate, self._base, served=served)
+        elif now - before <= ROW_SECONDS:  # still on the way down
+            self.height, self._step = further_below(rate, self._step, served=served)
         else:
             return
         self._base = self.height
-        self._until = now + min(_MAX_HOLD, max(_HOLD, _HOLD_REQUESTS / self.height))
+        self._until = held_until(self.height, now)
 
     def found(self, height: float, until: float) -> None:
         """Take a limit that was found otherwise, and look for a higher one after that moment."""

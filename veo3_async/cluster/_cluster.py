@@ -22,11 +22,12 @@ from veo3_async.cluster._key import KeyMark
 from veo3_async.cluster._names import Names, checked, permits, pollers
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._origin import encode_origin, made_origin
+from veo3_async.cluster._permits import PERMITS
 from veo3_async.cluster._rate import round_of
 from veo3_async.cluster._record import decode
 from veo3_async.cluster._stats import ClusterStats, read_stats
 from veo3_async.cluster._upkeep import Duty, Upkeep, for_each
-from veo3_async.cluster._worker import PERMITS, POLLERS, Worker
+from veo3_async.cluster._worker import POLLERS, Worker
 
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client

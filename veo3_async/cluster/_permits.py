@@ -26,14 +26,19 @@ from veo3_async.cluster._rate import (
     Evidence,
     SharedRate,
     after_refusal,
+    is_good,
     is_new,
     next_round,
     rate_at,
+    restored,
     round_of,
+    round_seconds,
 )
 
-__all__ = ["RATE", "Permits", "believed", "read_rate"]
+__all__ = ["PERMITS", "RATE", "Permits", "believed", "read_rate"]
 
+PERMITS: Final = "permits"
+"""The consumer that hands permits to all workers."""
 RATE: Final = "rate"
 """Under which name the rate is shared."""
 
@@ -50,7 +55,7 @@ def believed(shared: SharedRate, now: float) -> SharedRate:
     :param now: Seconds since the epoch by the server's clock.
     """
     if shared.cut_at > now + _MAX_AHEAD:
-        shared = msgspec.structs.replace(shared, cut_at=0.0, last_max=None)
+        shared = SharedRate(paused_until=shared.paused_until)
     if shared.paused_until > now + _MAX_PAUSE:
         shared = msgspec.structs.replace(shared, paused_until=0.0)
     return shared
@@ -87,6 +92,7 @@ class Permits:
         self._pull = pull
         self._max_rate = max_rate
         self._count, self._worth = round_of(max_rate)
+        self._round = round_seconds(max_rate)
         self._left = 0
         self._good_until = 0.0
         self._shared = FULL
@@ -107,8 +113,8 @@ class Permits:
             now = self._clock.now()
             pause = self._shared.paused_until - now
             await token.again(max(self._comes_round(token, now), pause))
-            if token.attempts == 1:
-                continue  # fresh ones would all be good at once: first they go to their places
+            if not self._is_good(token, now):
+                continue
             if pause > 0:
                 with anyio.move_on_after(pause):
                     await self._stopped.wait()
@@ -122,7 +128,7 @@ class Permits:
         self._stopped.set()
         await self._pull.aclose()
 
-    async def learn(self, outcome: VideoTask | Problem, sent: float) -> None:
+    async def learn(self, request_id: str, outcome: VideoTask | Problem, sent: float) -> None:
         """Count a poll; tell all workers where it was refused for the rate.
 
         :param sent: When the poll was sent, seconds since the epoch by the server's clock.
@@ -131,6 +137,7 @@ class Permits:
         if refused or isinstance(outcome, VideoTask) or outcome.is_served:
             self._evidence.answered(
                 self._loop.time(),
+                request_id,
                 allowed=rate_at(self._shared, sent, self._max_rate),
                 workers=self._workers,
                 served=not refused,
@@ -139,24 +146,33 @@ class Permits:
             await self._slow_down(sent, outcome.retry_after)
 
     async def _slow_down(self, sent: float, retry_after: float | None) -> None:
+        """Write down what a refusal says of the rate, if that is new.
+
+        A hint binds the id that it came with; all wait only while everybody is refused.
+        """
+        evidence, time = self._evidence, self._loop.time()
+        found = evidence.found(time, self._workers)
+        hint = retry_after if evidence.is_everybody_refused else None
         explained: bool | None = None
         while True:
-            seq, shared = await read_rate(self._engine, self._names, self._clock.now())
             now = self._clock.now()
-            new = is_new(shared, sent)
+            seq, shared = await read_rate(self._engine, self._names, now)
+            new = is_new(shared, sent) or (found is not None and not shared.is_found)
             if new and explained is None:  # asked once: it learns from being asked
-                allowed = rate_at(shared, now, self._max_rate)
-                explained = self._evidence.explains(self._loop.time(), allowed)
+                explained = evidence.explains(time, rate_at(shared, now, self._max_rate))
             self._shared = after_refusal(
-                shared,
+                restored(shared, now, evidence.proved) if explained else shared,
                 cuts=new and not explained,
                 now=now,
                 max_rate=self._max_rate,
-                retry_after=retry_after,
+                retry_after=hint,
                 rand=random.random(),
+                sending=evidence.sending(time, self._workers),
+                found=found,
             )
             if self._shared == shared:
                 return
+            self._left = 0
             payload = msgspec.json.encode(self._shared)
             if await self._engine.publish(self._names.entry(RATE), payload, expect=seq) is not None:
                 return
@@ -176,8 +192,19 @@ class Permits:
         self._count_workers_at = self._loop.time() + LIFE_SIGN_SECONDS
 
     def _comes_round(self, token: Message, now: float) -> float:
-        period = self._count * self._worth / rate_at(self._shared, now, self._max_rate)
-        return next_round(self._names.number_of(token.subject), self._count, now, period)
+        number = self._names.number_of(token.subject)
+        return next_round(number, self._count, now, self._round)
+
+    def _is_good(self, token: Message, now: float) -> bool:
+        """Return whether a token is good for polls, or only goes to its place in the round.
+
+        All that are fresh would be good at once, and so would those that a server delivers anew
+        after a fail-over: it does not know any more that they were to come later.
+        """
+        if token.attempts == 1 or self._loop.time() < self._pull.disturbed_at + self._round:
+            return False
+        number = self._names.number_of(token.subject)
+        return is_good(self._shared, number, now, self._max_rate)
 
     def _take_left(self) -> bool:
         if self._left == 0 or self._loop.time() > self._good_until:

@@ -33,7 +33,7 @@ from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._notes import Notes
 from veo3_async.cluster._origin import decode_origin
-from veo3_async.cluster._permits import Permits
+from veo3_async.cluster._permits import PERMITS, Permits
 from veo3_async.cluster._record import Record, decode, encode
 from veo3_async.cluster._step import Silent, Step, begun, has_changed, step, step_bug, track_of
 from veo3_async.cluster._upkeep import Upkeep
@@ -41,14 +41,12 @@ from veo3_async.cluster._upkeep import Upkeep
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
 
-__all__ = ["PERMITS", "POLLERS", "LifeSign", "Worker"]
+__all__ = ["POLLERS", "LifeSign", "Worker"]
 
 _log = logging.getLogger("veo3_async")
 
 POLLERS: Final = "pollers"
 """The consumer that hands ids to all workers."""
-PERMITS: Final = "permits"
-"""The consumer that hands permits to all workers."""
 
 _AT_ONCE: Final = 0.0
 _AFTER_TROUBLE: Final = 5.0
@@ -263,7 +261,7 @@ class Worker:
             return _AT_ONCE
         sent = self._clock.now()
         outcome, reply = await self._runtime.poll_once(known.record.request_id, known.track.route)
-        await permits.learn(outcome, sent)
+        await permits.learn(known.record.request_id, outcome, sent)
         if isinstance(outcome, VideoTask):
             await self._mark.accepted()
         now = self._clock.now()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import contextlib
+import math
 from typing import Final, TypeAlias
 
 import anyio
@@ -85,6 +86,9 @@ class Pull:
         self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._inbox = Inbox(link, self._arrived)
         self._closed = False
+        self.disturbed_at = -math.inf
+        """When requests were last lost: a server was restarted, or another one leads. What it
+        was to deliver later may come at once. Seconds of the loop's clock."""
         self._unasked: list[_Waiter] = []
         self._waiters: collections.deque[tuple[float, _Waiter]] = collections.deque()
         self._requests: set[asyncio.Task[None]] = set()
@@ -112,6 +116,7 @@ class Pull:
 
     def wake(self) -> None:
         """Let everybody ask anew: what they asked for is lost."""
+        self.disturbed_at = self._loop.time()
         waiters = [*self._unasked, *(waiter for _, waiter in self._waiters)]
         self._unasked.clear()
         self._waiters.clear()
@@ -172,6 +177,7 @@ class Pull:
         if headers.get(_STATUS) == _NOTHING_CAME:
             _resolve(waiters)
         else:
+            self.disturbed_at = self._loop.time()
             self._loop.call_later(_TROUBLE_SECONDS, _resolve, waiters)
             self._link.trouble()
 
