@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from veo3_async._errors import InvalidRequest, StillPending, TaskNotFound
 from veo3_async._lifecycle.judge import Context
 from veo3_async._lifecycle.phases import STANDSTILL
+from veo3_async._lifecycle.places import submitted_to
 from veo3_async._metadata import Origin
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.policies import FixedPacing
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster._clock import ServerClock
-from veo3_async.cluster._origin import decode_origin, encode_origin, made_origin, route_in
+from veo3_async.cluster._origin import decode_origin, encode_origin, made_origin
 from veo3_async.cluster._permits import believed
 from veo3_async.cluster._rate import FULL, SharedRate
 from veo3_async.cluster._record import Record, decode, encode
@@ -233,8 +234,8 @@ def test_an_origin_comes_back_from_its_payload() -> None:
 
 def test_a_route_is_that_of_the_model() -> None:
     """A family or a model says where an id is polled; neither leaves it to the worker."""
-    assert route_in(made_origin(None, None, {"chat": 1})) is None
-    route = route_in(made_origin("veo3-fast", None, None))
+    assert submitted_to(made_origin(None, None, {"chat": 1})) is None
+    route = submitted_to(made_origin("veo3-fast", None, None))
     assert route is not None
     assert "veo3-fast" in route.path
     with pytest.raises(InvalidRequest):

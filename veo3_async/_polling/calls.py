@@ -16,10 +16,11 @@ import anyio
 
 from veo3_async._errors import ClientClosed, SubmitUncertain
 from veo3_async._lifecycle.contact import Contact
+from veo3_async._lifecycle.places import polled_at
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._models import VideoTask
 from veo3_async._polling.dispatcher import Dispatcher
-from veo3_async._polling.origins import Origins, route_in
+from veo3_async._polling.origins import Origins
 from veo3_async._protocol import families
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.families import Route
@@ -154,7 +155,7 @@ class Calls:
     def _route_of(self, request_id: str, route: Route | None) -> Route:
         if route is not None:
             return route
-        return route_in(self._origins.of(request_id, self._route), self._route)
+        return polled_at(request_id, self._origins.of(request_id, self._route), self._route)
 
     @contextlib.contextmanager
     def _cancelled_by_close(self, scope: anyio.CancelScope) -> Iterator[None]:

@@ -1,7 +1,7 @@
 """What one client knows of its tasks beside their ids.
 
-A task is polled where it was submitted. For an id from elsewhere the journal may know it; else the
-prefix of the id says it, else what the watch was opened with.
+For an id from elsewhere the journal may know where it was submitted; else its prefix says where it
+is polled, else what the watch was opened with.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Final
 
+from veo3_async._lifecycle.places import polled_at
 from veo3_async._metadata import Origin
-from veo3_async._protocol.families import Route, route_for_id
+from veo3_async._protocol.families import Route
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
 
-__all__ = ["Origins", "route_in"]
+__all__ = ["Origins"]
 
 _MOST: Final = 100_000
 """Submissions that are remembered until they are watched to their end."""
@@ -66,7 +67,7 @@ class Origins:
         """
         if (known := self._submitted.get(request_id)) is not None:
             return known
-        route = route_for_id(request_id, default)
+        route = polled_at(request_id, Origin(), default)
         return Origin(route.family, route.path)
 
     async def accept(self, request_ids: Iterable[str], default: Route) -> Mapping[str, Origin]:
@@ -78,10 +79,3 @@ class Origins:
         origins = {request_id: self.of(request_id, default) for request_id in request_ids}
         await self._journal.accept(origins, at=time.time(), origins=origins)
         return await self._journal.known(origins)
-
-
-def route_in(origin: Origin, default: Route) -> Route:
-    """Return where a task is polled."""
-    if origin.family is None or origin.path is None:
-        return default
-    return Route(origin.family, origin.path)

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Final, NoReturn
 from veo3_async._errors import JournalError, StillPending, Veo3Error
 from veo3_async._lifecycle.judge import Track
 from veo3_async._lifecycle.phases import NEW, State, observe, remembered
+from veo3_async._lifecycle.places import polled_at
 from veo3_async._metadata import Origin
 from veo3_async._models import Transition
 from veo3_async._pacing.policies import Eta, Pacing
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
-from veo3_async._polling.origins import Origins, route_in
+from veo3_async._polling.origins import Origins
 from veo3_async._polling.webhooks import HINT_SECONDS
 
 if TYPE_CHECKING:
@@ -232,7 +233,7 @@ class Subscriptions:
                     added=now,
                     track=Track(
                         request_id,
-                        route=route_in(origin, mailbox.route),
+                        route=polled_at(request_id, origin, mailbox.route),
                         is_known=origin.was_seen,
                     ),
                     metadata=origin.metadata,

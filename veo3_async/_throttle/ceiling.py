@@ -33,7 +33,8 @@ def height_at(base: float, until: float, now: float) -> float:
     """Return how high a ceiling is that was held until a moment, and rises since then."""
     if now < until:
         return base
-    return base * (1 + _GROWTH * 2.0 ** min((now - until) / _GROWTH_SECONDS, 64.0))
+    steps: float = 2.0 ** min((now - until) / _GROWTH_SECONDS, 64.0)
+    return base * (1 + _GROWTH * steps)
 
 
 def first_below(rate: float, base: float, *, served: float = 1.0) -> tuple[float, float]:

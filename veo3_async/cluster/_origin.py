@@ -7,9 +7,9 @@ from typing import Any
 import msgspec
 
 from veo3_async._metadata import Origin, metadata_from_json, metadata_json
-from veo3_async._protocol.families import Route, route_of
+from veo3_async._protocol.families import route_of
 
-__all__ = ["decode_origin", "encode_origin", "made_origin", "route_in"]
+__all__ = ["decode_origin", "encode_origin", "made_origin"]
 
 _USUAL_MODEL = "veo3-pro"
 
@@ -49,10 +49,3 @@ def decode_origin(payload: bytes) -> Origin:
         message = f"not an origin: {error}"
         raise ValueError(message) from None
     return Origin(said.family, said.path, said.metadata)
-
-
-def route_in(origin: Origin) -> Route | None:
-    """Return where an id is polled; None where that is the worker's to say."""
-    if origin.family is None or origin.path is None:
-        return None
-    return Route(origin.family, origin.path)

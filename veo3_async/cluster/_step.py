@@ -26,6 +26,7 @@ from veo3_async._lifecycle.judge import (
 )
 from veo3_async._lifecycle.phase_clock import NOT_SEEN, PhaseClock
 from veo3_async._lifecycle.phases import says_the_same
+from veo3_async._lifecycle.places import submitted_to
 from veo3_async._lifecycle.retries import Streak
 from veo3_async._metadata import Origin
 from veo3_async._models import Phase, VideoTask
@@ -33,7 +34,6 @@ from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
-from veo3_async.cluster._origin import route_in
 from veo3_async.cluster._record import Record
 
 __all__ = ["Silent", "Step", "begun", "has_changed", "step", "step_bug", "track_of"]
@@ -103,7 +103,7 @@ def begun(
 
 def track_of(record: Record) -> Track:
     """Return what a worker knows of an id that it takes over."""
-    route = route_in(record.origin)
+    route = submitted_to(record.origin)
     return Track(
         record.request_id, record.streak, _clock(record, route), record.change is not None, route
     )
