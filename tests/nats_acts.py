@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import anyio
-from nats_process import NatsServer
+from nats_process import NatsServer, free_port
 
+from veo3_async import ServiceUnavailable
 from veo3_async.cluster import Cluster
 
 Act = Callable[["Place"], Awaitable[object]]
@@ -26,6 +27,33 @@ class Place:
 
     def cluster(self) -> Cluster:
         return Cluster(self.nats.url, ack_wait=3, max_polls_per_second=200)
+
+
+def three_servers(directory: Path) -> list[NatsServer]:
+    """Return three servers of one cluster, not started."""
+    ports = [free_port() for _ in range(6)]
+    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[3:])
+    return [
+        NatsServer(
+            directory / str(number),
+            port=ports[number],
+            more=f"server_name: n{number}\n"
+            f'cluster {{\n  name: three\n  listen: "127.0.0.1:{ports[3 + number]}"\n'
+            f"  routes: [{routes}]\n}}",
+        )
+        for number in range(3)
+    ]
+
+
+async def connected(cluster: Cluster) -> None:
+    """Connect when the servers have found each other."""
+    while True:
+        try:
+            await cluster.connect()
+        except ServiceUnavailable:
+            await anyio.sleep(0.5)
+        else:
+            return
 
 
 @contextlib.asynccontextmanager

@@ -56,6 +56,10 @@ class NatsServer:
         message = (self._directory / "nats.log").read_text()
         raise RuntimeError(message)
 
+    def send(self, what: signal.Signals) -> None:
+        if self._process is not None:
+            self._process.send_signal(what)
+
     def stop(self, how: signal.Signals = signal.SIGKILL) -> None:
         if self._process is not None:
             self._process.send_signal(how)

@@ -20,13 +20,14 @@ import anyio
 import anyio.to_thread
 import pytest
 from cluster_worker import Worker
-from nats_process import BINARY, NatsServer, free_port
+from nats_acts import connected, three_servers
+from nats_process import BINARY, NatsServer
 
-from veo3_async import FixedPacing, Veo3Client
+from veo3_async import FixedPacing, ServiceUnavailable, Veo3Client
 from veo3_async.cluster import Cluster
 from veo3_async.cluster._names import request_id_of
 from veo3_async.cluster._record import Record, decode
-from veo3_async.testing import FakeVeo3, Life, Status
+from veo3_async.testing import FakeVeo3, Life, Slow, Status
 
 pytestmark = [
     pytest.mark.slow,
@@ -257,18 +258,7 @@ async def test_a_long_outage_piles_nothing_up(tmp_path: Path, server: FakeVeo3) 
 
 async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: FakeVeo3) -> None:
     """With three replicas the leader of the stream dies, and nothing is lost or told twice."""
-    ports = [free_port() for _ in range(6)]
-    routes = ", ".join(f'"nats://127.0.0.1:{port}"' for port in ports[3:])
-    servers = [
-        NatsServer(
-            tmp_path / str(number),
-            port=ports[number],
-            more=f"server_name: n{number}\n"
-            f'cluster {{\n  name: three\n  listen: "127.0.0.1:{ports[3 + number]}"\n'
-            f"  routes: [{routes}]\n}}",
-        )
-        for number in range(3)
-    ]
+    servers = three_servers(tmp_path)
     for nats in servers:
         nats.start()
     ids = [server.add(life=Life.documented()) for _ in range(20)]
@@ -278,7 +268,7 @@ async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: Fa
     )
     try:
         with anyio.fail_after(40):
-            await _connected(cluster)
+            await connected(cluster)
         async with cluster, client, working(cluster, client):
             await cluster.watch(*ids)
             async with anyio.create_task_group() as tasks:
@@ -298,17 +288,115 @@ async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: Fa
             nats.stop()
 
 
-async def _connected(cluster: Cluster) -> None:
-    """Connect when three servers have found each other."""
-    from veo3_async import ServiceUnavailable  # noqa: PLC0415 - only here
+async def test_a_cluster_of_three_may_lose_its_majority(tmp_path: Path, server: FakeVeo3) -> None:
+    """Two of three die and come back: meanwhile all wait, and each id ends once."""
+    servers = three_servers(tmp_path)
+    for nats in servers:
+        nats.start()
+    ids = [server.add(life=Life.documented()) for _ in range(20)]
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
+    cluster = Cluster(
+        [nats.url for nats in servers], replicas=3, max_polls_per_second=20, ack_wait=ACK_WAIT
+    )
+    try:
+        with anyio.fail_after(40):
+            await connected(cluster)
+        async with cluster, client, working(cluster, client):
+            await cluster.watch(*ids)
+            async with anyio.create_task_group() as tasks:
 
-    while True:
-        try:
-            await cluster.connect()
-        except ServiceUnavailable:
-            await anyio.sleep(0.5)
-        else:
-            return
+                async def check() -> None:
+                    await check_ends(cluster, ids, within=120)
+
+                tasks.start_soon(check)
+                await anyio.sleep(1.5)
+                for nats in servers[:2]:
+                    nats.stop()
+                await anyio.sleep(8)  # longer than a call waits
+                for nats in servers[:2]:
+                    nats.start()
+    finally:
+        await cluster.aclose()
+        for nats in servers:
+            nats.stop()
+
+
+async def test_a_cluster_that_was_told_of_one_server_knows_the_others(
+    tmp_path: Path, server: FakeVeo3
+) -> None:
+    """The servers say who their peers are: one that was not named takes over."""
+    servers = three_servers(tmp_path)
+    for nats in servers:
+        nats.start()
+    request_id = server.add(life=Life.documented())
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
+    cluster = Cluster(servers[0].url, replicas=3, max_polls_per_second=20, ack_wait=ACK_WAIT)
+    try:
+        with anyio.fail_after(40):
+            await connected(cluster)
+        async with cluster, client, working(cluster, client):
+            await cluster.watch(request_id)
+            servers[0].stop()
+            await check_ends(cluster, [request_id], within=70)
+    finally:
+        await cluster.aclose()
+        for nats in servers:
+            nats.stop()
+
+
+async def test_what_is_handed_back_while_nats_is_away_comes_back_soon(
+    tmp_path: Path, server: FakeVeo3
+) -> None:
+    """A poll that ends then does not cost its id the seconds after which it is taken for dead."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    request_id = server.add(life=Life.scripted([{"status": "video_generating", "running": True}]))
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
+    try:
+        async with (
+            Cluster(nats.url, max_polls_per_second=200, ack_wait=3600) as cluster,
+            client,
+            working(cluster, client),
+        ):
+            await cluster.watch(request_id)
+            server.fault(Slow(1.0), times=1)
+            while not server.in_flight:
+                await anyio.sleep(0.01)
+            nats.stop()
+            await anyio.sleep(1.5)
+            before = server.received
+            nats.start()
+            with anyio.fail_after(30):
+                while server.received < before + 3:
+                    await anyio.sleep(0.02)
+    finally:
+        nats.stop()
+
+
+async def test_a_silent_nats_is_found_out(tmp_path: Path, server: FakeVeo3) -> None:
+    """A server that freezes for a minute closes nothing; afterwards every id ends once."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    ids = [server.add(life=Life.documented()) for _ in range(20)]
+    client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.3))
+    try:
+        async with (
+            Cluster(nats.url, max_polls_per_second=200, ack_wait=ACK_WAIT) as cluster,
+            client,
+            working(cluster, client),
+        ):
+            await cluster.watch(*ids)
+            await anyio.sleep(1)
+            nats.send(signal.SIGSTOP)
+            with pytest.raises(ServiceUnavailable):
+                await cluster.submit(client, "a lighthouse")
+            assert all(request.method == "GET" for request in server.requests)
+            await anyio.sleep(55)
+            nats.send(signal.SIGCONT)
+            await check_ends(cluster, ids, within=60)
+    finally:
+        nats.send(signal.SIGCONT)
+        nats.stop()
 
 
 async def test_three_workers_keep_one_rate(tmp_path: Path) -> None:

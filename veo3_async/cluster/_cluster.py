@@ -25,6 +25,7 @@ from veo3_async.cluster._origin import encode_origin, made_origin
 from veo3_async.cluster._permits import PERMITS
 from veo3_async.cluster._rate import round_of
 from veo3_async.cluster._record import decode
+from veo3_async.cluster._room import check_room
 from veo3_async.cluster._stats import ClusterStats, read_stats
 from veo3_async.cluster._upkeep import Duty, Upkeep, for_each
 from veo3_async.cluster._worker import POLLERS, Worker
@@ -172,6 +173,7 @@ class Cluster:
         await self.connect()
         mark = KeyMark(self._engine, self._names, client)
         await mark.check()
+        await check_room(self._engine, self._names)
         request_id = await client.submit(
             prompt,
             image=image,
@@ -260,9 +262,11 @@ class Cluster:
     async def stats(self) -> ClusterStats:
         """Return what all workers are doing.
 
-        :raises ServiceUnavailable: NATS does not answer.
+        :raises ServiceUnavailable: NATS does not answer, or stores nothing.
+        :raises ClusterError: NATS refuses.
         """
         await self.connect()
+        await check_room(self._engine, self._names)
         return await read_stats(self._engine, self._names)
 
     # --- parts ------------------------------------------------------------------------------

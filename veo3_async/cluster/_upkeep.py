@@ -12,6 +12,7 @@ import contextlib
 import contextvars
 import datetime
 import logging
+import math
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, TypeVar
 
@@ -19,7 +20,9 @@ import anyio
 
 from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, ServiceUnavailable, Veo3Error
+from veo3_async.cluster._errors import ClusterError
 from veo3_async.cluster._names import Names
+from veo3_async.cluster._nats.errors import NoJetStreamError
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.state import StreamState
 from veo3_async.cluster._record import Record, decode
@@ -37,6 +40,7 @@ Duty = Callable[[], Awaitable[list[str]]]
 _LOOK_SECONDS: Final = 10.0
 _AGAIN_SECONDS: Final = 1.0
 _LEAST_SECONDS: Final = 0.5  # between two looks, however much trouble there is
+_SILENT_SECONDS: Final = 30.0  # a server that starts has its JetStream long before
 _LOOKED_AFTER: Final = 1024  # ids at one look
 _IN_FLIGHT: Final = 128
 
@@ -57,6 +61,7 @@ class Upkeep:
         self._created: dict[str, datetime.datetime | None] = {}
         self._looking = anyio.Lock()
         self._looked_at: float | None = None
+        self._silent_since = math.inf
         self._is_doubtful = asyncio.Event()
         self._failure: Veo3Error | None = None
         self._failed = asyncio.Event()
@@ -159,6 +164,22 @@ class Upkeep:
         self._engine.wake()
 
     async def _look(self) -> None:
+        """See that everything is there.
+
+        :raises ClusterError: As `ensure`; or there was no JetStream for half a minute.
+        """
+        now = asyncio.get_running_loop().time()
+        try:
+            await self._look_at_all()
+        except NoJetStreamError as error:
+            self._silent_since = min(self._silent_since, now)
+            if now - self._silent_since < _SILENT_SECONDS:
+                raise
+            message = f"{error}; start the server with JetStream (-js), or name one that has it"
+            raise ClusterError(message) from None
+        self._silent_since = math.inf
+
+    async def _look_at_all(self) -> None:
         self._is_doubtful.clear()
         missing: list[str] = []
         states: dict[str, StreamState] = {}

@@ -36,8 +36,12 @@ _PATIENCE_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 0.5
 _AGAIN_SECONDS: Final = 0.25
 _MOST_UNSENT: Final = 8192
+_MOST_DENIALS: Final = 1024
 
+_DENIAL_SECONDS: Final = 10.0
 _PERMISSION: Final = "permissions violation"
+_INBOXES: Final = "_INBOX.>"
+_NO_ANSWERS: Final = 'subscription to "_inbox'
 
 
 class Link:
@@ -72,7 +76,9 @@ class Link:
         self._is_doubtful = asyncio.Event()
         self._refusal: Veo3Error | None = None
         self._unsent: collections.deque[tuple[str, bytes]] = collections.deque(maxlen=_MOST_UNSENT)
-        self._denials: collections.deque[str] = collections.deque(maxlen=16)
+        self._denials: collections.deque[tuple[float, str]] = collections.deque(
+            maxlen=_MOST_DENIALS
+        )
         self._connecting = anyio.Lock()
         self._keeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -152,58 +158,66 @@ class Link:
                 return
         self._unsent.append((subject, payload))
 
-    async def request(self, about: str, subject: str, payload: bytes) -> None:
+    async def request(self, subject: str, payload: bytes) -> None:
         """Send what is answered, and wait for the answer.
 
-        :param about: What it is about, for the message of an error.
         :raises ServiceUnavailable: None came.
         """
         await self.jetstream()  # a connection that was lost is waited for
-        await self.ask(about, self.client.request(subject, payload, timeout=CLOSE_SECONDS))
+        await self.ask(subject, self.client.request(subject, payload, timeout=CLOSE_SECONDS))
 
     # --- errors -----------------------------------------------------------------------------
 
-    async def ask(self, subject: str, call: Awaitable[_T]) -> _T:
+    async def ask(self, about: str, call: Awaitable[_T]) -> _T:
         """Return what a call returns; its errors become ours.
 
-        :param subject: What it is about, for the message.
+        :param about: What it is about, for the message; the last word is a subject or a stream.
         """
+        began = asyncio.get_running_loop().time()
         try:
             return await call
+        except TimeoutError as error:
+            self._check_denials(about, began)
+            fault = self._fault(about, error)
         except ERRORS as error:
-            fault = self.fault(subject, error)
+            fault = self._fault(about, error)
         except asyncio.CancelledError:
             if is_cancelled():
                 raise
-            fault = self.fault(subject, nats.errors.ConnectionClosedError())
+            fault = self._fault(about, nats.errors.ConnectionClosedError())
         raise fault
 
-    def fault(self, subject: str, error: BaseException) -> Veo3Error:
-        """Return what an error of nats-py is among ours."""
-        if self._closed:
-            return closed()
-        if isinstance(error, TimeoutError) and self._is_denied(subject):
-            return denied(subject)
-        if is_missing(error):
-            self.trouble()
-        return translated(error, subject, self.place)
-
-    def check(self, subject: str) -> None:
+    def check(self, about: str) -> None:
         """See whether it makes sense to ask once more where nobody answers.
 
         :raises ClusterError: There is no permission to ask; the credentials are refused by now.
         :raises ClientClosed: It was closed.
         """
-        if self._is_denied(subject):
-            raise denied(subject)
+        self._check_denials(about, asyncio.get_running_loop().time() - _DENIAL_SECONDS)
         if self._refusal is not None:
             raise self._refusal
         if self._closed:
             raise closed()
 
-    def _is_denied(self, subject: str) -> bool:
-        # nats-py makes the server's words lower case.
-        return any(subject.lower() in denial for denial in self._denials)
+    def _fault(self, about: str, error: BaseException) -> Veo3Error:
+        if self._closed:
+            return closed()
+        if is_missing(error):
+            self.trouble()
+        return translated(error, about, self.place)
+
+    def _check_denials(self, about: str, since: float) -> None:
+        """Raise where no answer can come, for the server has denied what is asked.
+
+        :param about: Its last word, a subject or a stream, is looked for in the denials.
+        :param since: When it was asked.
+        """
+        word = about.rpartition(" ")[2].lower()  # nats-py makes the server's words lower case
+        for denied_at, said in self._denials:
+            if _NO_ANSWERS in said:
+                raise denied(_INBOXES)
+            if denied_at >= since and word in said:
+                raise denied(about)
 
     def _is_there(self) -> bool:
         """Return whether there is a connection, as far as is known; `_keep` looks else."""
@@ -278,9 +292,11 @@ class Link:
         self._is_doubtful.set()
 
     async def _erred(self, error: Exception) -> None:
-        if _PERMISSION in (said := str(error).lower()) and said not in self._denials:
-            _log.error("%s", said)
-            self._denials.append(said)
+        if _PERMISSION not in (said := str(error).lower()):
+            return
+        # There may be one for each id: the first is enough for who reads the log.
+        _log.log(logging.DEBUG if self._denials else logging.ERROR, "%s", said)
+        self._denials.append((asyncio.get_running_loop().time(), said))
 
 
 def _place(server: str) -> str:

@@ -52,7 +52,7 @@ async def dial(
     if any("authorization" in str(failure).lower() for failure in failures):
         message = f"NATS at {place} refuses the credentials"
         raise ClusterError(message)
-    said = f" ({failures[-1]})" if failures else ""
+    said = f" ({str(failures[-1]) or type(failures[-1]).__name__})" if failures else ""
     message = f"no NATS server can be reached at {place}{said}; is one running there?"
     raise ServiceUnavailable(message)
 

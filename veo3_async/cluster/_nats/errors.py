@@ -10,7 +10,25 @@ import nats.js.errors
 from veo3_async._errors import ClientClosed, ServiceUnavailable, Veo3Error
 from veo3_async.cluster._errors import ClusterError
 
-__all__ = ["ERRORS", "closed", "denied", "is_missing", "is_unwanted", "translated"]
+__all__ = [
+    "ERRORS",
+    "NoJetStreamError",
+    "NotStoredError",
+    "closed",
+    "denied",
+    "is_missing",
+    "is_unwanted",
+    "translated",
+]
+
+
+class NoJetStreamError(ServiceUnavailable):
+    """Raised where nobody answers for JetStream: it is starting, or there is none."""
+
+
+class NotStoredError(TimeoutError):
+    """Raised where it is not known that a message was stored."""
+
 
 ERRORS: Final = (TimeoutError, nats.errors.Error, OSError)
 """What a call of nats-py raises."""
@@ -39,12 +57,17 @@ def translated(error: BaseException, subject: str, place: str) -> Veo3Error:
     :param place: Hosts and ports, without credentials.
     """
     match error:
-        case nats.js.errors.APIError():
+        case nats.js.errors.APIError(description=str()):
             return _of_api(error, subject)
         case nats.errors.ConnectionClosedError():
             return ServiceUnavailable(f"the connection to NATS at {place} is lost: {subject}")
         case nats.errors.NoRespondersError() | nats.js.errors.Error():
-            return ServiceUnavailable(f"no JetStream at {place} answers: {subject}")
+            return NoJetStreamError(f"no JetStream at {place} answers: {subject}")
+        case NotStoredError():
+            return ServiceUnavailable(
+                f"NATS at {place} does not say that it stored {subject}: it is away or overloaded, "
+                "or its disk is or was full; make room, and restart it"
+            )
         case TimeoutError():
             return ServiceUnavailable(f"NATS at {place} does not answer: {subject}")
     return ServiceUnavailable(f"NATS at {place}: {type(error).__name__}: {subject}")

@@ -124,7 +124,7 @@ class Feed:
         if not self._is_lost:
             js = await self._link.jetstream()
             call = js.consumer_info(self._stream, self._name)
-            self._is_lost = await found_or_none(self._link, self._name, call) is None
+            self._is_lost = await found_or_none(self._link, self._stream, call) is None
         self._look_at = now + _LOOK_SECONDS
 
     def _note(self, state: StreamState) -> None:

@@ -6,13 +6,14 @@ import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
+import nats.js.errors
 from nats.js import JetStreamContext
 from nats.js.api import ConsumerConfig, ConsumerInfo, StreamConfig
 
 from veo3_async.cluster._errors import ClusterError
 from veo3_async.cluster._names import Settings
 from veo3_async.cluster._nats.connection import Link
-from veo3_async.cluster._nats.errors import ERRORS, is_unwanted
+from veo3_async.cluster._nats.errors import ERRORS, NotStoredError, is_unwanted
 from veo3_async.cluster._nats.feed import Feed
 from veo3_async.cluster._nats.pull import Pull
 from veo3_async.cluster._nats.state import (
@@ -27,6 +28,7 @@ __all__ = ["Engine"]
 _T = TypeVar("_T")
 
 _EXPECTED: Final = "Nats-Expected-Last-Subject-Sequence"
+_EXPECTED_IN_ALL: Final = "Nats-Expected-Last-Sequence"
 
 
 class Engine:
@@ -104,7 +106,7 @@ class Engine:
     async def consumer(self, stream: str, name: str) -> ConsumerState | None:
         """Return how far a consumer is, or None where it does not exist."""
         js = await self.jetstream()
-        info = await self._found(f"consumer {name}", js.consumer_info(stream, name))
+        info = await self._found(f"consumer {name} of {stream}", js.consumer_info(stream, name))
         if info is None:
             return None
         return ConsumerState(
@@ -147,9 +149,27 @@ class Engine:
             except ERRORS as error:
                 if is_unwanted(error):
                     return None
+                if isinstance(error, TimeoutError):
+                    raise NotStoredError from error
                 raise
 
         return await self._link.ask(subject, published())
+
+    async def check_publish(self, stream: str, subject: str) -> None:
+        """See that messages for a stream are taken, without one.
+
+        :raises ServiceUnavailable: NATS does not answer.
+        :raises ClusterError: There is no permission.
+        """
+        js = await self.jetstream()
+
+        async def published() -> None:
+            # No stream has as many messages, so it is refused after everything else was looked at.
+            headers = {_EXPECTED_IN_ALL: str(2**62)}
+            with contextlib.suppress(nats.js.errors.BadRequestError):
+                await js.publish(subject, b"", stream=stream, headers=headers)
+
+        await self._link.ask(subject, published())
 
     async def last(
         self, stream: str, subject: str, *, fresh: bool = False
@@ -160,7 +180,7 @@ class Engine:
         """
         js = await self.jetstream()
         call = js.get_last_msg(stream, subject, direct=not fresh)
-        found = await self._found(subject, call)
+        found = await self._found(f"{subject} in {stream}", call)
         return None if found is None else (found.seq or 0, found.data or b"")
 
     async def stored_at(self, stream: str, subject: str) -> float | None:
@@ -170,13 +190,13 @@ class Engine:
         """
         js = await self.jetstream()
         call = js.get_last_msg(stream, subject, direct=True)
-        found = await self._found(subject, call)
+        found = await self._found(f"{subject} in {stream}", call)
         return None if found is None or found.time is None else found.time.timestamp()
 
     async def purge(self, stream: str, subject: str) -> None:
         """Remove the messages of a subject."""
         js = await self.jetstream()
-        await self._link.ask(subject, js.purge_stream(stream, subject=subject))
+        await self._link.ask(f"{subject} in {stream}", js.purge_stream(stream, subject=subject))
 
     @contextlib.asynccontextmanager
     async def feed(

@@ -58,7 +58,7 @@ class Message:
 
         :raises ServiceUnavailable: It does not answer.
         """
-        await self._link.request(self.subject, self._reply, _DONE)
+        await self._link.request(self._reply, _DONE)
 
     async def again(self, delay: float = 0.0) -> None:
         """Hand it back, to be delivered after so many seconds."""
