@@ -128,7 +128,8 @@ def run_script(script: str, **environment: str) -> subprocess.CompletedProcess[s
 def test_fault_26_out_of_file_descriptors() -> None:
     """Nobody can connect: all pause, one tries now and then, and when it is over all are found."""
     done = run_script(EXHAUSTED)
-    assert done.stderr == ""
+    [warning] = done.stderr.splitlines()  # a minute is long enough to be logged, once
+    assert "this machine cannot open a connection: EMFILE" in warning
     first, *rest = done.stdout.splitlines()
     assert first.startswith("{'local': ")
     assert first.endswith(" 10 local 0")
