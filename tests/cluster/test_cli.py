@@ -27,7 +27,7 @@ from nats_process import BINARY, NatsServer, free_port
 
 from veo3_async import VideoTask
 from veo3_async.cli import main
-from veo3_async.cli._cluster import Site
+from veo3_async.cli._cluster import Place
 from veo3_async.testing import Status
 
 pytestmark = [pytest.mark.real_time, pytest.mark.timeout(120)]
@@ -320,8 +320,8 @@ def test_a_probe_fails_where_nobody_polls(
 def test_the_command_that_goes_on_tells_no_password() -> None:
     """Credentials of a NATS URL are not repeated; the options that are not usual are."""
     servers = ["nats://me:secret@one:4222", "tls://token@two", "three"]
-    site = Site(servers=servers, prefix="other", replicas=3)
-    assert site.options() == [
+    place = Place(servers=servers, prefix="other", replicas=3)
+    assert place.options() == [
         *("--nats", "nats://one:4222", "--nats", "tls://two", "--nats", "three"),
         *("--prefix", "other", "--replicas", "3"),
     ]

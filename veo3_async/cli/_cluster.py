@@ -43,14 +43,15 @@ from veo3_async.cli._view import view_for
 from veo3_async.live._board import Board
 
 if TYPE_CHECKING:
+    from veo3_async import Veo3Client
     from veo3_async.cluster import Cluster, ClusterStats
 
-__all__ = ["Site", "cluster_app", "follow_cluster", "worker"]
+__all__ = ["Place", "cluster_app", "follow_cluster", "worker"]
 
 _REPORT_SECONDS: Final = 60.0
 
 
-class Site(msgspec.Struct, frozen=True, kw_only=True):
+class Place(msgspec.Struct, frozen=True, kw_only=True):
     """The options that say where a cluster is."""
 
     servers: Sequence[str]
@@ -94,7 +95,7 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def follow_cluster(
-    site: Site, access: Access, ids: Sequence[str], wanted: WatchOptions
+    place: Place, access: Access, ids: Sequence[str], wanted: WatchOptions
 ) -> ExitCode:
     """Hand ids to the workers and follow them; no key is needed for that.
 
@@ -106,7 +107,7 @@ def follow_cluster(
             "--journal, --key-file and --base-url"
         )
         raise typer.BadParameter(message)
-    cluster = site.cluster()
+    cluster = place.cluster()
     from veo3_async.cluster import ClusterWatch  # noqa: PLC0415 - it is installed
 
     board = Board(ids, now=time.time(), saves=wanted.path is not None)
@@ -117,7 +118,7 @@ def follow_cluster(
         async with keyless_client(base_url=None) as veo, cluster:
             await follow(veo, watch, board, view, wanted)
 
-    again = [*program(), "watch", *site.options(), *wanted.arguments()]
+    again = [*program(), "watch", *place.options(), *wanted.arguments()]
     return conclude(main, board, view, again)
 
 
@@ -150,25 +151,25 @@ def worker(
     """
     access = Access(key_file=key_file, base_url=base_url, interval=interval, rate=rate)
     login = login_of(creds, user, password_file, token_file, ca, cert, cert_key)
-    site = Site(servers=nats, prefix=prefix, replicas=replicas, login=login)
-    cluster = site.cluster(rate=rate)
-    veo = access.client()
-
-    async def main() -> None:
-        stop = anyio.Event()
-        async with veo, cluster, anyio.create_task_group() as tasks:
-            await tasks.start(_stop_at_signal, stop)
-            note(
-                f"polling what is watched under the prefix {prefix}, {slots} ids at once, at most "
-                f"{rate:g} requests a second by all workers together; Ctrl-C ends it"
-            )
-            if verbose:
-                tasks.start_soon(_report, cluster)
-            await cluster.work(veo, slots=slots, stop=stop)
-            tasks.cancel_scope.cancel()
-
-    on_loop(main)
+    place = Place(servers=nats, prefix=prefix, replicas=replicas, login=login)
+    cluster, veo = place.cluster(rate=rate), access.client()
+    said = (
+        f"polling what is watched under the prefix {prefix}, {slots} ids at once, at most "
+        f"{rate:g} requests a second by all workers together; Ctrl-C ends it"
+    )
+    on_loop(lambda: _work(cluster, veo, slots, said, verbose=verbose))
     return ExitCode.DONE
+
+
+async def _work(cluster: Cluster, veo: Veo3Client, slots: int, said: str, *, verbose: bool) -> None:
+    stop = anyio.Event()
+    async with veo, cluster, anyio.create_task_group() as tasks:
+        await tasks.start(_stop_at_signal, stop)
+        note(said)
+        if verbose:
+            tasks.start_soon(_report, cluster)
+        await cluster.work(veo, slots=slots, stop=stop)
+        tasks.cancel_scope.cancel()
 
 
 cluster_app: Final = typer.Typer(help="What goes on in a cluster of workers.")
@@ -200,7 +201,7 @@ def status(
     wants it, with --json.
     """
     login = login_of(creds, user, password_file, token_file, ca, cert, cert_key)
-    cluster = Site(servers=nats, prefix=prefix, replicas=replicas, login=login).cluster()
+    cluster = Place(servers=nats, prefix=prefix, replicas=replicas, login=login).cluster()
 
     async def main() -> ClusterStats:
         try:

@@ -11,7 +11,7 @@ import typer
 
 from veo3_async import Veo3Client, Watch
 from veo3_async.cli._access import Access, program
-from veo3_async.cli._cluster import Site, follow_cluster
+from veo3_async.cli._cluster import Place, follow_cluster
 from veo3_async.cli._follow import WatchOptions, conclude, follow
 from veo3_async.cli._options import (
     BaseUrl,
@@ -94,8 +94,8 @@ def watch(
         until=until, timeout=timeout, path=path, overwrite=overwrite, json=json, plain=plain
     )
     if nats:
-        site = Site(servers=nats, prefix=prefix, replicas=replicas)
-        return follow_cluster(site, access, wanted, options)
+        place = Place(servers=nats, prefix=prefix, replicas=replicas)
+        return follow_cluster(place, access, wanted, options)
     return follow_all(access, wanted, options)
 
 

@@ -180,11 +180,15 @@ class Permits:
     async def follow(self) -> None:
         """Keep up with what others learn, and with how many they are, until cancelled."""
         while True:
-            with contextlib.suppress(ServiceUnavailable):  # what was known holds meanwhile
-                _, self._shared = await read_rate(self._engine, self._names, self._clock.now())
-                if self._loop.time() >= self._count_workers_at:
-                    await self._count_workers()
             await anyio.sleep(_READ_SECONDS)
+            await self.catch_up()
+
+    async def catch_up(self) -> None:
+        """Take in what others have learned; where NATS is away, what was known holds."""
+        with contextlib.suppress(ServiceUnavailable):
+            _, self._shared = await read_rate(self._engine, self._names, self._clock.now())
+            if self._loop.time() >= self._count_workers_at:
+                await self._count_workers()
 
     async def _count_workers(self) -> None:
         alive = await self._engine.stream(self._names.workers)

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 import msgspec
 
 from veo3_async.cluster._clock import ServerClock
+from veo3_async.cluster._life import LifeSign
 from veo3_async.cluster._names import Names
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._permits import read_rate
 from veo3_async.cluster._rate import rate_at
-from veo3_async.cluster._worker import POLLERS, LifeSign
+from veo3_async.cluster._worker import POLLERS
 
 __all__ = ["ClusterStats", "read_stats", "server_time"]
 

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import random
-import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Final
 
@@ -27,8 +24,9 @@ from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster._clock import ServerClock
 from veo3_async.cluster._key import KeyMark
+from veo3_async.cluster._life import Life
 from veo3_async.cluster._memory import Memory
-from veo3_async.cluster._names import LIFE_SIGN_SECONDS, Names, request_id_of
+from veo3_async.cluster._names import Names, request_id_of
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._notes import Notes
@@ -41,7 +39,7 @@ from veo3_async.cluster._upkeep import Upkeep
 if TYPE_CHECKING:
     from veo3_async._client import Veo3Client
 
-__all__ = ["POLLERS", "LifeSign", "Worker"]
+__all__ = ["POLLERS", "Worker"]
 
 _log = logging.getLogger("veo3_async")
 
@@ -50,7 +48,6 @@ POLLERS: Final = "pollers"
 
 _AT_ONCE: Final = 0.0
 _AFTER_TROUBLE: Final = 5.0
-_PARTING_SECONDS: Final = 2.0
 _LEARNED_SECONDS: Final = 60.0
 
 _Outcome = VideoTask | Problem
@@ -62,15 +59,6 @@ class _FatalError(Exception):
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
         self.reason = reason
-
-
-class LifeSign(msgspec.Struct, frozen=True):
-    """What a worker shows of itself."""
-
-    clock_offset: float = 0.0
-    """Seconds by which its machine's clock is ahead of the server's."""
-    in_hand: int = 0
-    """Ids in hand."""
 
 
 class _Known(msgspec.Struct, frozen=True):
@@ -117,8 +105,8 @@ class Worker:
         self._slots = slots
         self._ack_wait = ack_wait
         self._max_rate = max_rate
-        self._name = uuid.uuid4().hex
         self._in_hand: set[Message] = set()
+        self._life = Life(engine, names, self._clock, self._in_hand)
         self._memory = Memory()
         self._stopping = False
         self._failure: BaseException | None = None
@@ -129,13 +117,13 @@ class Worker:
 
         :raises Veo3Error: No id can be polled, or nothing can be written down.
         """
-        with contextlib.suppress(ServiceUnavailable):
-            await self._show()
+        await self._life.show()
         async with (
             self._engine.pull(self._names.watch, POLLERS) as ids,
             self._engine.pull(self._names.rate, PERMITS) as tokens,
         ):
             permits = Permits(self._engine, self._names, tokens, self._max_rate, self._clock)
+            await permits.catch_up()
             await self._on_duty(ids, permits, stop)
         if self._failure is not None:
             raise self._failure
@@ -144,7 +132,7 @@ class Worker:
         self, ids: Pull, permits: Permits, stop: asyncio.Event | anyio.Event | None
     ) -> None:
         duties: list[Callable[[], Awaitable[None]]] = [
-            self._show_life,
+            self._life.go_on,
             self._keep_in_hand,
             permits.follow,
             self._upkeep.failed,
@@ -166,7 +154,7 @@ class Worker:
                         slots.start_soon(self._guard, self._slot(ids, permits), scope)
                 scope.cancel()
         finally:
-            await self._part()
+            await self._life.end()
 
     async def _guard(self, duty: Callable[[], Awaitable[None]], scope: anyio.CancelScope) -> None:
         """Let the first error end all, and no group of errors be raised."""
@@ -176,36 +164,14 @@ class Worker:
             self._failure = self._failure or error
             scope.cancel()
 
-    async def _part(self) -> None:
-        with anyio.move_on_after(_PARTING_SECONDS, shield=True):
-            with contextlib.suppress(Veo3Error):
-                await self._engine.purge(self._names.workers, self._names.life_sign(self._name))
-
     # --- beside the work --------------------------------------------------------------------
-
-    async def _show_life(self) -> None:
-        while True:
-            await anyio.sleep(LIFE_SIGN_SECONDS)
-            with contextlib.suppress(ServiceUnavailable):
-                await self._show()
-
-    async def _show(self) -> None:
-        """Show that this worker lives, and see what the server's clock says to that."""
-        subject = self._names.life_sign(self._name)
-        sign = LifeSign(round(self._clock.offset, 3), len(self._in_hand))
-        sent = time.monotonic()
-        await self._engine.publish(subject, msgspec.json.encode(sign))
-        received = time.monotonic()
-        if (at := await self._engine.stored_at(self._names.workers, subject)) is not None:
-            self._clock.heard(sent, received, at)
 
     async def _keep_in_hand(self) -> None:
         while True:
             await anyio.sleep(self._ack_wait / 3)
             for message in tuple(self._in_hand):
                 if message in self._in_hand:
-                    with contextlib.suppress(ServiceUnavailable):
-                        await message.busy()
+                    await message.busy()
 
     async def _stop_after(
         self, stop: asyncio.Event | anyio.Event, ids: Pull, permits: Permits

@@ -122,10 +122,17 @@ class Feed:
         state = await self._state()
         self._note(state)
         if not self._is_lost:
-            js = await self._link.jetstream()
-            call = js.consumer_info(self._stream, self._name)
-            self._is_lost = await found_or_none(self._link, self._stream, call) is None
+            self._is_lost = not await self._has_consumer()
         self._look_at = now + _LOOK_SECONDS
+
+    async def _has_consumer(self) -> bool:
+        """Return whether the consumer answers; it may have been on a server that is gone."""
+        js = await self._link.jetstream()
+        call = js.consumer_info(self._stream, self._name)
+        try:
+            return await found_or_none(self._link, self._stream, call) is not None
+        except ServiceUnavailable:
+            return False
 
     def _note(self, state: StreamState) -> None:
         received = max(self.position, self._checked)
