@@ -54,7 +54,7 @@ async def begun(cluster: Cluster) -> None:
             await anyio.sleep(0.02)
 
 
-async def told(changes: Changes, *, within: float = 30) -> dict[str, list[Transition]]:
+async def delivered_to(changes: Changes, *, within: float = 30) -> dict[str, list[Transition]]:
     """Return what a listener hears until its ids are final, by id."""
     heard: dict[str, list[Transition]] = {}
     with anyio.fail_after(within):

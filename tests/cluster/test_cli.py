@@ -128,10 +128,10 @@ def test_videos_come_to_disk_and_a_failure_is_exit_code_1(
     out, err = watch.communicate(timeout=60)
     assert 1 == watch.returncode
     assert "2 tasks: 1 video, 1 saved, 1 failed\n" == err
-    told = {line["request_id"]: line for line in json_lines(out) if "phase" in line}
+    delivered = {line["request_id"]: line for line in json_lines(out) if "phase" in line}
     (path,) = (line["path"] for line in json_lines(out) if "path" in line)
-    assert "TaskFailed" == told[bad]["error"]["type"]
-    assert service.server.video_of(told[good]["url"]) == pathlib.Path(path).read_bytes()
+    assert "TaskFailed" == delivered[bad]["error"]["type"]
+    assert service.server.video_of(delivered[good]["url"]) == pathlib.Path(path).read_bytes()
 
 
 @needs_nats

@@ -11,7 +11,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from cluster_ways import ENDLESS, MakeCluster, told, until, working
+from cluster_ways import ENDLESS, MakeCluster, delivered_to, until, working
 from nats_process import BINARY, free_port
 
 from veo3_async import (
@@ -46,7 +46,7 @@ pytestmark = [
 async def test_every_id_comes_to_its_end(
     server: FakeVeo3, cluster: Cluster, veo: Veo3Client
 ) -> None:
-    """Handed in here, polled there, told to who listens: each phase once, one end, in order."""
+    """Handed in here, polled there, delivered: each phase once, one end, in order."""
     lives = {
         server.add(life=Life.documented()): Phase.COMPLETED,
         server.add(life=Life.failing()): Phase.FAILED,
@@ -54,7 +54,7 @@ async def test_every_id_comes_to_its_end(
     }
     await cluster.watch(*lives)
     async with working(cluster, veo):
-        heard = await told(cluster.transitions(*lives))
+        heard = await delivered_to(cluster.transitions(*lives))
         stats = await cluster.stats()
     assert lives == {request_id: changes[-1].phase for request_id, changes in heard.items()}
     for changes in heard.values():
@@ -72,7 +72,7 @@ async def test_an_end_carries_its_error(
     request_id = server.add(life=Life.failing())
     await cluster.watch(request_id)
     async with working(cluster, veo):
-        end = (await told(cluster.transitions(request_id)))[request_id][-1]
+        end = (await delivered_to(cluster.transitions(request_id)))[request_id][-1]
     assert isinstance(end.error, TaskFailed)
     assert end.task is end.error.task
     assert request_id == end.error.request_id
@@ -94,7 +94,7 @@ async def test_what_was_submitted_is_watched(
     """A submission through the cluster returns its id and hands it in."""
     request_id = await cluster.submit(veo, "a lighthouse")
     async with working(cluster, veo):
-        heard = await told(cluster.transitions(request_id))
+        heard = await delivered_to(cluster.transitions(request_id))
     assert [request_id] == list(heard)
     assert ["submit"] == [r.where for r in server.requests if r.method == "POST"]
 
@@ -109,19 +109,19 @@ async def test_no_id_is_watched_where_one_is_none(cluster: Cluster) -> None:
 async def test_a_lost_id_can_be_watched_again(
     server: FakeVeo3, cluster: Cluster, veo: Veo3Client
 ) -> None:
-    """An id that ended as LOST begins anew with the next watch, and its end is told."""
+    """An id that ended as LOST begins anew with the next watch, and its end is delivered."""
     request_id = server.add(life=Life.plain())
     await cluster.watch(request_id)
-    # Nonsense is tolerated 19 times, with a backoff of up to 30 s: not waited for here.
+    # Garbage is tolerated 19 times, with a backoff of up to 30 s: not waited for here.
     gone = end(NEW, TaskNotFound("gone"), request_id=request_id, wall_now=time.time())
     state = msgspec.structs.replace(NEW, phase=Phase.LOST)
     lost = Record(request_id=request_id, watch=1, serial=1, change=gone, state=state)
     subject = cluster._names.change_of(request_id)
     await cluster._engine.publish(subject, encode(lost))
     async with working(cluster, veo):
-        first = (await told(cluster.transitions(request_id)))[request_id][-1]
+        first = (await delivered_to(cluster.transitions(request_id)))[request_id][-1]
         await cluster.watch(request_id)
-        again = (await told(cluster.transitions(request_id)))[request_id]
+        again = (await delivered_to(cluster.transitions(request_id)))[request_id]
     assert Phase.LOST is first.phase
     assert isinstance(first.error, TaskNotFound)
     assert Phase.LOST not in {change.phase for change in again}
@@ -129,7 +129,7 @@ async def test_a_lost_id_can_be_watched_again(
 
 
 async def test_who_listens_to_all_hears_of_a_lost_id_as_well(cluster: Cluster) -> None:
-    """That an id was lost is told even if it is watched again: such a listener goes on anyway."""
+    """That an id was lost is delivered even if it is watched again: it goes on anyway."""
     await cluster.watch("veo3-pro:1")
     gone = end(NEW, TaskNotFound("gone"), request_id="veo3-pro:1", wall_now=time.time())
     state = msgspec.structs.replace(NEW, phase=Phase.LOST)
@@ -140,7 +140,7 @@ async def test_who_listens_to_all_hears_of_a_lost_id_as_well(cluster: Cluster) -
             assert Phase.LOST is (await anext(changes)).phase
         with anyio.move_on_after(0.5):
             async with cluster.transitions("veo3-pro:1") as changes:
-                pytest.fail(f"was told {await anext(changes)}")
+                pytest.fail(f"was delivered {await anext(changes)}")
 
 
 # --- who listens --------------------------------------------------------------------------
@@ -153,9 +153,9 @@ async def test_who_comes_late_hears_the_last_state(
     request_id = server.add(life=Life.plain())
     await cluster.watch(request_id)
     async with working(cluster, veo):
-        first = await told(cluster.transitions(request_id))
-    late = await told(cluster.transitions(request_id))
-    everything = await told(cluster.transitions(request_id, since=time.time() - 3600))
+        first = await delivered_to(cluster.transitions(request_id))
+    late = await delivered_to(cluster.transitions(request_id))
+    everything = await delivered_to(cluster.transitions(request_id, since=time.time() - 3600))
     assert [first[request_id][-1].phase] == [change.phase for change in late[request_id]]
     assert [c.phase for c in first[request_id]][-2:] == [c.phase for c in everything[request_id]][
         -2:
@@ -165,7 +165,7 @@ async def test_who_comes_late_hears_the_last_state(
 async def test_a_named_listener_goes_on_where_it_was(
     server: FakeVeo3, cluster: Cluster, make_cluster: MakeCluster, veo: Veo3Client
 ) -> None:
-    """What came while it was away is told after it is back; what it has dealt with is not."""
+    """What came while it was away is delivered after it is back; what it has dealt with is not."""
     ids = [server.add(life=Life.plain()) for _ in range(3)]
     async with working(cluster, veo):
         await cluster.watch(ids[0])
@@ -176,7 +176,7 @@ async def test_a_named_listener_goes_on_where_it_was(
         await anext_or_none(bot)  # dealt with
         await bot.aclose()
         await cluster.watch(*ids[1:])
-        await told(cluster.transitions(*ids))
+        await delivered_to(cluster.transitions(*ids))
     later = make_cluster().transitions(name="bot")
     ended: list[str] = []
     async for change in later:
@@ -232,12 +232,12 @@ async def test_a_name_is_for_all_ids(cluster: Cluster) -> None:
 async def test_hundreds_of_ids_are_listened_to(
     server: FakeVeo3, cluster: Cluster, veo: Veo3Client
 ) -> None:
-    """More ids than a consumer should filter are told apart here."""
+    """More ids than a consumer should filter are separated here."""
     ids = [server.add(life=Life.plain()) for _ in range(120)]
     other = server.add(life=Life.plain())
     await cluster.watch(*ids, other)
     async with working(cluster, veo):
-        heard = await told(cluster.transitions(*ids))
+        heard = await delivered_to(cluster.transitions(*ids))
     assert set(ids) == set(heard)
 
 
@@ -252,7 +252,7 @@ async def test_metadata_comes_back_to_every_listener(
     other = server.add(life=Life.documented())
     await cluster.watch(other, metadata=["a", None])
     async with working(cluster, veo):
-        heard = await told(make_cluster().transitions(request_id, other))
+        heard = await delivered_to(make_cluster().transitions(request_id, other))
     assert all({"chat": 42} == change.metadata for change in heard[request_id])
     assert all(["a", None] == change.metadata for change in heard[other])
 
@@ -261,7 +261,7 @@ async def test_a_task_is_polled_where_it_was_submitted(cluster: Cluster, veo: Ve
     """The family travels with the id: the worker's own model is another one."""
     request_id = await cluster.submit(veo, "a lighthouse", model="veo3.1")
     async with working(cluster, veo):
-        heard = await told(cluster.transitions(request_id))
+        heard = await delivered_to(cluster.transitions(request_id))
     assert Phase.COMPLETED is heard[request_id][-1].phase
 
 
@@ -296,7 +296,7 @@ async def test_backoff_pacing_backs_off(server: FakeVeo3, cluster: Cluster) -> N
 # --- what the service did not end ----------------------------------------------------------
 
 
-async def test_fault_37_an_id_that_we_lost_is_told_once_and_asked_for_again(
+async def test_fault_37_an_id_that_we_lost_is_delivered_once_and_asked_for_again(
     server: FakeVeo3, cluster: Cluster, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sight of a paid task is lost by our own patience; later it is seen again, and ends."""
@@ -359,7 +359,7 @@ async def test_fault_37_the_page_of_a_gateway_loses_no_id(
             configure(f"proxy_pass {server.url};")
             process.send_signal(signal.SIGHUP)
             # The back-off of an id is at most 30 s; the rest is the machine's.
-            heard = await told(cluster.transitions(*ids), within=75)
+            heard = await delivered_to(cluster.transitions(*ids), within=75)
     finally:
         process.terminate()
         await process.wait()

@@ -62,12 +62,12 @@ async def working(cluster: Cluster, client: Veo3Client) -> AsyncIterator[None]:
 
 
 async def check_ends(cluster: Cluster, ids: list[str], *, within: float) -> None:
-    """Check that every id ends, and that each change is recorded once and told once, in order."""
-    told = collections.defaultdict[str, list[str]](list)
+    """Check that every id ends, and that each change is recorded and delivered once, in order."""
+    delivered = collections.defaultdict[str, list[str]](list)
     with anyio.fail_after(within):
         async with cluster.transitions(*ids, since=0) as changes:
             async for change in changes:
-                told[change.request_id].append(change.phase)
+                delivered[change.request_id].append(change.phase)
     recorded = await records(cluster)
     assert set(ids) == recorded.keys()
     for request_id, found in recorded.items():
@@ -75,7 +75,7 @@ async def check_ends(cluster: Cluster, ids: list[str], *, within: float) -> None
         assert list(range(1, len(found) + 1)) == [record.serial for record in found]
         assert len(phases) == len(set(phases))
         assert [False] * (len(found) - 1) + [True] == [record.final for record in found]
-        assert phases == told[request_id]
+        assert phases == delivered[request_id]
 
 
 async def records(cluster: Cluster) -> dict[str, list[Record]]:
@@ -98,7 +98,7 @@ async def records(cluster: Cluster) -> dict[str, list[Record]]:
 
 @pytest.mark.timeout(300)
 async def test_workers_may_be_killed(tmp_path: Path) -> None:
-    """One of two dies at 20 moments under 1,000 ids: all end, each phase is told once.
+    """One of two dies at 20 moments under 1,000 ids: all end, each phase is delivered once.
 
     What a dead worker had in hand is polled by the other soon after `ack_wait`.
     """
@@ -257,7 +257,7 @@ async def test_a_long_outage_piles_nothing_up(tmp_path: Path, server: FakeVeo3) 
 
 
 async def test_a_cluster_of_three_may_lose_its_leader(tmp_path: Path, server: FakeVeo3) -> None:
-    """With three replicas the leader of the stream dies, and nothing is lost or told twice."""
+    """With three replicas the leader of the stream dies, and nothing is lost or delivered twice."""
     servers = three_servers(tmp_path)
     for nats in servers:
         nats.start()
@@ -321,7 +321,7 @@ async def test_a_cluster_of_three_may_lose_its_majority(tmp_path: Path, server: 
             nats.stop()
 
 
-async def test_a_cluster_that_was_told_of_one_server_knows_the_others(
+async def test_a_cluster_that_was_delivered_of_one_server_knows_the_others(
     tmp_path: Path, server: FakeVeo3
 ) -> None:
     """The servers say who their peers are: one that was not named takes over."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import pytest
-from cluster_ways import ENDLESS, MakeCluster, all_ended, begun, told, until, working
+from cluster_ways import ENDLESS, MakeCluster, all_ended, begun, delivered_to, until, working
 from nats_process import BINARY, NatsServer, free_port
 
 from veo3_async import (
@@ -78,7 +78,7 @@ async def test_closing_needs_no_server(tmp_path: Path) -> None:
 async def test_other_settings_are_not_changed_in_silence(
     cluster: Cluster, make_cluster: MakeCluster, veo: Veo3Client
 ) -> None:
-    """A worker with another rate is told which stream says what."""
+    """A worker with another rate learns which stream says what."""
     async with working(cluster, veo):
         await begun(cluster)
     with pytest.raises(ClusterError, match=r"_RATE is there with other settings: metadata.*200"):
@@ -101,20 +101,20 @@ async def test_a_stream_of_somebody_else_is_not_touched(
         await make_cluster(prefix="strange").connect()
 
 
-async def test_nonsense_in_the_streams_stops_nobody(
+async def test_garbage_in_the_streams_stops_nobody(
     server: FakeVeo3, cluster: Cluster, veo: Veo3Client, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A message that names no id is taken out, a record that is none is passed over."""
     request_id = server.add(life=Life.plain())
     await cluster.connect()
     engine, names = cluster._engine, cluster._names
-    await engine.publish(f"{names.prefix}.watch.!!!", b"nonsense")
-    await engine.publish(names.change_of(request_id), b"nonsense")
+    await engine.publish(f"{names.prefix}.watch.!!!", b"garbage")
+    await engine.publish(names.change_of(request_id), b"garbage")
     await engine.publish(f"{names.prefix}.change.!!!", b"{}")
     await cluster.watch(request_id)
     with caplog.at_level(logging.ERROR, "veo3_async"):
         async with working(cluster, veo):
-            heard = await told(cluster.transitions(request_id))
+            heard = await delivered_to(cluster.transitions(request_id))
             await all_ended(cluster)
     assert heard[request_id][-1].final
     assert "taken out of the stream" in caplog.text
@@ -139,7 +139,7 @@ async def test_one_poisoned_id_ends_alone(
     monkeypatch.setattr(_worker, "encode", encode_but_one)
     await cluster.watch(bad, good)
     async with working(cluster, veo, slots=2):
-        heard = await told(cluster.transitions(bad, good))
+        heard = await delivered_to(cluster.transitions(bad, good))
     assert 1 == (await cluster.stats()).outstanding  # asked for again, later
     end = heard[bad][-1]
     assert isinstance(end.error, UnexpectedReply)
@@ -175,7 +175,7 @@ async def test_an_id_is_handed_back_for_a_bug_elsewhere(
     monkeypatch.setattr(Engine, "last", last_but_one)
     await cluster.watch(bad, good)
     async with working(cluster, veo, slots=2):
-        heard = await told(cluster.transitions(bad, good))
+        heard = await delivered_to(cluster.transitions(bad, good))
     assert {Phase.COMPLETED} == {changes[-1].phase for changes in heard.values()}
     assert 2 == caplog.text.count(
         "internal error, please report it: an id is handed back, others go on"
@@ -206,9 +206,9 @@ async def test_knowledge_that_is_none_is_replaced(
     await cluster.connect()
     engine, names = cluster._engine, cluster._names
     entry = names.entry("pacing")
-    for nonsense in (b"nonsense", b"{}", b'{"tasks": 99, "version": 7}'):
+    for garbage in (b"garbage", b"{}", b'{"tasks": 99, "version": 7}'):
         found = await engine.last(names.shared, entry, fresh=True)
-        await engine.publish(entry, nonsense, expect=0 if found is None else found[0])
+        await engine.publish(entry, garbage, expect=0 if found is None else found[0])
         await exchange(wise, Notes(engine, names))
         found = await engine.last(names.shared, entry, fresh=True)
         assert found is not None
@@ -226,7 +226,7 @@ async def test_an_id_deleted_by_hand_is_gone_and_others_go_on(
     async with working(cluster, veo):
         await until(lambda: {deleted, kept} <= {r.request_id for r in server.requests})
         await cluster._engine.purge(cluster._names.watch, cluster._names.watch_of(deleted))
-        heard = await told(cluster.transitions(kept))
+        heard = await delivered_to(cluster.transitions(kept))
         assert heard[kept][-1].final
         await all_ended(cluster)
 
@@ -257,7 +257,7 @@ async def test_wrong_credentials_are_a_clear_error(guarded: NatsServer) -> None:
 
 
 async def test_a_missing_permission_is_a_clear_error(guarded: NatsServer) -> None:
-    """Who may not publish ids is told which subject it is about."""
+    """Who may not publish ids learns which subject it is about."""
     async with Cluster(f"nats://boss:secret1@127.0.0.1:{guarded.port}"):
         pass
     async with Cluster(f"nats://guest:secret2@127.0.0.1:{guarded.port}") as guest:
@@ -291,7 +291,7 @@ async def test_a_full_disk_loses_nothing(
             async with full_disk(cluster):
                 with pytest.raises(ServiceUnavailable, match="cannot do this now"):
                     await cluster.watch(*(f"veo3-pro:{number}" for number in range(1000)))
-            heard = await told(cluster.transitions(request_id))
+            heard = await delivered_to(cluster.transitions(request_id))
     assert heard[request_id][-1].final
 
 
@@ -311,7 +311,7 @@ async def test_a_worker_waits_for_room_on_the_disk(
                     async with working(cluster, veo):
                         await anyio.sleep(0.2)
                 assert 0 == server.received
-            heard = await told(cluster.transitions(request_id))
+            heard = await delivered_to(cluster.transitions(request_id))
             tasks.cancel_scope.cancel()
     assert heard[request_id][-1].final
 

@@ -98,7 +98,7 @@ async def errors_of_all(cluster: Cluster, veo: Veo3Client) -> list[str]:
 async def test_fault_66_a_server_without_jetstream_is_an_error(
     start: Start, server: FakeVeo3, veo: Veo3Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may be starting, so it is waited for a while; then all are told how to start it."""
+    """It may be starting, so it is waited for a while; then all hear how to start it."""
     monkeypatch.setattr(_upkeep, "_SILENT_SECONDS", 1.0)
     cluster = cluster_at(start(""))
     with pytest.raises(ServiceUnavailable, match="no JetStream"):

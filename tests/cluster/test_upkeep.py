@@ -71,16 +71,16 @@ def charged(server: FakeVeo3) -> int:
 
 
 async def ends(changes: Changes, count: int) -> dict[str, list[Phase]]:
-    """Return what a listener is told until so many ids are final."""
-    told: dict[str, list[Phase]] = {}
+    """Return what is delivered to a listener until so many ids are final."""
+    delivered: dict[str, list[Phase]] = {}
     final = 0
     async with changes:
         async for change in changes:
-            told.setdefault(change.request_id, []).append(change.phase)
+            delivered.setdefault(change.request_id, []).append(change.phase)
             final += change.final
             if final == count:
                 break
-    return told
+    return delivered
 
 
 @pytest.mark.parametrize("act", REMOVALS)
@@ -106,10 +106,10 @@ async def test_fault_66_67_what_was_removed_is_made_again(
                     await anyio.sleep(0.02)
                 await REMOVALS[act](place)
     assert {"ids", "all", "named"} == heard.keys()
-    for told in heard.values():
-        assert set(ids) == told.keys()
-        assert all(phases[-1] is Phase.COMPLETED for phases in told.values())
-        assert all(1 == phases.count(Phase.COMPLETED) for phases in told.values())
+    for delivered in heard.values():
+        assert set(ids) == delivered.keys()
+        assert all(phases[-1] is Phase.COMPLETED for phases in delivered.values())
+        assert all(1 == phases.count(Phase.COMPLETED) for phases in delivered.values())
     if act != "changes purged":  # nothing is missing then
         assert "made again" in caplog.text
 
@@ -133,8 +133,8 @@ async def test_fault_66_a_submission_asks_the_engine_before_it_costs_money(
         place.nats.start()
         async with working(cluster, veo):
             with anyio.fail_after(WITHIN):
-                told = await ends(cluster.transitions(first, second), 2)
-    assert {first, second} == told.keys()
+                delivered = await ends(cluster.transitions(first, second), 2)
+    assert {first, second} == delivered.keys()
 
 
 async def test_fault_66_what_cannot_be_made_again_is_an_error_to_everybody(
@@ -175,10 +175,10 @@ async def test_a_bot_and_a_worker_may_start_before_nats(place: Place, server: Fa
     async with place.cluster() as cluster, client(server) as veo, working(cluster, veo):
         with pytest.raises(ServiceUnavailable):
             await cluster.watch(request_id)
-        told: list[dict[str, list[Phase]]] = []
+        delivered: list[dict[str, list[Phase]]] = []
 
         async def listen() -> None:
-            told.append(await ends(cluster.transitions(request_id), 1))
+            delivered.append(await ends(cluster.transitions(request_id), 1))
 
         with anyio.fail_after(WITHIN):
             async with anyio.create_task_group() as tasks:
@@ -188,7 +188,7 @@ async def test_a_bot_and_a_worker_may_start_before_nats(place: Place, server: Fa
                     with contextlib.suppress(ServiceUnavailable):
                         await cluster.watch(request_id)
                         break
-    assert Phase.COMPLETED is told[0][request_id][-1]
+    assert Phase.COMPLETED is delivered[0][request_id][-1]
 
 
 async def test_fault_66_a_listener_hands_in_what_nobody_watches(
@@ -199,8 +199,8 @@ async def test_fault_66_a_listener_hands_in_what_nobody_watches(
     request_id = server.add(life=Life.plain())
     async with place.cluster() as cluster, client(server) as veo, working(cluster, veo):
         with anyio.fail_after(WITHIN):
-            told = await ends(cluster.transitions(request_id), 1)
-    assert Phase.COMPLETED is told[request_id][-1]
+            delivered = await ends(cluster.transitions(request_id), 1)
+    assert Phase.COMPLETED is delivered[request_id][-1]
 
 
 async def test_fault_69_another_key_is_refused(place: Place, server: FakeVeo3) -> None:
@@ -233,8 +233,8 @@ async def test_fault_8_68_a_pause_over_its_cap_is_never_believed(
         await cluster._engine.publish("$KV.veo3.rate", wrong)
         async with working(cluster, veo):
             with anyio.fail_after(WITHIN):
-                told = await ends(cluster.transitions(request_id), 1)
+                delivered = await ends(cluster.transitions(request_id), 1)
                 stats = await cluster.stats()
-    assert Phase.COMPLETED is told[request_id][-1]
+    assert Phase.COMPLETED is delivered[request_id][-1]
     assert (0.0, 200.0) == (stats.paused, stats.rate)
     assert all(abs(offset) < 60 for offset in stats.clock_offsets)

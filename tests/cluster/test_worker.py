@@ -6,7 +6,7 @@ import time
 
 import anyio
 import pytest
-from cluster_ways import ENDLESS, MakeCluster, begun, told, until, working
+from cluster_ways import ENDLESS, MakeCluster, begun, delivered_to, until, working
 from nats.aio.msg import Msg
 from nats_process import BINARY
 
@@ -100,7 +100,7 @@ async def test_two_workers_hand_ids_to_and_fro(
     ids = [server.add(life=Life.documented()) for _ in range(30)]
     await one.watch(*ids)
     async with working(one, veo, slots=2), working(other, veo, slots=2):
-        heard = await told(one.transitions(*ids, since=0))
+        heard = await delivered_to(one.transitions(*ids, since=0))
     for changes in heard.values():
         phases = [change.phase for change in changes]
         assert len(phases) == len(set(phases))
@@ -134,7 +134,7 @@ async def test_who_writes_late_is_heard(
             context=context,
         ).record
         await cluster._engine.publish(subject, encode(late), expect=seq)
-        heard = await told(cluster.transitions(request_id, since=0))
+        heard = await delivered_to(cluster.transitions(request_id, since=0))
     assert [Phase.GENERATING, Phase.UPSAMPLING, Phase.COMPLETED] == [
         change.phase for change in heard[request_id]
     ]
@@ -156,7 +156,7 @@ async def test_a_cancelled_worker_hands_back(server: FakeVeo3, make_cluster: Mak
     server.add(request_id, life=Life.plain())
     client = Veo3Client(server.api_key, base_url=server.url, pacing=FixedPacing(0.1))
     async with client, working(cluster, client):
-        assert [request_id] == list(await told(cluster.transitions(request_id)))
+        assert [request_id] == list(await delivered_to(cluster.transitions(request_id)))
 
 
 async def test_a_refused_key_ends_the_work_and_loses_nothing(
@@ -172,10 +172,10 @@ async def test_a_refused_key_ends_the_work_and_loses_nothing(
     assert "wrong-key" not in str(caught.value)
     assert len(ids) == (await cluster.stats()).outstanding
     async with working(cluster, veo):
-        assert set(ids) == set(await told(cluster.transitions(*ids)))
+        assert set(ids) == set(await delivered_to(cluster.transitions(*ids)))
 
 
-async def test_fault_8_what_everybody_is_told_slows_all(
+async def test_fault_8_a_hint_for_everybody_pauses_all(
     server: FakeVeo3, make_cluster: MakeCluster, veo: Veo3Client
 ) -> None:
     """Ten ids in a row that are refused pause all workers, for as long as the service asks."""

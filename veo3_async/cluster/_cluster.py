@@ -244,7 +244,7 @@ class Cluster:
         Any number may listen. The last transition of each id comes first, and then what changes.
 
         :param since: A moment (a datetime with a zone, or seconds since the epoch): what came
-            since then is told, in place of the last transition of each id.
+            since then is delivered, in place of the last transition of each id.
         :param name: A listener to all ids whose place is kept: under the same name it goes on
             after a restart with what it has not dealt with.
         :raises InvalidRequest: One of the ids cannot be one.

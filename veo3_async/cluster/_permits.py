@@ -45,7 +45,7 @@ RATE: Final = "rate"
 _READ_SECONDS: Final = 1.0
 _GOOD_FOR: Final = 1.0  # seconds; what is left of a token then is lost
 
-_MAX_PAUSE: Final = MAX_RETRY_AFTER + 1.0  # with what spreads those who were told the same
+_MAX_PAUSE: Final = MAX_RETRY_AFTER + 1.0  # with what spreads those who got the same
 _MAX_AHEAD: Final = 5.0  # seconds by which two measures of the server's clock may differ
 
 

@@ -4,7 +4,7 @@ What is written down is a cut, and when; how the rate grows again follows from t
 that growing takes no writing. Times are seconds since the epoch by the server's clock.
 
 A cut is not written for what comes at any rate. Each worker finds that out for itself, from what
-it was told: so with many workers it takes longer, and more is cut until then.
+it was answered: so with many workers it takes longer, and more is cut until then.
 """
 
 from __future__ import annotations

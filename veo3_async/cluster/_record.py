@@ -1,4 +1,4 @@
-"""What the records of an id say, as JSON: how far it is, and what is to be told of it.
+"""What the records of an id say, as JSON: how far it is, and which transition it brings.
 
 Workers hold nothing between two polls: the last record of an id is all that is known of it.
 Most records bring a transition. Some only keep count (of faults in a row, of a service that
@@ -48,7 +48,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def final(self) -> bool:
-        """Whether listeners were told an end."""
+        """Whether an end was delivered to listeners."""
         return self.change is not None and self.change.final
 
     @property

@@ -120,7 +120,7 @@ def step(
 ) -> Step:
     """Return what is known after a poll, and when to ask again.
 
-    An id that listeners were told is lost is still asked for, now and then: somebody has paid for
+    An id whose loss was delivered is still asked for, now and then: somebody has paid for
     it. It begins anew as soon as it is seen again.
     """
     if record.final:

@@ -277,9 +277,9 @@ class Link:
             await anyio.sleep(_AGAIN_SECONDS)
 
     def _discovered(self, client: Client) -> list[str]:
-        """Return URLs of the servers that the last one has told of, with the credentials of ours.
+        """Return URLs of the servers that the last one has named, with the credentials of ours.
 
-        A cluster of servers tells where its members are: one that was not named may be alive.
+        A cluster of servers says where its members are: one that we were not given may be alive.
         """
         parts = urllib.parse.urlsplit(self._servers[0])
         user, mark, _ = parts.netloc.rpartition("@")
