@@ -23,10 +23,11 @@ from veo3_async.testing._faults import (
     Stranger,
     Where,
 )
-from veo3_async.testing._gateway import MODELS, Envelope, Lives, Received
+from veo3_async.testing._gateway import MODELS, Envelope, Lives
 from veo3_async.testing._lives import Life, Stage
 from veo3_async.testing._replies import TimeUnit
-from veo3_async.testing._videos import Video
+from veo3_async.testing._requests import Received
+from veo3_async.testing._videos import Film
 
 if TYPE_CHECKING:
     from veo3_async.testing._server import FakeVeo3
