@@ -168,6 +168,15 @@ async def test_what_cannot_be_written_harms_nobody(
     assert other.read_bytes() == b"SQLite format 3\0"
 
 
+async def test_a_reply_that_cannot_be_shown_costs_no_other(tmp_path: Path) -> None:
+    """One that is nested too deeply to be looked through is counted, and the others are written."""
+    path = tmp_path / "replies.jsonl"
+    deep = Seen(Call("GET", "/a"), Reply(200, {}, b"[" * 950 + b"]" * 950), 1.0, 0.1)
+    await written(Recorder(path, secret="k"), seen(1), deep, seen(2))
+    assert len(recorded(path.read_bytes())) >= 2
+    assert sum(line.get("lost", 0) for line in lines_of(path)) + len(exchanges_of(path)) == 3
+
+
 async def test_what_was_lost_is_counted_once_it_can_be_written_again(tmp_path: Path) -> None:
     """The file says how many requests are missing."""
     path = tmp_path / "later" / "replies.jsonl"

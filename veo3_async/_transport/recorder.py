@@ -176,8 +176,8 @@ class Recorder:
     # --- in a thread ------------------------------------------------------------------------
 
     def _write(self, batch: Sequence[Seen], lost: int) -> None:
-        lines = [self._line(seen) for seen in batch]
-        if lost:
+        lines = [line for seen in batch if (line := self._line(seen))]
+        if lost := lost + len(batch) - len(lines):
             lines.insert(0, b'{"lost":%d}\n' % lost)
         with self._writing:
             if not self._has_head:
@@ -216,7 +216,10 @@ class Recorder:
         return _HEAD + msgspec.json.encode(head | self._head)[1:] + b"\n"
 
     def _line(self, seen: Seen) -> bytes:
-        return msgspec.json.encode(_exchange(seen, self._redaction)) + b"\n"
+        """Return what is written of a request; nothing where it cannot be made fit to be shown."""
+        with contextlib.suppress(RecursionError, ValueError):
+            return msgspec.json.encode(_exchange(seen, self._redaction)) + b"\n"
+        return b""
 
 
 class RecordedTransport:

@@ -11,7 +11,7 @@ import base64
 import json
 import re
 import urllib.parse
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -91,22 +91,56 @@ class Redaction:
 
         :param beside: Texts that are taken out of it as well, such as the prompt of its request.
         """
-        content, hidden = json_of(body), list(beside)
-        clean = _hide(content, self._is_hidden, hidden)
-        text = self._text(_without(_decoded(body), hidden))
-        if content is None:
-            return _encoded(_FIELD.sub(self._field, text), body)
-        # Where it was spelled in a way that was not found, it is spelled anew.
-        if _texts_left(json_of(text.encode()), self._is_hidden):
-            text = self._text(_without(msgspec.json.encode(clean).decode(), hidden))
-        return _encoded(text, body)
+        content = json_of(body)
+        hidden = sorted({*beside, *self._hidden(content)}, key=len, reverse=True)
+        encoding = _encoding_of(body)
+        text = self._text(self._clean(body.decode(encoding), content, hidden))
+        return text.encode(encoding, errors="replace")
 
     def hidden_in(self, body: bytes | None) -> list[str]:
         """Return the texts that a request's body hides, for `body` of its reply."""
-        hidden: list[str] = []
-        if body is not None:
-            _hide(json_of(body), self._is_hidden, hidden)
-        return hidden
+        return [] if body is None else list(self._hidden(json_of(body)))
+
+    def _hidden(self, value: object, *, all_of_it: bool = False) -> Iterator[str]:
+        """Yield the texts of a value of JSON that stand in fields of hidden names."""
+        match value:
+            case dict():
+                for name, item in value.items():
+                    yield from self._hidden(item, all_of_it=all_of_it or self._is_hidden(name))
+            case list():
+                for item in value:
+                    yield from self._hidden(item, all_of_it=all_of_it)
+            case str() if all_of_it and value:
+                yield value
+            case str() if value.lstrip()[:1] in {"{", "["}:
+                yield from self._hidden(json_of(value.encode(errors="replace")))
+
+    def _clean(self, text: str, content: object, hidden: Sequence[str]) -> str:
+        """Return a text of JSON without hidden texts, spelled as it was wherever that goes."""
+        spelled = _without(text, hidden)
+        if content is None:
+            return _FIELD.sub(self._field, spelled)
+        clean = self._clean_value(content, hidden)
+        if json_of(spelled.encode(errors="replace")) == clean:
+            return spelled
+        return msgspec.json.encode(clean).decode()
+
+    def _clean_value(self, value: object, hidden: Sequence[str], *, gone: bool = False) -> object:
+        match value:
+            case dict():
+                return {
+                    name: self._clean_value(item, hidden, gone=gone or self._is_hidden(name))
+                    for name, item in value.items()
+                }
+            case list():
+                return [self._clean_value(item, hidden, gone=gone) for item in value]
+            case str() if gone and value:
+                return REMOVED
+            case str() if value.lstrip()[:1] in {"{", "["}:
+                return self._clean(value, json_of(value.encode(errors="replace")), hidden)
+            case str():
+                return _quoting_none(value, hidden)
+        return value
 
     def _is_hidden(self, name: str) -> bool:
         if _SECRET_NAME.search(name):
@@ -140,67 +174,29 @@ def _spellings(secret: str) -> set[str]:
     }
 
 
-def _hide(value: object, is_hidden: Callable[[str], bool], hidden: list[str]) -> object:
-    """Return a value of JSON without what fields of hidden names say, and note what that was."""
-    match value:
-        case dict():
-            return {
-                name: _all_hidden(item, hidden)
-                if is_hidden(name)
-                else _hide(item, is_hidden, hidden)
-                for name, item in value.items()
-            }
-        case list():
-            return [_hide(item, is_hidden, hidden) for item in value]
-        case str() if value.lstrip()[:1] in {"{", "["}:
-            before = len(hidden)
-            inner = _hide(json_of(value.encode(errors="replace")), is_hidden, hidden)
-            return msgspec.json.encode(inner).decode() if len(hidden) > before else value
-    return value
-
-
-def _all_hidden(value: object, hidden: list[str]) -> object:
-    match value:
-        case dict():
-            return {name: _all_hidden(item, hidden) for name, item in value.items()}
-        case list():
-            return [_all_hidden(item, hidden) for item in value]
-        case str() if value:
-            hidden.append(value)
-            return REMOVED
-    return value
-
-
-def _texts_left(value: object, is_hidden: Callable[[str], bool]) -> bool:
-    hidden: list[str] = []
-    _hide(value, is_hidden, hidden)
-    return any(text != REMOVED for text in hidden)
-
-
 def _without(text: str, hidden: Iterable[str]) -> str:
-    """Return a text without others, however they are spelled in it."""
-    for one in sorted(set(hidden), key=len, reverse=True):
+    """Return a text of JSON without others, however they are spelled in it."""
+    for one in hidden:
         for spelled in (json.dumps(one), json.dumps(one, ensure_ascii=False)):
             for form in (spelled, spelled.replace("/", r"\/")):
                 nested = json.dumps(form, ensure_ascii=False)[1:-1]
                 text = text.replace(form, f'"{REMOVED}"')
                 text = text.replace(nested, rf"\"{REMOVED}\"")
                 if len(one) >= _SHORTEST_QUOTED:
-                    text = text.replace(form[1:-1], REMOVED).replace(one, REMOVED)
+                    text = text.replace(form[1:-1], REMOVED)
     return text
 
 
-def _decoded(body: bytes) -> str:
-    try:
-        return body.decode()
-    except UnicodeDecodeError:
-        return body.decode("latin-1")
+def _quoting_none(text: str, hidden: Iterable[str]) -> str:
+    for one in hidden:
+        if len(one) >= _SHORTEST_QUOTED:
+            text = text.replace(one, REMOVED)
+    return text
 
 
-def _encoded(text: str, body: bytes) -> bytes:
-    """Return a text in the encoding that `_decoded` found."""
+def _encoding_of(body: bytes) -> str:
     try:
         body.decode()
     except UnicodeDecodeError:
-        return text.encode("latin-1", errors="replace")
-    return text.encode()
+        return "latin-1"
+    return "utf-8"
