@@ -15,9 +15,11 @@ from cli_service import (
     MODULE,
     TWO_STEPS,
     Command,
+    Result,
     Service,
     on_terminal,
     one_line,
+    running_service,
 )
 
 from veo3_async.cli._options import duration
@@ -149,7 +151,9 @@ def test_doctor_says_what_is_well_and_what_to_do(
     well = command("doctor", "--journal", str(journal), "--folder", str(tmp_path), "--json")
     assert well.code == 0, well.out
     by_name = {line["name"]: line["text"] for line in well.lines}
-    assert list(by_name) == ["versions", "proxy", "service", "folder", "journal"]
+    assert list(by_name) == [
+        *("versions", "proxy", "host", "TLS", "clock", "service", "folder", "journal")
+    ]
     assert "HTTPS_PROXY is set" in by_name["proxy"]
     assert "PTC" in by_name["service"]
     assert "1 pending" in by_name["journal"]
@@ -164,6 +168,77 @@ def test_doctor_says_what_is_well_and_what_to_do(
         ["MEND", "folder"],
         ["MEND", "journal"],
     ]
+
+
+def test_doctor_measures_the_clock(service: Service, command: Command) -> None:
+    """A server's clock that is not ours is told, with what to do."""
+    with running_service(clock_skew=-90.0) as other:
+        ill = command("doctor", "--base-url", other.server.url, "--json")
+    (clock,) = (line for line in ill.lines if line["name"] == "clock")
+    assert (clock["ok"], ill.code) == (False, 1)
+    assert clock["text"] == "90 s ahead of the server's: set it, by NTP at best"
+    assert service.server.requests == []
+
+
+def test_doctor_says_which_facts_a_recording_settles(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """--record writes what doctor --recording reads: a line for each open question."""
+    record = tmp_path / "replies.jsonl"
+    name = service.add(life=TWO_STEPS)
+    service.fault(Status(503, err_code=-10008), times=1)
+    done = command("watch", name, "--interval", "0.05", "--record", str(record))
+    assert done.code == 0, done.err
+    assert KEY not in record.read_text()
+    told = command("doctor", "--recording", str(record), "--json")
+    said = [line["text"] for line in told.lines if line["name"] == "fact"]
+    assert "is `id` the id asked for? yes, in 2 of 2 replies" in said
+    assert "which words come? record completed 1 ×, record video_generating 1 ×" in said
+    assert "in which unit are times? milliseconds" in said
+    assert "which HTTP status has an err_code? -10008 with 503" in said
+    assert "is a task known at one path only? still open" in said
+    other = tmp_path / "other"
+    other.write_text("{}")
+    assert one_line_of(command("watch", name, "--record", str(other))).endswith(
+        f"{other} is there and is no recording; name another file; see veo3-async watch --help"
+    )
+
+
+def one_line_of(result: Result) -> str:
+    assert result.code == 2
+    return one_line(result)
+
+
+def test_serve_plays_a_recording(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """--replay answers as it was answered, whatever server that was."""
+    record = tmp_path / "replies.jsonl"
+    name = service.add(life=TWO_STEPS)
+    command("watch", name, "--interval", "0.05", "--record", str(record))
+    served = [*MODULE, "serve", "--json", "--replay", str(record)]
+    with subprocess.Popen(served, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as fake:
+        assert fake.stdout is not None
+        url = json.loads(fake.stdout.readline())["AI302_BASE_URL"]
+        key = tmp_path / "key"
+        key.write_text("test-key")
+        key.chmod(0o600)
+        where = ["--base-url", url, "--key-file", str(key)]
+        result = command("watch", name, *where, "--interval", "0.05")
+        fake.send_signal(signal.SIGINT)
+        fake.communicate()
+    assert [line["phase"] for line in result.lines] == ["generating", "completed"]
+
+
+def test_v_may_be_said_after_the_command(command: Command, service: Service) -> None:
+    """So may -V."""
+    name = service.add(life=DONE)
+    said = command("fetch", name, "-vv").err
+    assert said == "" or "debug: " in said
+    logged = command("watch", name, "-v", "--interval", "0.05").err
+    assert f"info: {name}" in logged
+    assert "info: " not in command("watch", name, "--interval", "0.05").err
+    assert command("pending", "-V").out == command("--version").out
 
 
 # --- looking ------------------------------------------------------------------------------

@@ -18,13 +18,15 @@ import msgspec
 from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
 from veo3_async._download.paths import file_name, final_path
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
+from veo3_async.cli._groups import Group
+from veo3_async.cli._options import Json, Overwrite, Plain, Timeout, Until
 from veo3_async.cli._output import give_up_stdout, note, plain, say
 from veo3_async.cli._shell import continued
 from veo3_async.cli._view import View
 from veo3_async.live._board import Board, Row
 from veo3_async.live._table import label
 
-__all__ = ["Followed", "WatchOptions", "conclude", "follow", "on_loop"]
+__all__ = ["Followed", "Wanted", "WatchOptions", "conclude", "follow", "on_loop"]
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,23 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
             options += ["--download" if self.path.is_dir() else "--output", str(self.path)]
         flags = {"--overwrite": self.overwrite, "--json": self.json, "--plain": self.plain}
         return options + [name for name, given in flags.items() if given]
+
+
+class Wanted(Group, frozen=True, kw_only=True):
+    """The options of every command that watches tasks."""
+
+    until: Until = "best"
+    timeout: Timeout = None
+    overwrite: Overwrite = False
+    json: Json = False
+    plain: Plain = False
+
+    def watch(self, path: pathlib.Path | None) -> WatchOptions:
+        """Return what the watch is to bring.
+
+        :param path: Where its videos go, or None.
+        """
+        return WatchOptions(path=path, **msgspec.structs.asdict(self))
 
 
 class Followed(Protocol):

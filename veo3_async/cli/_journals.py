@@ -15,7 +15,7 @@ from veo3_async.cli._options import ExistingJournal, Json
 from veo3_async.cli._output import emit, note, plain, wants_json
 from veo3_async.cli._show import show_pending
 
-__all__ = ["journals", "pending", "settle"]
+__all__ = ["backup", "journals", "pending", "settle"]
 
 if TYPE_CHECKING:
     from veo3_async import Journal
@@ -59,7 +59,6 @@ def settle(
     return ExitCode.DONE
 
 
-@journals.command()
 def backup(
     journal: Annotated[
         pathlib.Path, typer.Argument(exists=True, dir_okay=False, help="The journal.")

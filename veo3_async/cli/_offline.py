@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import pathlib
 import time
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from anyio import sleep_forever
@@ -12,6 +13,7 @@ from veo3_async import testing
 from veo3_async.cli._demo import Demo
 from veo3_async.cli._exits import ExitCode, InterruptError
 from veo3_async.cli._follow import on_loop
+from veo3_async.cli._groups import Group
 from veo3_async.cli._options import Json, Speed, duration, positive
 from veo3_async.cli._output import note, plain, put, wants_json
 from veo3_async.cli._view import FinalView, view_for
@@ -46,18 +48,15 @@ def demo(
     return ExitCode.DONE if as_it_should else ExitCode.FAILED
 
 
-def serve(
-    *,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
-    ] = 0,
-    speed: Speed = 20.0,
+class Faults(Group, frozen=True, kw_only=True):
+    """The options of the fake service that make it worse."""
+
     fail: Annotated[
         float,
         typer.Option(
             min=0.0, max=1.0, metavar="SHARE", help="Share of the polls that get HTTP 503."
         ),
-    ] = 0.0,
+    ] = 0.0
     rate_limit: Annotated[
         float | None,
         typer.Option(
@@ -65,12 +64,30 @@ def serve(
             callback=positive,
             help="API requests a second that are let in; more get HTTP 429.",
         ),
-    ] = None,
+    ] = None
     latency: Annotated[
         float | None,
         typer.Option(metavar="DURATION", parser=duration, help="Time before each answer."),
+    ] = None
+    seed: Annotated[int, typer.Option(help="Of the ids, the lives and the failures.")] = 0
+
+
+def serve(
+    *,
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
+    ] = 0,
+    speed: Speed = 20.0,
+    faults: Faults,
+    replay: Annotated[
+        pathlib.Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            metavar="FILE",
+            help="Answer as in this recording (what --record has written), at --speed.",
+        ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the ids, the lives and the failures.")] = 0,
     log: Annotated[
         bool, typer.Option("--log/--no-log", help="Write each request to stderr.")
     ] = True,
@@ -81,35 +98,39 @@ def serve(
     Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
     some fail. Prints the base URL and the key to use. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    server = testing.FakeVeo3(
-        speed=speed,
-        lives=testing.Life.mixed,
-        port=port,
-        rate_limit=rate_limit,
-        latency=latency or 0.0,
-        seed=seed,
-        record=False,
-        on_reply=_log if log else None,
-    )
-    if fail:
-        server.fault(testing.Status(503), rate=fail)
-
-    async def main() -> None:
-        async with server:
-            settings = {"AI302_BASE_URL": server.url, "AI302_API_KEY": server.api_key}
-            lines = (f"export {name}={value}" for name, value in settings.items())
-            await put(settings if json else "\n".join(lines))
-            note("serving; Ctrl-C ends it")
-            await sleep_forever()
-
+    options: dict[str, Any] = {
+        "port": port,
+        "rate_limit": faults.rate_limit,
+        "latency": faults.latency or 0.0,
+        "seed": faults.seed,
+        "record": False,
+        "on_reply": _log if log else None,
+    }
+    if replay is None:
+        server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, **options)
+    else:
+        server = testing.FakeVeo3.replay(replay, speed=speed, **options)
+    if faults.fail:
+        server.fault(testing.Status(503), rate=faults.fail)
     try:
-        on_loop(main)
+        on_loop(lambda: _serving(server, json=json))
     except InterruptError:
         return ExitCode.DONE
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from None
     except OSError as error:
         message = f"port {port} cannot be used: {error.strerror}"
         raise typer.BadParameter(message) from None
     return ExitCode.DONE
+
+
+async def _serving(server: testing.FakeVeo3, *, json: bool) -> None:
+    async with server:
+        settings = {"AI302_BASE_URL": server.url, "AI302_API_KEY": server.api_key}
+        lines = (f"export {name}={value}" for name, value in settings.items())
+        await put(settings if json else "\n".join(lines))
+        note("serving; Ctrl-C ends it")
+        await sleep_forever()
 
 
 def _log(request: testing.Received, status: int) -> None:
