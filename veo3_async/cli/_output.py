@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from anyio import to_thread
 
-from veo3_async import Pending, Transition, Veo3Error, VideoTask
+from veo3_async import Pending, TaskFailed, Transition, Veo3Error, VideoTask
 from veo3_async._text import is_hidden, plain
 
 __all__ = [
@@ -149,7 +149,8 @@ def _escaped(char: str) -> str:
 def _plain_value(value: object) -> object:
     match value:
         case Veo3Error():
-            return {
+            reason = {"reason": value.reason.value} if isinstance(value, TaskFailed) else {}
+            return reason | {
                 "type": type(value).__name__,
                 "message": value.message,
                 "http_status": value.http_status,
