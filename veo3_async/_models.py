@@ -381,6 +381,16 @@ class Stats(_ForPydantic, msgspec.Struct, frozen=True, kw_only=True):
     """Physical requests sent so far."""
     transitions: int = 0
     """Transitions observed so far."""
+    ends: dict[str, int] = {}
+    """Final transitions so far, by phase, whoever watches; a caller's own timeout is none."""
+    submissions: int = 0
+    """Tasks submitted so far."""
+    downloads: int = 0
+    """Videos brought to disk so far; one that was there already is none."""
+    downloaded_bytes: int = 0
+    """Bytes that these videos have."""
+    last_reply_age: float | None = None
+    """Seconds since a reply last brought what was asked for; None before the first."""
     failures: dict[str, int] = {}
     """Requests that brought no state, by kind: ``connect``, ``dns``, ``certificate``, ``timeout``,
     ``reset`` (the network), ``local``, ``session`` (this program), ``throttled``, ``overloaded``,

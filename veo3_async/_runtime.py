@@ -343,13 +343,18 @@ def _import_aiohttp() -> None:
 
 def _stats(parts: Parts, pacing: Pacing, now: float) -> Stats:
     dispatcher, subscriptions = parts.dispatcher, parts.subscriptions
-    oldest = subscriptions.oldest
+    oldest, last = subscriptions.oldest, dispatcher.last_success
     learned = pacing if isinstance(pacing, LearnedPacing) else None
     return Stats(
         watched=len(subscriptions),
         in_flight=dispatcher.in_flight,
         polls=dispatcher.sent["GET"],
         transitions=subscriptions.transitions,
+        ends={phase.value: count for phase, count in parts.poller.ends.items()},
+        submissions=parts.submissions.accepted,
+        downloads=parts.downloader.videos,
+        downloaded_bytes=parts.downloader.bytes,
+        last_reply_age=None if last is None else now - last,
         failures={kind.value: count for kind, count in dispatcher.failures.items()},
         rate=dispatcher.throttle.rate,
         throttled_seconds=dispatcher.throttle.throttled_seconds(now),

@@ -140,6 +140,8 @@ class Dispatcher(Generic[_E]):
         """Physical requests that are over, by method."""
         self.failures: collections.Counter[Kind] = collections.Counter()
         """Calls that brought no state, by kind."""
+        self.last_success: float | None = None
+        """When a reply last brought what was asked for, seconds of the loop's clock."""
         self.lag: Final = Histogram()
         """Between the moment an entry was due and its permit."""
 
@@ -233,6 +235,7 @@ class Dispatcher(Generic[_E]):
         self.in_flight -= 1
         now = self._loop.time()
         if not isinstance(outcome, Problem):
+            self.last_success = now
             self.throttle.succeeded(permit, now)
             return
         self.failures[outcome.kind] += 1
