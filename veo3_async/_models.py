@@ -321,6 +321,10 @@ class Transition(_ForPydantic, msgspec.Struct, frozen=True, kw_only=True):
     """True exactly once for an id, and nothing follows."""
     eta: float | None = None
     """Seconds that are left by what was learned so far; None where nothing is known."""
+    eta_range: tuple[float, float] | None = None
+    """Between how many seconds that is in 8 of 10 tasks; None where that is not known."""
+    eta_is_guess: bool = False
+    """Whether it comes from documented durations, for nothing was learned of the model yet."""
     error: Veo3Error | None = None
     """Why a final transition has no video; None where it has one."""
     metadata: Any = None
