@@ -25,6 +25,7 @@ from veo3_async.testing._faults import (
 )
 from veo3_async.testing._gateway import MODELS, Envelope, Lives
 from veo3_async.testing._lives import Life, Stage
+from veo3_async.testing._no_waiting import no_waiting
 from veo3_async.testing._replies import TimeUnit
 from veo3_async.testing._requests import Received
 from veo3_async.testing._videos import Film
@@ -54,6 +55,7 @@ __all__ = [
     "TimeUnit",
     "Video",
     "Where",
+    "no_waiting",
 ]
 
 if not TYPE_CHECKING:  # or no checker would find a name that is misspelt
