@@ -10,6 +10,7 @@ import subprocess
 import pytest
 from cli_service import (
     DONE,
+    FAILED,
     FOREVER,
     KEY,
     MODULE,
@@ -34,7 +35,7 @@ def test_generate_without_a_path_names_the_video_by_its_id(
 ) -> None:
     """The video of a new task is in the working directory, and the last line says where."""
     monkeypatch.chdir(tmp_path)
-    result = command("generate", "a storm")
+    result = command("generate", "--json", "a storm")
     assert result.code == 0
     (name,) = service.server.ids
     assert result.lines[0] == {"request_id": name}
@@ -61,7 +62,7 @@ def test_submit_file_stops_at_what_is_not_accepted(
     file = tmp_path / "prompts.txt"
     file.write_text("a storm\nthe sea\na tram\n")
     service.fault(Status(402), on="submit", after=1)
-    result = command("submit", "--file", str(file), "--wait")
+    result = command("submit", "--json", "--file", str(file), "--wait")
     assert result.code == 3
     assert [line["request_id"] for line in result.lines] == list(service.server.ids)
     assert result.err.splitlines()[:2] == [
@@ -141,6 +142,37 @@ def test_journal_is_read_and_copied_beside_a_bot(
     assert command("pending", "--journal", str(copy)).lines == [task]
 
 
+def test_list_shows_finished_tasks_too(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """The newest first, with the video or the reason, for people and as JSON."""
+    journal = ["--journal", str(tmp_path / "j.db")]
+    good, bad, late = service.add(life=DONE), service.add(life=FAILED), service.add(life=FOREVER)
+    command("watch", good, bad, late, *journal, "--timeout", "2s", "--interval", "0.05")
+    assert [line["request_id"] for line in command("pending", *journal).lines] == [late]
+    lines = command("list", *journal, "--json").lines
+    by_id = {line["request_id"]: line for line in lines}
+    assert list(by_id) == [late, bad, good]
+    assert by_id[good]["url"].endswith(".mp4")
+    assert by_id[bad]["final"]["error"]["reason"] == "moderation"
+    assert by_id[late]["final"] is None
+    assert len(command("list", *journal, "--limit", "1").lines) == 1
+    with on_terminal(service, "list", *journal, columns=200) as screen:
+        assert screen.exit_code() == 0
+        shown = screen.text
+    assert "unsafe" in shown
+    assert by_id[good]["url"] in shown
+
+
+def test_a_pipe_gets_lines_of_words(command: Command, service: Service) -> None:
+    """JSON only where it is asked for, whatever stdout is."""
+    name = service.add(life=DONE)
+    (line,) = command("watch", name, "--interval", "0.05").out.splitlines()
+    assert line.split()[1:3] == [name, "completed"]
+    made = command("generate", "a storm", "--timeout", "1s").out.splitlines()
+    assert made[0] == list(service.server.ids)[-1]
+
+
 def test_doctor_says_what_is_well_and_what_to_do(
     command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
@@ -187,7 +219,7 @@ def test_doctor_says_which_facts_a_recording_settles(
     record = tmp_path / "replies.jsonl"
     name = service.add(life=TWO_STEPS)
     service.fault(Status(503, err_code=-10008), times=1)
-    done = command("watch", name, "--interval", "0.05", "--record", str(record))
+    done = command("watch", "--json", name, "--interval", "0.05", "--record", str(record))
     assert done.code == 0, done.err
     assert KEY not in record.read_text()
     told = command("doctor", "--recording", str(record), "--json")
@@ -199,7 +231,7 @@ def test_doctor_says_which_facts_a_recording_settles(
     assert "is a task known at one path only? still open" in said
     other = tmp_path / "other"
     other.write_text("{}")
-    assert one_line_of(command("watch", name, "--record", str(other))).endswith(
+    assert one_line_of(command("watch", "--json", name, "--record", str(other))).endswith(
         f"{other} is there and is no recording; name another file; see veo3-async watch --help"
     )
 
@@ -215,7 +247,7 @@ def test_serve_plays_a_recording(
     """--replay answers as it was answered, whatever server that was."""
     record = tmp_path / "replies.jsonl"
     name = service.add(life=TWO_STEPS)
-    command("watch", name, "--interval", "0.05", "--record", str(record))
+    command("watch", "--json", name, "--interval", "0.05", "--record", str(record))
     served = [*MODULE, "serve", "--json", "--replay", str(record)]
     with subprocess.Popen(served, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as fake:
         assert fake.stdout is not None
@@ -224,7 +256,7 @@ def test_serve_plays_a_recording(
         key.write_text("test-key")
         key.chmod(0o600)
         where = ["--base-url", url, "--key-file", str(key)]
-        result = command("watch", name, *where, "--interval", "0.05")
+        result = command("watch", "--json", name, *where, "--interval", "0.05")
         fake.send_signal(signal.SIGINT)
         fake.communicate()
     assert [line["phase"] for line in result.lines] == ["generating", "completed"]
@@ -235,9 +267,9 @@ def test_v_may_be_said_after_the_command(command: Command, service: Service) -> 
     name = service.add(life=DONE)
     said = command("fetch", name, "-vv").err
     assert said == "" or "debug: " in said
-    logged = command("watch", name, "-v", "--interval", "0.05").err
+    logged = command("watch", "--json", name, "-v", "--interval", "0.05").err
     assert f"info: {name}" in logged
-    assert "info: " not in command("watch", name, "--interval", "0.05").err
+    assert "info: " not in command("watch", "--json", name, "--interval", "0.05").err
     assert command("pending", "-V").out == command("--version").out
 
 
@@ -270,7 +302,7 @@ def test_terminal_that_moves_no_cursor_gets_plain_lines(
 
 def test_what_still_runs_says_why(command: Command) -> None:
     """An id that the service does not know (yet) is named with that, when the watch is over."""
-    result = command("watch", "veo3-pro:nope", "--timeout", "3s", "--interval", "100ms")
+    result = command("watch", "--json", "veo3-pro:nope", "--timeout", "3s", "--interval", "100ms")
     assert result.code == 1
     assert "veo3-pro:nope  waiting: the service does not know" in result.err
 

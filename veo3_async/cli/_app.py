@@ -12,11 +12,12 @@ import typer
 from veo3_async import Veo3Error
 from veo3_async.cli._account import balance, models
 from veo3_async.cli._cluster import cluster_app, worker
+from veo3_async.cli._completion import completion
 from veo3_async.cli._doctor import doctor
 from veo3_async.cli._exits import EXIT_CODES, ExitCode, InterruptError, exit_code
 from veo3_async.cli._fetching import download, fetch
 from veo3_async.cli._groups import expanded
-from veo3_async.cli._journals import backup, journals, pending, settle
+from veo3_async.cli._journals import backup, journals, list_tasks, pending, settle
 from veo3_async.cli._offline import demo, serve
 from veo3_async.cli._output import emit, give_up_stdout, has_streams, in_options, note, plain, say
 from veo3_async.cli._submitting import generate, submit
@@ -121,6 +122,7 @@ _COMMANDS: Final[tuple[tuple[Callable[..., int], str | None], ...]] = (
     (fetch, None),
     (download, None),
     (pending, None),
+    (list_tasks, None),
     (resume, EXIT_CODES),
     (settle, None),
     (models, None),
@@ -129,9 +131,11 @@ _COMMANDS: Final[tuple[tuple[Callable[..., int], str | None], ...]] = (
     (worker, EXIT_CODES),
     (demo, None),
     (serve, None),
+    (completion, None),
 )
+_NAMES: Final = {list_tasks: "list"}
 for _command, _epilog in _COMMANDS:
-    app.command(epilog=_epilog)(expanded(_command, **_EVERYWHERE))
+    app.command(_NAMES.get(_command), epilog=_epilog)(expanded(_command, **_EVERYWHERE))
 for _command in (backup,):
     journals.command()(expanded(_command, **_EVERYWHERE))
 app.add_typer(journals, name="journal")

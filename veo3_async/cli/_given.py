@@ -81,16 +81,17 @@ def given_images(words: Sequence[str] | None) -> list[str | pathlib.PurePath] | 
     return [*images] or None
 
 
-def given_params(words: Sequence[str] | None) -> dict[str, Any]:
-    """Return the options of a model: a value that is JSON as that, another as a text.
+def given_params(words: Sequence[str] | None, option: str) -> dict[str, Any]:
+    """Return what a request says beside the prompt: a value that is JSON as that, else as a text.
 
+    :param option: As which they were given.
     :raises typer.BadParameter: One has no name, or one comes twice.
     """
     params: dict[str, Any] = {}
     for word in words or ():
         name, sign, value = word.partition("=")
         if not sign or not name.isidentifier() or name in params:
-            message = f"--param is NAME=VALUE, each name once, not {word!r}"
+            message = f"{option} is NAME=VALUE, each name once, not {word!r}"
             raise typer.BadParameter(message)
         params[name] = _value_of(value)
     return params

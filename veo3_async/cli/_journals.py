@@ -1,4 +1,4 @@
-"""The commands about a journal: ``pending``, ``settle`` and ``journal backup``."""
+"""The commands about a journal: ``pending``, ``list``, ``settle`` and ``journal backup``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._options import ExistingJournal, Json
 from veo3_async.cli._output import emit, note, plain, wants_json
-from veo3_async.cli._show import show_pending
+from veo3_async.cli._show import show_pending, show_tasks
 
-__all__ = ["backup", "journals", "pending", "settle"]
+__all__ = ["backup", "journals", "list_tasks", "pending", "settle"]
 
 if TYPE_CHECKING:
     from veo3_async import Journal
@@ -36,6 +36,25 @@ def pending(journal: ExistingJournal, *, json: Json = False) -> int:
     elif tasks:
         show_pending(tasks)
     note(f"{len(tasks)} pending")
+    return ExitCode.DONE
+
+
+def list_tasks(
+    journal: ExistingJournal,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    json: Json = False,
+) -> int:
+    """List the tasks of a journal, finished ones included, the newest first.
+
+    A bot may have it open meanwhile. What was dealt with long ago is not kept.
+    """
+    tasks = on_loop(lambda: _latest(journal, limit))
+    if wants_json(json):
+        for task in tasks:
+            emit(task)
+    elif tasks:
+        show_tasks(tasks)
     return ExitCode.DONE
 
 
@@ -72,6 +91,11 @@ def backup(
 
     emit(plain(on_loop(main)))
     return ExitCode.DONE
+
+
+async def _latest(journal: pathlib.Path, limit: int) -> list[Pending]:
+    async with _reader(journal) as opened:
+        return await opened.latest(limit)
 
 
 async def _pending(journal: pathlib.Path) -> list[Pending]:

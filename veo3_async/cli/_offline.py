@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import sys
 import time
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from veo3_async.cli._exits import ExitCode, InterruptError
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._groups import Group
 from veo3_async.cli._options import Json, Speed, duration, positive
-from veo3_async.cli._output import note, plain, put, wants_json
+from veo3_async.cli._output import note, plain, put
 from veo3_async.cli._view import FinalView, view_for
 from veo3_async.live._board import Board
 
@@ -33,8 +34,7 @@ def demo(
     Exit code 0 if every one ended as it should, the failures included.
     """
     board, show = Board([], now=time.time()), Demo(tasks, speed)
-    # For people, wherever it goes: nobody pipes made-up tasks into a program without asking.
-    view = FinalView() if wants_json(json) and not json else view_for(json=json)
+    view = view_for(json=json) if json or sys.stdout.isatty() else FinalView()
     began = time.monotonic()
     on_loop(lambda: show.play(board, view))
     view.ended(board)

@@ -16,6 +16,7 @@ __all__ = [
     "BaseUrl",
     "Directory",
     "ExistingJournal",
+    "Extras",
     "Family",
     "Images",
     "Interval",
@@ -219,6 +220,14 @@ Params: TypeAlias = Annotated[
         "--param",
         metavar="NAME=VALUE",
         help="An option of the model, such as aspect_ratio=9:16. May be repeated.",
+    ),
+]
+Extras: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra",
+        metavar="NAME=VALUE",
+        help="A field of the request that the model does not document. May be repeated.",
     ),
 ]
 Metadata: TypeAlias = Annotated[

@@ -89,8 +89,8 @@ def say(trouble: object) -> None:
 _OPTIONS: Final = (
     (re.compile(r"\boverwrite(=True)?(?= replaces| finishes)"), "--overwrite"),
     (re.compile(r"\b(?<!-)base_url\b"), "--base-url"),
-    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until)=(?=')"), r"--\1 "),
-    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until)=\B"), r"--\1"),
+    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until|extra)=(?=')"), r"--\1 "),
+    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until|extra)=\B"), r"--\1"),
     (re.compile(r"\bapi_key= or (?=--key-file)"), ""),
 )
 _WORDING: Final[list[tuple[re.Pattern[str], str]]] = []
@@ -132,7 +132,8 @@ def _json(value: object, encoding: str) -> str:
         case VideoTask():
             value = value.to_dict() | {"url": value.best_url}
         case Pending():
-            value = msgspec.structs.asdict(value) | {"in_doubt": value.in_doubt}
+            url = None if value.final is None else value.final.task.best_url
+            value = msgspec.structs.asdict(value) | {"in_doubt": value.in_doubt, "url": url}
     text = _ENCODER.encode(value).decode()
     if codecs.lookup(encoding).name != "utf-8":
         return "".join(char if char.isascii() else _escaped(char) for char in text)

@@ -24,6 +24,7 @@ from veo3_async.cli._given import (
 from veo3_async.cli._groups import Group
 from veo3_async.cli._options import (
     Directory,
+    Extras,
     Family,
     Images,
     Interval,
@@ -33,7 +34,7 @@ from veo3_async.cli._options import (
     Output,
     Params,
 )
-from veo3_async.cli._output import note, put, wants_json
+from veo3_async.cli._output import note, put
 from veo3_async.cli._output import plain as plain_text
 from veo3_async.cli._watching import follow_all
 
@@ -54,6 +55,7 @@ class Task(Group, frozen=True, kw_only=True):
     model: Model = None
     family: Family = None
     param: Params = None
+    extra: Extras = None
     metadata: Metadata = None
 
     def order(self, prompts: Sequence[str], *, in_json: bool) -> _Order:
@@ -64,7 +66,8 @@ class Task(Group, frozen=True, kw_only=True):
         return _Order(
             prompts=prompts,
             images=given_images(self.image),
-            params=given_params(self.param),
+            params=given_params(self.param, "--param"),
+            extra=given_params(self.extra, "--extra") or None,
             metadata=given_metadata(self.metadata),
             in_json=in_json,
         )
@@ -76,6 +79,7 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
     prompts: Sequence[str]
     images: list[str | pathlib.PurePath] | None
     params: dict[str, Any]
+    extra: dict[str, Any] | None
     metadata: Any
     in_json: bool
 
@@ -110,8 +114,7 @@ def submit(
     prompts = _prompts(task.prompt, task.prompt_file, file)
     path = checked_path(download, output, overwrite=wanted.overwrite, tasks=len(prompts))
     waits = wait or path is not None
-    in_json = wanted.json or (waits and not wanted.plain and wants_json(wanted.json))
-    ids = _submitted(access, task.order(prompts, in_json=in_json))
+    ids = _submitted(access, task.order(prompts, in_json=wanted.json))
     return follow_all(access, ids, wanted.watch(path)) if waits else ExitCode.DONE
 
 
@@ -171,7 +174,9 @@ def _submitted(access: Access, order: _Order) -> list[str]:
 
 
 async def _one_submitted(veo: Veo3Client, prompt: str, order: _Order) -> str:
-    return await veo.submit(prompt, image=order.images, metadata=order.metadata, **order.params)
+    return await veo.submit(
+        prompt, image=order.images, metadata=order.metadata, extra=order.extra, **order.params
+    )
 
 
 async def _told(request_id: str, *, in_json: bool) -> None:

@@ -59,8 +59,8 @@ def watch(
 ) -> int:
     """Watch tasks until their videos are there.
 
-    A live table on a terminal, lines of words with --plain or where CI or TERM=dumb is set; one
-    JSON line a transition with --json, or when stdout is no terminal. Ctrl-C or SIGTERM prints
+    A live table on a terminal; a line of words a change with --plain, into a pipe or a file, and
+    where CI or TERM=dumb is set; one JSON line a transition with --json. Ctrl-C or SIGTERM prints
     the ids that still run and the command that goes on with them. With --nats, workers poll them
     (see the command worker), and no key is needed here.
     """

@@ -187,7 +187,10 @@ def _transfer(row: Row, now: float) -> str:
 def change_line(row: Row, eta: Eta | None) -> str:
     """Return what is to be said of a change of a task, in one line without colours."""
     left = "" if row.ended or eta is None else f"{_left(eta)} left"
-    return "  ".join(filter(None, (plain(row.request_id), label(row), left, _result(row).plain)))
+    phase = label(row)
+    if isinstance(row.error, StillPending):
+        phase = f"still {phase}"
+    return "  ".join(filter(None, (plain(row.request_id), phase, left, _result(row).plain)))
 
 
 def _bar(share: float) -> ProgressBar:
