@@ -17,10 +17,10 @@ import typer
 from veo3_async import ServiceUnavailable, Veo3Client, Veo3Error
 from veo3_async._text import plain
 from veo3_async._transport.endpoint import find_base_url
+from veo3_async._transport.facts import clock_offset, facts
 from veo3_async._transport.recorder import recorded
 from veo3_async.cli._access import Access, Service, keyless_client
 from veo3_async.cli._exits import ExitCode
-from veo3_async.cli._facts import clock_offset, facts
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._options import Json
 from veo3_async.cli._output import emit

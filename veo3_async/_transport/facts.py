@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from veo3_async import Phase, VideoTask
+from veo3_async._models import Phase, VideoTask
 from veo3_async._protocol import families
 from veo3_async._protocol.errors import Problem, own_error
 from veo3_async._protocol.families import Route

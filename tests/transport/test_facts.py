@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from veo3_async._transport.facts import clock_offset, facts
 from veo3_async._transport.recorder import Exchange
-from veo3_async.cli._facts import clock_offset, facts
 
 PRO = "/302/submit/veo3-pro"
 FRAMES = "/302/submit/veo3-pro-frames"
