@@ -20,7 +20,7 @@ from veo3_async._download.paths import file_name, final_path
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
 from veo3_async.cli._groups import Group
 from veo3_async.cli._options import Json, Overwrite, Plain, Timeout, Until
-from veo3_async.cli._output import give_up_stdout, note, plain, say
+from veo3_async.cli._output import give_up_stdout, in_words, note, plain, say
 from veo3_async.cli._shell import continued
 from veo3_async.cli._view import View
 from veo3_async.live._board import Board, Row
@@ -222,4 +222,4 @@ def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
 
 def _why(row: Row) -> str:
     """Return where a task is, and what keeps it there as far as that is known."""
-    return label(row) if row.trouble is None else f"{label(row)}: {plain(row.trouble)}"
+    return label(row) if row.trouble is None else f"{label(row)}: {in_words(row.trouble)}"

@@ -20,6 +20,7 @@ __all__ = [
     "give_up_stdout",
     "has_streams",
     "in_options",
+    "in_words",
     "note",
     "plain",
     "put",
@@ -80,10 +81,15 @@ def in_options(arguments: Sequence[str]) -> None:
 
 def say(trouble: object) -> None:
     """Tell what went wrong, in one line."""
+    note(f"veo3-async: {in_words(trouble)}")
+
+
+def in_words(trouble: object) -> str:
+    """Return what went wrong as one line that names options where the client names arguments."""
     text = plain(trouble)
     for python, option in _WORDING:
         text = python.sub(option, text)
-    note(f"veo3-async: {text}")
+    return text
 
 
 _OPTIONS: Final = (
@@ -91,6 +97,7 @@ _OPTIONS: Final = (
     (re.compile(r"\b(?<!-)base_url\b"), "--base-url"),
     (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until|extra)=(?=')"), r"--\1 "),
     (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until|extra)=\B"), r"--\1"),
+    (re.compile(r"\btrust_env=True\b"), "--trust-env"),
     (re.compile(r"\bapi_key= or (?=--key-file)"), ""),
 )
 _WORDING: Final[list[tuple[re.Pattern[str], str]]] = []
