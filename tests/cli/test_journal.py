@@ -112,7 +112,7 @@ def test_what_was_being_saved_when_the_process_died_is_resumed(
         process.kill()
     (saved,) = there
     before = saved.stat()
-    resumed = command("resume", "--json", *journal, "--download", str(films), "--interval", "0.05")
+    resumed = command("resume", "--json", *journal, "--download", str(videos), "--interval", "0.05")
     assert resumed.code == 0
     assert len(list(videos.glob("*.mp4"))) == 2
     assert not list(videos.glob("*.part"))

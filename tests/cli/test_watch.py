@@ -103,7 +103,7 @@ def test_watch_brings_videos_to_a_directory(
 ) -> None:
     """--download makes the directory, and a line tells where each video is."""
     names = [service.add(life=DONE) for _ in range(3)]
-    result = command("watch", "--json", *names, "--download", str(tmp_path / "films" / "new"))
+    result = command("watch", "--json", *names, "--download", str(tmp_path / "videos" / "new"))
     saved = {line["request_id"]: line["path"] for line in result.lines if "path" in line}
     urls = {line["request_id"]: line["url"] for line in result.lines if "url" in line}
     assert result.code == 0

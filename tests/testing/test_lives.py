@@ -14,7 +14,7 @@ from veo3_async.testing._gateway import MODELS, Envelope, Gateway
 from veo3_async.testing._lives import Position, advance, fields_at
 from veo3_async.testing._replies import IMAGE_URL, Request, refusal
 from veo3_async.testing._requests import Outcome
-from veo3_async.testing._videos import Film
+from veo3_async.testing._videos import Video
 
 REPLIES = Path(__file__).parents[1] / "replies"
 CREATED = 1767600000.0

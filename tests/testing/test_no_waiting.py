@@ -67,7 +67,7 @@ async def test_threads_are_waited_for(server: FakeVeo3, tmp_path: Path) -> None:
             task = await veo.wait(request_id)
             assert await veo.pending() == []
             path = await veo.download(task, tmp_path)
-    assert path.read_bytes() == server.film_of(str(task.best_url))
+    assert path.read_bytes() == server.video_of(str(task.best_url))
 
 
 async def test_there_is_no_jitter() -> None:

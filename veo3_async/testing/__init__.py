@@ -28,7 +28,7 @@ from veo3_async.testing._lives import Life, Stage
 from veo3_async.testing._no_waiting import no_waiting
 from veo3_async.testing._replies import TimeUnit
 from veo3_async.testing._requests import Received
-from veo3_async.testing._videos import Film
+from veo3_async.testing._videos import Video
 
 if TYPE_CHECKING:
     from veo3_async.testing._server import FakeVeo3

@@ -11,7 +11,7 @@ from veo3_async.testing._replies import Answer, file_answer, refusal
 
 if TYPE_CHECKING:
     from veo3_async.testing._requests import Received
-    from veo3_async.testing._videos import Film
+    from veo3_async.testing._videos import Video
 
 __all__ = ["URL_FIELDS", "Files", "file_name"]
 
@@ -31,22 +31,22 @@ def file_name(request_id: str, field: str, renewals: int) -> str:
 class Files:
     """What is served under ``/files/``.
 
-    :param film: What a name has that has no film of its own.
+    :param video: What a name has that has no video of its own.
     :param uploads: What was uploaded, by name.
     """
 
-    def __init__(self, film: Film, uploads: Mapping[str, bytes]) -> None:
+    def __init__(self, video: Video, uploads: Mapping[str, bytes]) -> None:
         self.url = ""
         """Where they are, with a slash at the end."""
-        self.films: Final[dict[str, Film]] = {}
-        """What is served under a name, where it is not the usual film."""
-        self._film: Final = film
+        self.videos: Final[dict[str, Video]] = {}
+        """What is served under a name, where it is not the usual video."""
+        self._video: Final = video
         self._uploads: Final = uploads
         self._expired: Final[set[str]] = set()
 
-    def film(self, name: str) -> Film:
+    def video(self, name: str) -> Video:
         """Return what is served under a file name."""
-        return self.films.get(name, self._film)
+        return self.videos.get(name, self._video)
 
     def expire(self, names: Iterable[str]) -> None:
         """Answer 403 to these names from now on."""
@@ -62,4 +62,4 @@ class Files:
         if (uploaded := self._uploads.get(name)) is not None:
             return Answer(200, {"Content-Type": "image/jpeg"}, uploaded)
         said, if_range = request.headers.get("Range"), request.headers.get("If-Range")
-        return file_answer(self.film(name), name, said=said, if_range=if_range)
+        return file_answer(self.video(name), name, said=said, if_range=if_range)

@@ -45,7 +45,7 @@ from veo3_async.testing._requests import Outcome, Received, Window
 
 if TYPE_CHECKING:
     from veo3_async.testing._replay import Replay
-    from veo3_async.testing._videos import Film
+    from veo3_async.testing._videos import Video
 
 __all__ = ["MODELS", "Envelope", "Gateway", "Hook", "Lives", "sample"]
 
@@ -118,7 +118,7 @@ class Gateway:
         self._time_unit: Final = time_unit
         self._keyed_by_path: Final = keyed_by_path
         self.account: Final = Account()
-        self.files: Final = Files(film, self.account.uploads)
+        self.files: Final = Files(video, self.account.uploads)
         self.replay: Replay | None = None
         """A recording that answers in place of the tasks, or None."""
         self.hooks: Final[list[Hook]] = []

@@ -23,7 +23,7 @@ from veo3_async.testing._gateway import Envelope, Gateway, Hook, Lives, sample
 from veo3_async.testing._replay import Replay
 from veo3_async.testing._replies import TimeUnit
 from veo3_async.testing._requests import Received
-from veo3_async.testing._videos import Film
+from veo3_async.testing._videos import Video
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -289,15 +289,15 @@ class FakeVeo3:
         """End one fault, or all of them; what already hangs goes on hanging."""
         self._gateway.rules.remove(fault)
 
-    def serve(self, name: str, film: Film) -> str:
-        """Serve this film under a file name (such as ``a.mp4``) from now on; return its URL."""
-        self._gateway.files.films[name] = film
+    def serve(self, name: str, video: Video) -> str:
+        """Serve this video under a file name (such as ``a.mp4``) from now on; return its URL."""
+        self._gateway.files.videos[name] = video
         return f"{self._gateway.files.url}{name}"
 
     def video_of(self, url: str) -> bytes:
         """Return the bytes that a download of this URL must bring."""
         name = url.rpartition("/")[2]
-        return self._gateway.files.film(name).content(name)
+        return self._gateway.files.video(name).content(name)
 
     def expire_urls(self, request_id: str) -> None:
         """Let the video URLs of a task answer 403; the next poll tells fresh ones.
