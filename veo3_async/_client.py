@@ -18,7 +18,7 @@ from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, Transition, VideoModel, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
-from veo3_async._paths import absolute
+from veo3_async._paths import lasting
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.submissions import Draft, ImageSource
@@ -135,17 +135,19 @@ class Veo3Client:
                     session=download_session,
                     allow_private=is_private(self._base_url),
                 ),
-                make_recorder=None
-                if record is None
-                else functools.partial(
-                    make_recorder, _lasting(record), key, self._base_url, prompts=record_prompts
+                make_recorder=functools.partial(
+                    make_recorder,
+                    None if record is None else lasting(record),
+                    key,
+                    self._base_url,
+                    prompts=record_prompts,
                 ),
                 pacing=pacing,
                 route=self._route,
                 max_rate=positive("max_polls_per_second", max_polls_per_second),
                 on_poll=None if on_poll is None else Hook("on_poll", on_poll),
                 on_change=None if on_change is None else Hook("on_change", on_change),
-                journal=_absolute(journal),
+                journal=lasting(journal) if isinstance(journal, str | os.PathLike) else journal,
             )
         )
 
@@ -569,15 +571,3 @@ class Veo3Client:
         :raises ClientClosed: It is called from another event loop than it was used in.
         """
         await self.runtime.aclose()
-
-
-def _absolute(journal: str | os.PathLike[str] | Journal | None) -> str | Journal | None:
-    return _lasting(journal) if isinstance(journal, str | os.PathLike) else journal
-
-
-def _lasting(path: str | os.PathLike[str]) -> str:
-    """Return a path that means the folder in which the client is made, whatever ``chdir`` does."""
-    try:
-        return absolute(path)
-    except FileNotFoundError:
-        return os.fspath(path)  # its opening says so

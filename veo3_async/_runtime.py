@@ -67,7 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     make_transport: Callable[[], Transport]
     make_downloader: Callable[[], Downloader]
-    make_recorder: Callable[[], Recorder] | None
+    make_recorder: Callable[[], Recorder | None]
     pacing: Pacing
     route: Route
     max_rate: float
@@ -238,7 +238,7 @@ class Runtime:
         return self._transport
 
     def _used_recorder(self) -> Recorder | None:
-        if self._recorder is None and self._settings.make_recorder is not None:
+        if self._recorder is None:
             self._recorder = self._settings.make_recorder()
         return self._recorder
 
@@ -328,8 +328,12 @@ def make_downloader(**options: Any) -> Downloader:  # noqa: ANN401 - as there
     return Downloader(**options)
 
 
-def make_recorder(path: str, key: ApiKey, base_url: str, *, prompts: bool) -> Recorder:
-    """Return a `Recorder`."""
+def make_recorder(
+    path: str | None, key: ApiKey, base_url: str, *, prompts: bool
+) -> Recorder | None:
+    """Return a `Recorder`; None where nothing is to be recorded."""
+    if path is None:
+        return None
     from veo3_async._transport.recorder import Recorder  # noqa: PLC0415 - few want one
 
     host = urllib.parse.urlsplit(base_url).hostname or ""

@@ -164,6 +164,39 @@ def test_list_shows_finished_tasks_too(
     assert by_id[good]["url"] in shown
 
 
+def test_trust_env_follows_the_proxy_of_the_environment(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the variable is named where no connection was made, and nothing else uses it."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    name = service.add(life=DONE)
+    assert command("fetch", name).code == 0
+    told = command("watch", name, "--trust-env", "--timeout", "1s")
+    assert told.code == 1
+    assert "no connection to 127.0.0.1:1" in told.err
+    assert "watch --trust-env --timeout 1 " in told.err
+    monkeypatch.setenv("AI302_BASE_URL", "http://127.0.0.1:1")
+    hinted = command("watch", name, "--timeout", "1s")
+    assert "pass --proxy or --trust-env" in hinted.err
+    assert "which is not used" in hinted.err
+
+
+def test_what_never_began_says_why(command: Command, service: Service) -> None:
+    """A task that was handed to nobody has the reason beside it; one that ran is still at it."""
+    name = service.add(life=DONE)
+    nats = command("watch", name, "--nats", "nats://127.0.0.1:1", "--timeout", "1s")
+    assert f"  {name}  never asked for: no NATS server can be reached" in nats.err
+    late = command("watch", service.add(life=FOREVER), "--timeout", "1s", "--interval", "0.1")
+    assert late.out.splitlines()[-1].endswith("still generating")
+
+
+def test_extra_goes_into_the_request(command: Command, service: Service) -> None:
+    """--extra says what no option does; a field that is not documented is refused as an option."""
+    assert "--extra passes anything" in one_line_of(command("submit", "x", "--param", "mood=1"))
+    assert command("submit", "x", "--extra", "mood=1").code == 0
+    assert json.loads(service.server.requests[-1].body)["mood"] == 1
+
+
 def test_a_pipe_gets_lines_of_words(command: Command, service: Service) -> None:
     """JSON only where it is asked for, whatever stdout is."""
     name = service.add(life=DONE)

@@ -161,6 +161,7 @@ def conclude(
 
     :param again: The command that goes on, but for the ids.
     """
+    fault: Veo3Error | None = None
     try:
         on_loop(main)
         code = ExitCode.DONE if board.succeeded else ExitCode.FAILED
@@ -171,7 +172,7 @@ def conclude(
         return exit_code(error)
     except Veo3Error as error:
         say(error)
-        code = exit_code(error)
+        fault, code = error, exit_code(error)
     except OSError as error:
         give_up_stdout(error)
         code = ExitCode.FAILED
@@ -179,7 +180,7 @@ def conclude(
         view.ended(board)
         note(board.summary())
         if left := board.left:
-            note(_how_to_go_on(left, again))
+            note(_how_to_go_on(left, again, fault))
     return code
 
 
@@ -210,16 +211,23 @@ def _saved_before(path: pathlib.Path, request_id: str) -> pathlib.Path | None:
     return there if there.exists() else None
 
 
-def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
-    """Return the ids, and a command that can be pasted into a shell, however many they are."""
+def _how_to_go_on(rows: Sequence[Row], again: Sequence[str], fault: Veo3Error | None) -> str:
+    """Return the ids, and a command that can be pasted into a shell, however many they are.
+
+    :param fault: What has ended the watch, or None.
+    """
     ids = [row.request_id for row in rows]
     command = continued(again, ids)
     if len(ids) > _MOST_LISTED:
         return f"to go on with these {len(ids)}:\n{command}"
-    running = "".join(f"  {plain(row.request_id)}  {_why(row)}\n" for row in rows)
+    running = "".join(f"  {plain(row.request_id)}  {_why(row, fault)}\n" for row in rows)
     return f"still running:\n{running}to go on:\n{command}"
 
 
-def _why(row: Row) -> str:
+def _why(row: Row, fault: Veo3Error | None) -> str:
     """Return where a task is, and what keeps it there as far as that is known."""
-    return label(row) if row.trouble is None else f"{label(row)}: {in_words(row.trouble)}"
+    if row.trouble is not None:
+        return f"{label(row)}: {in_words(row.trouble)}"
+    if fault is not None and row.phase is None:
+        return f"never asked for: {in_words(fault.message)}"
+    return label(row)

@@ -48,9 +48,13 @@ def demo(
     return ExitCode.DONE if as_it_should else ExitCode.FAILED
 
 
-class Faults(Group, frozen=True, kw_only=True):
-    """The options of the fake service that make it worse."""
+class Fake(Group, frozen=True, kw_only=True):
+    """The options of a fake service: where it is, how fast its tasks live, what goes wrong."""
 
+    port: Annotated[
+        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
+    ] = 0
+    speed: Speed = 20.0
     fail: Annotated[
         float,
         typer.Option(
@@ -70,15 +74,6 @@ class Faults(Group, frozen=True, kw_only=True):
         typer.Option(metavar="DURATION", parser=duration, help="Time before each answer."),
     ] = None
     seed: Annotated[int, typer.Option(help="Of the ids, the lives and the failures.")] = 0
-
-
-def serve(
-    *,
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="TCP port on this machine; 0 takes a free one.")
-    ] = 0,
-    speed: Speed = 20.0,
-    faults: Faults,
     replay: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -87,31 +82,37 @@ def serve(
             metavar="FILE",
             help="Answer as in this recording (what --record has written), at --speed.",
         ),
-    ] = None,
-    log: Annotated[
-        bool, typer.Option("--log/--no-log", help="Write each request to stderr.")
-    ] = True,
-    json: Json = False,
-) -> int:
+    ] = None
+    log: Annotated[bool, typer.Option("--log/--no-log", help="Write each request to stderr.")] = (
+        True
+    )
+
+    def server(self) -> testing.FakeVeo3:
+        """Return the service, not started yet."""
+        options: dict[str, Any] = {
+            "port": self.port,
+            "rate_limit": self.rate_limit,
+            "latency": self.latency or 0.0,
+            "seed": self.seed,
+            "record": False,
+            "on_reply": _log if self.log else None,
+        }
+        if self.replay is not None:
+            server = testing.FakeVeo3.replay(self.replay, speed=self.speed, **options)
+        else:
+            server = testing.FakeVeo3(speed=self.speed, lives=testing.Life.mixed, **options)
+        if self.fail:
+            server.fault(testing.Status(503), rate=self.fail)
+        return server
+
+
+def serve(fake: Fake, *, json: Json = False) -> int:
     """Run a fake of the service on this machine, for building a bot without a key.
 
     Tasks that are submitted to it live as real ones do: most bring a video, some are tried again,
     some fail. Prints the base URL and the key to use. Ctrl-C or SIGTERM ends it, with exit code 0.
     """
-    options: dict[str, Any] = {
-        "port": port,
-        "rate_limit": faults.rate_limit,
-        "latency": faults.latency or 0.0,
-        "seed": faults.seed,
-        "record": False,
-        "on_reply": _log if log else None,
-    }
-    if replay is None:
-        server = testing.FakeVeo3(speed=speed, lives=testing.Life.mixed, **options)
-    else:
-        server = testing.FakeVeo3.replay(replay, speed=speed, **options)
-    if faults.fail:
-        server.fault(testing.Status(503), rate=faults.fail)
+    server = fake.server()
     try:
         on_loop(lambda: _serving(server, json=json))
     except InterruptError:
@@ -119,7 +120,7 @@ def serve(
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
     except OSError as error:
-        message = f"port {port} cannot be used: {error.strerror}"
+        message = f"port {fake.port} cannot be used: {error.strerror}"
         raise typer.BadParameter(message) from None
     return ExitCode.DONE
 
