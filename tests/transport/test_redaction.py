@@ -143,6 +143,22 @@ def test_of_the_headers_those_stay_that_matter() -> None:
     assert PLAIN.headers(headers) == {"Date": "now", "X-RateLimit-Limit": "20"}
 
 
+@pytest.mark.parametrize(
+    "piece",
+    ["http://", "https:\\/\\/a@", '"', "?a=", "&", "\\", '{"prompt":', "Bearer ", "[", "sk-"],
+)
+def test_no_reply_takes_long(piece: str) -> None:
+    """Whatever is repeated in it, the work grows with its length and no faster."""
+    body = (piece * (65_536 // len(piece))).encode()
+    assert len(PLAIN.body(body)) <= 3 * len(body)
+
+
+def test_a_prompt_within_a_text_that_breaks_off_goes() -> None:
+    """Of JSON in a text of which the end is missing, more is taken out rather than less."""
+    body = json.dumps({"raw": json.dumps({"id": 1, "prompt": 'a "secret" tower', "x": 2})})[:-9]
+    assert "secret" not in PLAIN.body(body.encode()).decode()
+
+
 def test_a_path_keeps_the_id_and_no_webhook() -> None:
     """Of our own requests' queries the id stays."""
     assert PLAIN.target("/a?webhook=https%3A%2F%2Fh%2Ftoken") == "/a?webhook=removed"

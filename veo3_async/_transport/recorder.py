@@ -250,7 +250,7 @@ def _exchange(seen: Seen, redaction: Redaction) -> Exchange:
         "path": redaction.target(call.target),
     }
     if call.body is not None:
-        facts["sent"] = redaction.body(call.body).decode(errors="replace")
+        facts["sent"] = redaction.body(_cut(call.body)).decode(errors="replace")
     match answer:
         case None:
             return Exchange(**facts, error="cancelled")
@@ -258,11 +258,23 @@ def _exchange(seen: Seen, redaction: Redaction) -> Exchange:
             message = redaction.body(answer.message.encode(errors="replace")).decode()
             facts |= {"error": answer.kind.value, "message": message, "status": answer.http_status}
             return Exchange(**facts)
-    body = redaction.body(answer.body, beside=redaction.hidden_in(call.body))
     facts |= {"status": answer.status, "headers": redaction.headers(answer.headers)}
-    if len(body) > _MAX_BODY:
-        facts["cut"], body = len(body), body[:_MAX_BODY]
+    if len(answer.body) > _MAX_BODY:
+        facts["cut"] = len(answer.body)
+    whole_or_cut = _cut(answer.body)
+    body = redaction.body(whole_or_cut, beside=redaction.hidden_in(call.body))
     return Exchange(**facts, **_as_text(body))
+
+
+def _cut(body: bytes) -> bytes:
+    """Return the first bytes of a body, of its last character all or nothing."""
+    part = body[:_MAX_BODY]
+    if len(part) == len(body):
+        return body
+    with contextlib.suppress(UnicodeDecodeError):
+        body.decode()
+        return part.decode(errors="ignore").encode()
+    return part
 
 
 def _as_text(body: bytes) -> dict[str, Any]:

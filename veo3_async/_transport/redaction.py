@@ -32,21 +32,25 @@ _SECRET_NAME: Final = re.compile(
 )
 _PROMPT_NAME: Final = re.compile("prompt", re.IGNORECASE)
 
-_SEPARATOR: Final = r"[?&;]|\\+u0026|&amp;"
-_VALUE: Final = r"(?:[^&;#\\\s\"'<>]|\\+/|\\+u00(?!26)[0-9a-fA-F]{2})"
+_SEPARATOR: Final = r"[?&;]|\\{1,9}u0026|&amp;"
+_VALUE: Final = r"(?:[^&;#\\\s\"'<>]|\\{1,9}/|\\{1,9}u00(?!26)[0-9a-fA-F]{2})"
 _PATTERNS: Final = (
     (re.compile(rf"((?:{_SEPARATOR})[\w.%\[\]-]+=){_VALUE}+"), rf"\1{REMOVED}"),
     (
-        re.compile(rf"(https?:\\*/\\*/[^\s\"'<>?]+\?)(?:(?!=){_VALUE})+(?![^&;#\\\s\"'<>])"),
+        re.compile(
+            rf"(https?:\\{{0,9}}/\\{{0,9}}/[^\s\"'<>?]{{1,2048}}\?)(?:(?!=){_VALUE})+(?![^&;#\\\s\"'<>])"
+        ),
         rf"\1{REMOVED}",
     ),
-    (re.compile(r"(https?:\\*/\\*/)[^\s\"'<>/@\\]+@"), rf"\1{REMOVED}@"),
+    (re.compile(r"(https?:\\{0,9}/\\{0,9}/)[^\s\"'<>/@\\]{1,2048}@"), rf"\1{REMOVED}@"),
     (re.compile(r"\b(Bearer|Basic)\s+[\w.~+/=-]+", re.IGNORECASE), rf"\1 {REMOVED}"),
     (re.compile(r"\bsk-[\w-]{8,}"), REMOVED),
     (re.compile(r"(data:[\w/+.\\-]+;base64,)[\w+/=\\]+"), rf"\1{REMOVED}"),
 )
-_FIELD: Final = re.compile(r'(?s)("([^"\\]*)"\s*:\s*")((?:[^"\\]|\\.)*)')
-"""In what is no whole JSON: a field with a text."""
+_FIELD: Final = re.compile(r'"([^"\\]*)\\{0,9}"\s{0,9}:\s{0,9}\\{0,9}"')
+_REST: Final = re.compile(r'(?s)(?:[^"\\]|\\.)*')
+"""In what is no whole JSON: the beginning of a field with a text, and that text. Where the field
+stands within a text, it is all the rest of that."""
 
 _HEADERS: Final = re.compile(
     r"content-type|date|retry-after|(x-)?request-id|server|via|cf-ray|x-cache|cache-control|age"
@@ -119,7 +123,7 @@ class Redaction:
         """Return a text of JSON without hidden texts, spelled as it was wherever that goes."""
         spelled = _without(text, hidden)
         if content is None:
-            return _FIELD.sub(self._field, spelled)
+            return "".join(self._without_fields(spelled))
         clean = self._clean_value(content, hidden)
         if json_of(spelled.encode(errors="replace")) == clean:
             return spelled
@@ -147,8 +151,16 @@ class Redaction:
             return True
         return not self._keeps_prompts and _PROMPT_NAME.search(name) is not None
 
-    def _field(self, found: re.Match[str]) -> str:
-        return found[1] + (REMOVED if self._is_hidden(found[2]) else found[3])
+    def _without_fields(self, text: str) -> Iterator[str]:
+        """Yield the parts of a text that is no whole JSON, without those of hidden fields."""
+        at = 0
+        for field in _FIELD.finditer(text):
+            if field.start() >= at and self._is_hidden(field[1]):
+                yield text[at : field.end()]
+                yield REMOVED
+                rest = _REST.match(text, field.end())
+                at = field.end() if rest is None else rest.end()
+        yield text[at:]
 
     def _text(self, text: str) -> str:
         for pattern, instead in _PATTERNS:

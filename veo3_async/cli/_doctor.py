@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pathlib
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -32,7 +33,12 @@ Finding: TypeAlias = tuple[str, bool, str]
 
 _PACKAGES: Final = ("aiohttp", "anyio", "msgspec", "rich", "typer")
 _CLOCK_SECONDS: Final = 5.0
-_PROXY_VARIABLES: Final = ("HTTPS_PROXY", "HTTP_PROXY", "https_proxy", "http_proxy")
+_PROXY_VARIABLES: Final = (
+    *("HTTPS_PROXY", "HTTP_PROXY", "ALL_PROXY"),
+    *("https_proxy", "http_proxy", "all_proxy"),
+)
+_LEAST_FREE: Final = 200_000_000
+"""Bytes on the disk: a few videos."""
 
 
 def doctor(
@@ -163,7 +169,10 @@ def _folder(folder: pathlib.Path) -> Finding:
         return "folder", False, f"there is no directory {path}: make it"
     if not os.access(path, os.W_OK | os.X_OK):
         return "folder", False, f"{path} cannot be written to: name another with --folder"
-    return "folder", True, f"{path} can be written to"
+    free = shutil.disk_usage(path).free
+    if free < _LEAST_FREE:
+        return "folder", False, f"{path} has {free / 1e6:.0f} MB left: make room for videos"
+    return "folder", True, f"{path} can be written to, {free / 1e9:.0f} GB are free"
 
 
 def _journal(journal: pathlib.Path) -> Finding:

@@ -1,8 +1,10 @@
 """A fake of the service, for tests and for building a bot without a key.
 
 `FakeVeo3` is a real server on the loopback: it plays the `Life` of each task, breaks down as
-told (`Status`, `HangUp`, `Silence`, …) and records what arrived (`Received`). With pytest, the
-fixture ``veo3_server`` is one that runs; see ``veo3_async.testing.plugin``.
+told (`Status`, `HangUp`, `Silence`, …) and records what arrived (`Received`). `FakeVeo3.replay`
+answers as a recording of a client has it (``Veo3Client(record=…)``), and within `no_waiting` no
+back-off and no interval takes real time. With pytest, the fixture ``veo3_server`` is one that runs;
+see ``veo3_async.testing.plugin``.
 """
 
 from __future__ import annotations
