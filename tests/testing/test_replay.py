@@ -62,6 +62,26 @@ async def test_what_was_recorded_comes_out_again(
     assert after[-1].phase is Phase.COMPLETED
 
 
+@pytest.mark.parametrize("model", ["veo3-fast", "veo3", "veo3.1", "google-veo3.1"])
+async def test_every_family_is_played(
+    server: FakeVeo3, tmp_path: Path, make_client: MakeClient, model: str
+) -> None:
+    """Submitted, uploaded for, listed, polled: whatever protocol the model speaks."""
+    path = tmp_path / "replies.jsonl"
+    image = None if model == "veo3" else b"\x89PNG\r\n\x1a\n"
+    server.lives = [Life.plain()]
+    async with make_client(record=path) as veo:
+        request_id = await veo.submit("a lighthouse", model=model, image=image)
+        before = [change async for change in veo.watch(request_id)]
+        balance = await veo.balance()
+    async with FakeVeo3.replay(path, speed=math.inf) as replayed, client(replayed) as veo:
+        assert await veo.submit("something else", model=model, image=image) == request_id
+        after = [change async for change in veo.watch(request_id)]
+        assert await veo.balance() == balance
+    assert said(after) == said(before)
+    assert replayed.ids == [request_id]
+
+
 async def test_a_reply_comes_when_its_moment_has_come(tmp_path: Path) -> None:
     """By the recording's clock, whose speed is asked for; the one before is repeated till then."""
     done = poll(1040.0, "completed", video_url="https://file.302.ai/a.mp4")
