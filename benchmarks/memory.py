@@ -114,7 +114,7 @@ async def watching(
 ) -> AsyncIterator[tuple[Poller, Watch]]:
     """Poll these ids with everything but the client's face and its sockets."""
     dispatcher: Dispatcher[Job] = Dispatcher(
-        transport,  # type: ignore[arg-type]  # it sends
+        transport,  # it sends
         max_rate=1e9,
         max_in_flight=8,
     )

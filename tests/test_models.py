@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import inspect
 import json
 import pickle
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import fastapi
 import msgspec
+import pydantic
 import pytest
+from fastapi.testclient import TestClient
 
-from veo3_async import _models
+from veo3_async import FailureReason, TaskFailed, VideoModel, _models
 from veo3_async._models import (
     FINAL,
     GenerationRequest,
@@ -23,6 +27,10 @@ from veo3_async._models import (
     Transition,
     VideoTask,
 )
+from veo3_async._protocol import families
+from veo3_async._protocol.families import Route
+from veo3_async._protocol.http import Reply
+from veo3_async._stored_error import error_from_json, error_json
 
 REPLIES: Final = Path(__file__).parent / "replies"
 TRANSITION: Final = Transition(
@@ -156,3 +164,153 @@ def test_phases_are_words() -> None:
 def documented(phase: Phase) -> str:
     source = inspect.getsource(_models)
     return source.split(f'{phase.name} = "{phase.value}"')[1].split('"""')[1]
+
+
+# --- why a task failed ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("sample", "kind"),
+    [
+        ("record_failed", "moderation"),
+        ("record_failed_image", "image"),
+        ("record_failed_no_reason", "unknown"),
+        ("record_failed_error_object", "internal"),
+        ("record_failed_error_string", "unknown"),
+        ("record_video_generation_failed_waiting", "moderation"),
+        ("record_completed_after_retries", None),
+        ("record_video_generating", None),
+        ("queue_failed", "unknown"),
+        ("queue_completed_with_error", "moderation"),
+        ("tasks_failure", "unknown"),
+        ("tasks_failure_with_reason", "moderation"),
+        ("unified_failed", "internal"),
+        ("unified_failed_network", "internal"),
+        ("unified_failed_reason_in_raw", "moderation"),
+    ],
+)
+def test_the_kind_of_a_failure_is_told_by_the_services_words(sample: str, kind: str | None) -> None:
+    """Content, an image, the service's own trouble, or nobody knows; None where nothing failed."""
+    family = sample.partition("_")[0]
+    route = Route(family, "/302/submit/veo3-pro")
+    body = (REPLIES / f"{sample}.json").read_bytes()
+    task = families.read(route, Reply(200, {}, body), request_id="a", wall_now=0.0)
+    assert isinstance(task, VideoTask)
+    assert task.failure_kind == kind
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("AUDIO_GENERATION_FILTERED", "moderation"),
+        ("your request contains unsafe prompt or images and has been rejected", "moderation"),
+        ("提示词违规", "moderation"),
+        ("failed to download the image", "image"),
+        ("upstream timed out", "internal"),
+        ("[503] upstream overloaded", "internal"),
+        ("The request was rejected", "unknown"),
+        ("generation failed", "unknown"),
+        ("", "unknown"),
+    ],
+)
+def test_a_task_that_failed_has_the_reason_of_its_words(said: str, kind: str) -> None:
+    """`TaskFailed.reason` is that of its task, and without a task that of the message."""
+    task = VideoTask(id="a", phase=Phase.FAILED, failure_reason=said or None)
+    error = TaskFailed(f"the service gave the task up: {said}", task=task)
+    assert error.reason is FailureReason(kind)
+    assert TaskFailed(said).reason is FailureReason(kind)
+    assert pickle.loads(pickle.dumps(error)).reason is FailureReason(kind)
+    stored = error_from_json(error_json(error), "a", task)
+    assert isinstance(stored, TaskFailed)
+    assert stored.reason is FailureReason(kind)
+
+
+def test_an_attempt_that_was_refused_as_unsafe_is_moderation() -> None:
+    """Where the words say nothing, what the service does next does."""
+    task = VideoTask(phase=Phase.RETRYING, failure_reason="rejected", needs_safe_enhancement=True)
+    assert task.failure_kind is FailureReason.MODERATION
+
+
+# --- at hand ----------------------------------------------------------------------------------
+
+
+def test_moments_are_datetimes_beside_the_milliseconds() -> None:
+    """In UTC; None where a time is not known or is none."""
+    task = VideoTask(created_at=1754617044000, completed_at=10**18)
+    assert task.created_datetime == datetime.datetime(2025, 8, 8, 1, 37, 24, tzinfo=datetime.UTC)
+    assert task.status_update_datetime is None
+    assert task.completed_datetime is None
+    epoch = datetime.datetime(1970, 1, 1, 0, 0, 1, tzinfo=datetime.UTC)
+    assert TRANSITION.observed_datetime == epoch
+
+
+@pytest.mark.parametrize("sample", sorted(REPLIES.glob("record_*.json")), ids=lambda p: p.stem)
+def test_a_task_of_any_reply_can_be_written_as_json(sample: Path) -> None:
+    """``to_dict`` is what the json module takes, and a task can be made of it again."""
+    route = Route("record", "/302/submit/veo3-pro")
+    reply = Reply(200, {}, sample.read_bytes())
+    task = families.read(route, reply, request_id="a", wall_now=0.0)
+    if isinstance(task, VideoTask):
+        again = json.loads(json.dumps(task.to_dict()))
+        assert msgspec.convert(again, VideoTask) == task
+
+
+def test_a_transition_can_be_written_as_json() -> None:
+    """With the best video and the error in words."""
+    error = TaskFailed("unsafe", request_id="a")
+    end = msgspec.structs.replace(TRANSITION, final=True, error=error, metadata={"chat": 1})
+    content = json.loads(json.dumps(end.to_dict()))
+    assert content["error"] == {"type": "TaskFailed", "message": "unsafe", "reason": "moderation"}
+    assert content["url"] is None
+    assert content["metadata"] == {"chat": 1}
+    assert json.loads(json.dumps(TRANSITION.to_dict()))["error"] is None
+
+
+async def _get_task() -> VideoTask:
+    return VideoTask(id="a", video_url="https://h/a.mp4")
+
+
+async def _get_transition() -> Transition:
+    return TRANSITION
+
+
+async def _get_stats() -> Stats:
+    return STATS
+
+
+async def _get_models() -> list[VideoModel]:
+    return [VideoModel(name="veo3")]
+
+
+async def _post(task: Annotated[VideoTask, fastapi.Body()]) -> VideoTask:
+    return task
+
+
+def test_fastapi_takes_and_returns_the_values() -> None:
+    """``-> VideoTask`` is a response with a schema, and a body of a wrong shape is a 422."""
+    app = fastapi.FastAPI()
+    for name in ("task", "transition", "stats", "models"):
+        app.get(f"/{name}")(globals()[f"_get_{name}"])
+    app.post("/task")(_post)
+    client = TestClient(app)
+    assert client.get("/task").json()["video_url"] == "https://h/a.mp4"
+    assert client.get("/transition").json()["request_id"] == "a"
+    assert client.get("/stats").json()["rate"] == 20.0
+    assert client.get("/models").json()[0]["name"] == "veo3"
+    assert client.post("/task", json={"id": "b"}).json()["id"] == "b"
+    assert client.post("/task", json={"id": 3}).status_code == 422
+    paths = client.get("/openapi.json").json()["paths"]
+    schema = paths["/task"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert schema["properties"]["video_url"]["anyOf"][0] == {"type": "string"}
+    assert "$ref" not in json.dumps(schema)
+
+
+def test_a_pydantic_model_has_them_as_fields() -> None:
+    """In and out of JSON, with one that is there as it is."""
+
+    class Job(pydantic.BaseModel):
+        task: VideoTask
+
+    task = VideoTask(id="a")
+    assert Job(task=task).task is task
+    assert Job.model_validate_json(Job(task=task).model_dump_json()).task == task

@@ -35,7 +35,9 @@ RULES = {
     "veo3_async._download.paths": {"file_name", "final_path"},
     "veo3_async._protocol.families.record": {"PHASE_OF_WORD"},
     "veo3_async._text": {"is_hidden", "plain"},
-    "veo3_async._transport.endpoint": {"DEFAULT_BASE_URL"},
+    "veo3_async._transport.endpoint": {"DEFAULT_BASE_URL", "find_base_url"},
+    "veo3_async._transport.facts": {"clock_offset", "facts"},
+    "veo3_async._transport.recorder": {"is_recording", "recorded"},
 }
 """What the command line takes from below the public names, so that it is not there twice."""
 

@@ -18,14 +18,14 @@ from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, Transition, VideoModel, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
-from veo3_async._paths import absolute
+from veo3_async._paths import lasting
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.submissions import Draft, ImageSource
 from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import Route, SubmitOptions, route_of
 from veo3_async._protocol.ids import check_request_id, check_request_ids
-from veo3_async._runtime import Runtime, Settings, make_downloader, make_transport
+from veo3_async._runtime import Runtime, Settings, make_downloader, make_recorder, make_transport
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, is_private
 
 if TYPE_CHECKING:
@@ -67,6 +67,12 @@ class Veo3Client:
         are followed where ``proxy`` is None; ``.netrc`` never is.
     :param download_session: An ``aiohttp.ClientSession`` for downloads; it is never closed. None
         makes one. The session for the API never serves downloads.
+    :param record: A file that gets a line of JSON for each request to the API and its reply, for a
+        bug report; ``veo3_async.testing.FakeVeo3.replay`` plays it. The key, cookies and the
+        signatures of URLs are taken out; ids, and URLs without what they ask for, are in it. It
+        holds 16 MiB, of which the older half is dropped when it is full. One that is there is gone
+        on with. What cannot be written is logged once, and lost.
+    :param record_prompts: Whether prompts, and what the service makes of them, stay in it.
     :param on_poll: A plain function that gets a `PollReport` after every poll. What it raises
         is logged once and ignored.
     :param on_change: The same for every `Transition` that a poll shows, whoever watches.
@@ -92,6 +98,8 @@ class Veo3Client:
         proxy: str | None = None,
         trust_env: bool = False,
         download_session: aiohttp.ClientSession | None = None,
+        record: str | os.PathLike[str] | None = None,
+        record_prompts: bool = False,
         on_poll: Callable[[PollReport], object] | None = None,
         on_change: Callable[[Transition], object] | None = None,
     ) -> None:
@@ -127,12 +135,19 @@ class Veo3Client:
                     session=download_session,
                     allow_private=is_private(self._base_url),
                 ),
+                make_recorder=functools.partial(
+                    make_recorder,
+                    None if record is None else lasting(record),
+                    key,
+                    self._base_url,
+                    prompts=record_prompts,
+                ),
                 pacing=pacing,
                 route=self._route,
                 max_rate=positive("max_polls_per_second", max_polls_per_second),
                 on_poll=None if on_poll is None else Hook("on_poll", on_poll),
                 on_change=None if on_change is None else Hook("on_change", on_change),
-                journal=_absolute(journal),
+                journal=lasting(journal) if isinstance(journal, str | os.PathLike) else journal,
             )
         )
 
@@ -556,13 +571,3 @@ class Veo3Client:
         :raises ClientClosed: It is called from another event loop than it was used in.
         """
         await self.runtime.aclose()
-
-
-def _absolute(journal: str | os.PathLike[str] | Journal | None) -> str | Journal | None:
-    """Return a path that means the folder in which the client is made, whatever ``chdir`` does."""
-    if not isinstance(journal, str | os.PathLike):
-        return journal
-    try:
-        return absolute(journal)
-    except FileNotFoundError:
-        return os.fspath(journal)  # its opening says so

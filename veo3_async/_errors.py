@@ -29,6 +29,9 @@
 from __future__ import annotations
 
 import copy
+import enum
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, Self
 
 from veo3_async._text import one_line
@@ -55,6 +58,55 @@ __all__ = [
 ]
 
 _LONGEST_MESSAGE: Final = 10_000  # with the longest URL in it
+
+
+class FailureReason(enum.StrEnum):
+    """Why the service gave a task up, as far as its words tell."""
+
+    MODERATION = "moderation"
+    """Prompt, image or video was refused for its content: another prompt may pass."""
+    IMAGE = "image"
+    """A source image could not be fetched or used: another image may pass."""
+    INTERNAL = "internal"
+    """Trouble of the service or of those behind it: the same may pass at another time."""
+    UNKNOWN = "unknown"
+    """It gave no reason, or one that is none of these."""
+
+
+_WORDS_OF_REASON: Final = (
+    (
+        FailureReason.MODERATION,
+        re.compile(
+            r"unsafe|safety|moderat|polic(?:y|ies)|inappropriate|flagged|sensitive|prohibited|nsfw"
+            r"|violat|data ?inspection|harmful|explicit|copyright|filtered|content filter"
+            r"|敏感|违规|违禁|审核|不当|不安全|色情|暴力|ポリシー|不適切"
+        ),
+    ),
+    (FailureReason.IMAGE, re.compile(r"\bimages?\b|\bimg\b|mediaid|\bpicture|图片|图像|画像")),
+    (
+        FailureReason.INTERNAL,
+        re.compile(
+            r"internal|time ?d? ?out|timeout|overload|saturat|network|connection|unavailable"
+            r"|upstream|capacity|rate ?limit|too many|try again|permission denied"
+            r"|evaluation failed|\b5\d\d\b|server error|exception|异常|繁忙|负载|超时|稍后|重试"
+        ),
+    ),
+)
+"""What services and gateways write, in the order in which it counts: "unsafe prompt or images" is
+about content."""
+
+
+def failure_reason_of(said: Iterable[str]) -> FailureReason:
+    """Return the reason that the first text with one gives.
+
+    :param said: What the service says of a failure, the most telling first.
+    """
+    for text in said:
+        words = text.lower().replace("_", " ")
+        for reason, pattern in _WORDS_OF_REASON:
+            if pattern.search(words):
+                return reason
+    return FailureReason.UNKNOWN
 
 
 class Veo3Error(Exception):
@@ -146,7 +198,15 @@ class QuotaExceeded(Veo3Error):
 
 
 class TaskFailed(Veo3Error):
-    """Raised when the service gave a task up; ``task`` has its reasons."""
+    """Raised when the service gave a task up; ``task`` has its words, and ``reason`` what kind."""
+
+    @property
+    def reason(self) -> FailureReason:
+        """Whose doing it was, told by the service's words: content, image, or its own trouble."""
+        known = None if self.task is None else self.task.failure_kind
+        if known not in {None, FailureReason.UNKNOWN}:
+            return known
+        return failure_reason_of([self.message])
 
 
 class CompletedWithoutVideo(Veo3Error):

@@ -9,13 +9,15 @@ endpoints have these fields.
 
 from __future__ import annotations
 
+import datetime
 import decimal
 import enum
+from collections.abc import Iterator
 from typing import Any, Final
 
 import msgspec
 
-from veo3_async._errors import Veo3Error
+from veo3_async._errors import FailureReason, TaskFailed, Veo3Error, failure_reason_of
 from veo3_async._html import facts_html
 
 __all__ = [
@@ -65,6 +67,41 @@ class Phase(enum.StrEnum):
         return self in FINAL
 
 
+class _ForPydantic:
+    """Lets pydantic, and so FastAPI, take a value as a field or return it, with its JSON schema."""
+
+    __slots__ = ()
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: object) -> Any:  # noqa: ANN401
+        from pydantic_core import core_schema  # noqa: PLC0415 - who calls this has it
+
+        return core_schema.no_info_plain_validator_function(
+            cls._taken, serialization=core_schema.plain_serializer_function_ser_schema(_shown)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: object, _handler: object) -> Any:  # noqa: ANN401
+        (schema,), parts = msgspec.json.schema_components([cls], schema_hook=_schema_of_others)
+        return _inlined(schema, parts)
+
+    @classmethod
+    def _taken(cls, value: object) -> object:
+        """Return a value that pydantic validates: as it is, or made of a dict.
+
+        :raises ValueError: It is neither.
+        """
+        return value if isinstance(value, cls) else msgspec.convert(value, cls)
+
+
+def _shown(value: Any) -> Any:  # noqa: ANN401 - one of those below
+    return value.to_dict() if hasattr(value, "to_dict") else msgspec.to_builtins(value)
+
+
+def _schema_of_others(_: type) -> dict[str, Any]:
+    return {"type": "object"}
+
+
 class SourceImage(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One image that the video is made from, as the service sees it."""
 
@@ -101,7 +138,7 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Fields that the API's page does not name, and values of a type it does not allow."""
 
 
-class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+class VideoTask(_ForPydantic, msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The state of one video-generation task, as one reply has it."""
 
     id: str = ""
@@ -191,6 +228,58 @@ class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         """Whether the service says in this reply how the task ended, and nothing follows."""
         return self.phase in FINAL
 
+    @property
+    def failure_kind(self) -> FailureReason | None:
+        """What kind of reason the service gives for a failure of the task or of an attempt.
+
+        None where nothing has failed. `TaskFailed.reason` is the same.
+        """
+        if self.failure_reason is None and self.phase is not Phase.FAILED:
+            return None
+        failed = [image.error for image in self.images if image.error]
+        if self.failure_reason is not None and self.failure_reason in failed:
+            kind = failure_reason_of([self.failure_reason])
+            return kind if kind is FailureReason.MODERATION else FailureReason.IMAGE
+        kind = failure_reason_of(self._said_of_failure())
+        if kind is FailureReason.UNKNOWN and (failed or self._has_failed_image):
+            return FailureReason.IMAGE
+        if kind is FailureReason.UNKNOWN and self.needs_safe_enhancement:
+            return FailureReason.MODERATION
+        return kind
+
+    def _said_of_failure(self) -> Iterator[str]:
+        """Yield what the service says of a failure, the most telling first."""
+        yield from filter(None, (self.failure_reason, self.error))
+        error = self.extra.get("error")
+        if isinstance(error, dict):
+            yield from (v for v in error.values() if isinstance(v, str))
+        yield from (
+            value
+            for name, value in self.extra.items()
+            if isinstance(value, str) and ("error" in name or "code" in name)
+        )
+        others = (self.video_generation_error, self.upsample_error, self.error_message)
+        yield from filter(None, others)
+
+    @property
+    def _has_failed_image(self) -> bool:
+        return any(image.status.lower() == "failed" for image in self.images)
+
+    @property
+    def created_datetime(self) -> datetime.datetime | None:
+        """``created_at`` as a moment in UTC; None where it is not known."""
+        return _datetime(self.created_at, 1000)
+
+    @property
+    def status_update_datetime(self) -> datetime.datetime | None:
+        """``status_update_time`` as a moment in UTC; None where it is not known."""
+        return _datetime(self.status_update_time, 1000)
+
+    @property
+    def completed_datetime(self) -> datetime.datetime | None:
+        """``completed_at`` as a moment in UTC; None where it is not known."""
+        return _datetime(self.completed_at, 1000)
+
     def __repr__(self) -> str:
         return f"VideoTask({', '.join(f'{name}={value!r}' for name, value in self._facts())}, …)"
 
@@ -210,11 +299,10 @@ class VideoTask(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the task as a dict that can be written as JSON, by its names on the wire."""
-        task: dict[str, Any] = msgspec.to_builtins(self)
-        return task
+        return _to_dict(self)
 
 
-class Transition(msgspec.Struct, frozen=True, kw_only=True):
+class Transition(_ForPydantic, msgspec.Struct, frozen=True, kw_only=True):
     """One change of one task, as a watch yields it."""
 
     request_id: str
@@ -233,10 +321,27 @@ class Transition(msgspec.Struct, frozen=True, kw_only=True):
     """True exactly once for an id, and nothing follows."""
     eta: float | None = None
     """Seconds that are left by what was learned so far; None where nothing is known."""
+    eta_range: tuple[float, float] | None = None
+    """Between how many seconds that is in 8 of 10 tasks; None where that is not known."""
+    eta_is_guess: bool = False
+    """Whether it comes from documented durations, for nothing was learned of the model yet."""
     error: Veo3Error | None = None
     """Why a final transition has no video; None where it has one."""
     metadata: Any = None
     """What the program attached to the task when it was submitted, as JSON has it; or None."""
+
+    @property
+    def observed_datetime(self) -> datetime.datetime:
+        """``observed_at`` as a moment in UTC."""
+        return datetime.datetime.fromtimestamp(self.observed_at, datetime.UTC)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the transition as a dict that can be written as JSON.
+
+        ``url`` is the best video so far, and ``error`` has ``type`` and ``message``, and of a
+        `TaskFailed` its ``reason``.
+        """
+        return _to_dict(self) | {"url": self.task.best_url}
 
     def _repr_html_(self) -> str:
         before = "" if self.previous is None else f"{self.previous.value} → "
@@ -269,7 +374,7 @@ class PollReport(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds until this id is due again, or None where nobody watches it any more."""
 
 
-class Stats(msgspec.Struct, frozen=True, kw_only=True):
+class Stats(_ForPydantic, msgspec.Struct, frozen=True, kw_only=True):
     """What a client is doing, at one moment."""
 
     watched: int = 0
@@ -280,6 +385,16 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
     """Physical requests sent so far."""
     transitions: int = 0
     """Transitions observed so far."""
+    ends: dict[str, int] = {}
+    """Final transitions so far, by phase, whoever watches; a caller's own timeout is none."""
+    submissions: int = 0
+    """Tasks submitted so far."""
+    downloads: int = 0
+    """Videos brought to disk so far; one that was there already is none."""
+    downloaded_bytes: int = 0
+    """Bytes that these videos have."""
+    last_reply_age: float | None = None
+    """Seconds since a reply last brought what was asked for; None before the first."""
     failures: dict[str, int] = {}
     """Requests that brought no state, by kind: ``connect``, ``dns``, ``certificate``, ``timeout``,
     ``reset`` (the network), ``local``, ``session`` (this program), ``throttled``, ``overloaded``,
@@ -342,7 +457,7 @@ class ModelParameter(msgspec.Struct, frozen=True, kw_only=True):
     """Between two values that it may have; None where the list does not say."""
 
 
-class VideoModel(msgspec.Struct, frozen=True, kw_only=True):
+class VideoModel(_ForPydantic, msgspec.Struct, frozen=True, kw_only=True):
     """A model of the unified endpoint, as the list of models has it."""
 
     name: str = ""
@@ -363,6 +478,40 @@ class VideoModel(msgspec.Struct, frozen=True, kw_only=True):
     """Whether it makes one from a video."""
     parameters: tuple[ModelParameter, ...] = ()
     """What a submission may say."""
+
+
+def _to_dict(value: msgspec.Struct) -> dict[str, Any]:
+    content: dict[str, Any] = msgspec.to_builtins(value, enc_hook=_error_to_dict)
+    return content
+
+
+def _error_to_dict(value: object) -> object:
+    if not isinstance(value, Veo3Error):
+        message = f"no JSON is known for {type(value).__name__}"
+        raise NotImplementedError(message)
+    reason = {"reason": value.reason.value} if isinstance(value, TaskFailed) else {}
+    return {"type": type(value).__name__, "message": value.message} | reason
+
+
+def _datetime(value: int | None, units: int) -> datetime.datetime | None:
+    try:
+        return (
+            None if value is None else datetime.datetime.fromtimestamp(value / units, datetime.UTC)
+        )
+    except (OverflowError, OSError, ValueError):  # a server may write any number
+        return None
+
+
+def _inlined(schema: Any, parts: dict[str, Any]) -> Any:  # noqa: ANN401 - as JSON has it
+    """Return a JSON schema without references: who takes it in has names of its own."""
+    match schema:
+        case {"$ref": str(ref)}:
+            return _inlined(parts[ref.rpartition("/")[2]], parts)
+        case dict():
+            return {name: _inlined(item, parts) for name, item in schema.items()}
+        case list():
+            return [_inlined(item, parts) for item in schema]
+    return schema
 
 
 FINAL: Final = frozenset({Phase.COMPLETED, Phase.COMPLETED_PLAIN, Phase.FAILED, Phase.LOST})

@@ -14,6 +14,7 @@ import functools
 import logging
 import os
 import sys
+import urllib.parse
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -32,7 +33,7 @@ from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.account import Account
 from veo3_async._polling.calls import Calls
-from veo3_async._polling.dispatcher import Dispatcher
+from veo3_async._polling.dispatcher import Dispatcher, Sender
 from veo3_async._polling.hooks import Hook
 from veo3_async._polling.job import Job
 from veo3_async._polling.origins import Origins
@@ -49,9 +50,10 @@ if TYPE_CHECKING:
     from veo3_async._download.downloader import Downloader
     from veo3_async._journal.journal import Journal
     from veo3_async._transport.endpoint import ApiKey
+    from veo3_async._transport.recorder import Recorder
     from veo3_async._transport.transport import Transport
 
-__all__ = ["Parts", "Runtime", "Settings", "make_downloader", "make_transport"]
+__all__ = ["Parts", "Runtime", "Settings", "make_downloader", "make_recorder", "make_transport"]
 
 _log = logging.getLogger("veo3_async")
 
@@ -65,6 +67,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     make_transport: Callable[[], Transport]
     make_downloader: Callable[[], Downloader]
+    make_recorder: Callable[[], Recorder | None]
     pacing: Pacing
     route: Route
     max_rate: float
@@ -96,6 +99,7 @@ class Runtime:
         self._pid: Final = os.getpid()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._transport: Transport | None = None
+        self._recorder: Recorder | None = None
         self._parts: Parts | None = None
         self._runner: asyncio.Task[None] | None = None
         self._closed = False
@@ -233,10 +237,24 @@ class Runtime:
             self._transport = self._settings.make_transport()
         return self._transport
 
+    def _used_recorder(self) -> Recorder | None:
+        if self._recorder is None:
+            self._recorder = self._settings.make_recorder()
+        return self._recorder
+
+    def _sender(self) -> Sender:
+        """Return what makes the requests: the transport, recorded where that is wanted."""
+        transport, recorder = self._used_transport(), self._used_recorder()
+        if recorder is None:
+            return transport
+        from veo3_async._transport.recorder import RecordedTransport  # noqa: PLC0415 - is loaded
+
+        return RecordedTransport(transport, recorder)
+
     def _made(self) -> Parts:
         settings, journal = self._settings, self._journal()
         dispatcher: Dispatcher[Job] = Dispatcher(
-            self._used_transport(),
+            self._sender(),
             max_rate=settings.max_rate,
             max_in_flight=self._used_transport().max_connections,
         )
@@ -277,15 +295,20 @@ class Runtime:
         return given if isinstance(given, Journal) else Journal(given)
 
     def _beside(self, journal: Journal | None) -> list[Callable[[], Coroutine[Any, Any, None]]]:
-        """Return what runs beside the polling: what the pacing learns is kept in the journal."""
-        pacing = self._settings.pacing
-        if journal is None or not isinstance(pacing, LearnedPacing):
-            return []
-        return [functools.partial(keep_learned, pacing, journal)]
+        """Return what runs beside the polling: recording, and keeping what the pacing learns."""
+        pacing, recorder = self._settings.pacing, self._used_recorder()
+        beside: list[Callable[[], Coroutine[Any, Any, None]]] = []
+        if recorder is not None:
+            beside.append(recorder.run)
+        if journal is not None and isinstance(pacing, LearnedPacing):
+            beside.append(functools.partial(keep_learned, pacing, journal))
+        return beside
 
     def _closables(self, parts: Parts) -> list[_Closable]:
         """Return what is closed with the polling; a journal that was handed in is not ours."""
         closables: list[_Closable] = [self._used_transport(), parts.downloader]
+        if (recorder := self._used_recorder()) is not None:
+            closables.append(recorder)
         if parts.journal is not None and parts.journal is not self._settings.journal:
             closables.append(parts.journal)
         return closables
@@ -305,6 +328,18 @@ def make_downloader(**options: Any) -> Downloader:  # noqa: ANN401 - as there
     return Downloader(**options)
 
 
+def make_recorder(
+    path: str | None, key: ApiKey, base_url: str, *, prompts: bool
+) -> Recorder | None:
+    """Return a `Recorder`; None where nothing is to be recorded."""
+    if path is None:
+        return None
+    from veo3_async._transport.recorder import Recorder  # noqa: PLC0415 - few want one
+
+    host = urllib.parse.urlsplit(base_url).hostname or ""
+    return Recorder(path, secret=key.reveal(), host=host, prompts=prompts)
+
+
 def _import_aiohttp() -> None:
     import veo3_async._download.downloader  # noqa: PLC0415
     import veo3_async._transport.transport  # noqa: F401, PLC0415
@@ -312,13 +347,18 @@ def _import_aiohttp() -> None:
 
 def _stats(parts: Parts, pacing: Pacing, now: float) -> Stats:
     dispatcher, subscriptions = parts.dispatcher, parts.subscriptions
-    oldest = subscriptions.oldest
+    oldest, last = subscriptions.oldest, dispatcher.last_success
     learned = pacing if isinstance(pacing, LearnedPacing) else None
     return Stats(
         watched=len(subscriptions),
         in_flight=dispatcher.in_flight,
         polls=dispatcher.sent["GET"],
         transitions=subscriptions.transitions,
+        ends={phase.value: count for phase, count in parts.poller.ends.items()},
+        submissions=parts.submissions.accepted,
+        downloads=parts.downloader.videos,
+        downloaded_bytes=parts.downloader.bytes,
+        last_reply_age=None if last is None else now - last,
         failures={kind.value: count for kind, count in dispatcher.failures.items()},
         rate=dispatcher.throttle.rate,
         throttled_seconds=dispatcher.throttle.throttled_seconds(now),

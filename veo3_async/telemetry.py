@@ -208,6 +208,10 @@ _GAUGES: Final[tuple[tuple[str, str, str, Callable[[Stats], float | None]], ...]
     ("veo3.lag.p50", "s", "Median lateness of polls", lambda stats: stats.lag_p50),
     ("veo3.lag.p95", "s", "95th percentile of it", lambda stats: stats.lag_p95),
     ("veo3.oldest", "s", "Age of the longest-watched task", lambda stats: stats.oldest),
+    ("veo3.last_reply", "s", "Time since the last good reply", lambda stats: stats.last_reply_age),
+    ("veo3.submissions", "{task}", "Tasks submitted so far", lambda stats: stats.submissions),
+    ("veo3.downloads", "{video}", "Videos brought to disk so far", lambda stats: stats.downloads),
+    ("veo3.downloaded", "By", "What they have", lambda stats: stats.downloaded_bytes),
     (
         "veo3.throttled",
         "s",

@@ -110,6 +110,21 @@ def test_completion_is_that_of_typer() -> None:
     assert done.stdout.split() == ["pending"]
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_prints_what_a_shell_takes(command: Command, shell: str) -> None:
+    """A script for the shell that is named, and where it goes; in bash it completes."""
+    result = command("completion", shell)
+    assert result.code == 0
+    assert f"complete_{shell}" in result.out
+    assert shell in result.err
+    if shell == "bash":
+        script = result.out + "\ncomplete -p veo3-async"
+        done = subprocess.run(
+            ["bash", "-c", script], capture_output=True, text=True, check=True, env={"PATH": "/bin"}
+        )
+        assert "_veo3_async_completion" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -162,7 +177,7 @@ def test_without_a_key_it_says_where_one_is_looked_for(
 ) -> None:
     """No key is exit code 3, and the line names the variable to set."""
     monkeypatch.delenv("AI302_API_KEY")
-    result = command("watch", "id")
+    result = command("watch", "--json", "id")
     assert result.code == 3
     assert "AI302_API_KEY" in one_line(result)
 
@@ -285,5 +300,5 @@ def test_slow_service_blocks_nothing(command: Command, service: Service) -> None
     """A task that answers late does not hold up another."""
     slow, quick = service.add(life=DONE), service.add(life=DONE)
     service.fault(Slow(1.0), request_id=slow)
-    result = command("watch", slow, quick)
+    result = command("watch", "--json", slow, quick)
     assert [line["request_id"] for line in result.lines] == [quick, slow]

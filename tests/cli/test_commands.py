@@ -10,14 +10,17 @@ import subprocess
 import pytest
 from cli_service import (
     DONE,
+    FAILED,
     FOREVER,
     KEY,
     MODULE,
     TWO_STEPS,
     Command,
+    Result,
     Service,
     on_terminal,
     one_line,
+    running_service,
 )
 
 from veo3_async.cli._options import duration
@@ -32,7 +35,7 @@ def test_generate_without_a_path_names_the_video_by_its_id(
 ) -> None:
     """The video of a new task is in the working directory, and the last line says where."""
     monkeypatch.chdir(tmp_path)
-    result = command("generate", "a storm")
+    result = command("generate", "--json", "a storm")
     assert result.code == 0
     (name,) = service.server.ids
     assert result.lines[0] == {"request_id": name}
@@ -59,7 +62,7 @@ def test_submit_file_stops_at_what_is_not_accepted(
     file = tmp_path / "prompts.txt"
     file.write_text("a storm\nthe sea\na tram\n")
     service.fault(Status(402), on="submit", after=1)
-    result = command("submit", "--file", str(file), "--wait")
+    result = command("submit", "--json", "--file", str(file), "--wait")
     assert result.code == 3
     assert [line["request_id"] for line in result.lines] == list(service.server.ids)
     assert result.err.splitlines()[:2] == [
@@ -139,6 +142,70 @@ def test_journal_is_read_and_copied_beside_a_bot(
     assert command("pending", "--journal", str(copy)).lines == [task]
 
 
+def test_list_shows_finished_tasks_too(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """The newest first, with the video or the reason, for people and as JSON."""
+    journal = ["--journal", str(tmp_path / "j.db")]
+    good, bad, late = service.add(life=DONE), service.add(life=FAILED), service.add(life=FOREVER)
+    command("watch", good, bad, late, *journal, "--timeout", "2s", "--interval", "0.05")
+    assert [line["request_id"] for line in command("pending", *journal).lines] == [late]
+    lines = command("list", *journal, "--json").lines
+    by_id = {line["request_id"]: line for line in lines}
+    assert list(by_id) == [late, bad, good]
+    assert by_id[good]["url"].endswith(".mp4")
+    assert by_id[bad]["final"]["error"]["reason"] == "moderation"
+    assert by_id[late]["final"] is None
+    assert len(command("list", *journal, "--limit", "1").lines) == 1
+    with on_terminal(service, "list", *journal, columns=200) as screen:
+        assert screen.exit_code() == 0
+        shown = screen.text
+    assert "unsafe" in shown
+    assert by_id[good]["url"] in shown
+
+
+def test_trust_env_follows_the_proxy_of_the_environment(
+    command: Command, service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without it the variable is named where no connection was made, and nothing else uses it."""
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    name = service.add(life=DONE)
+    assert command("fetch", name).code == 0
+    told = command("watch", name, "--trust-env", "--timeout", "1s")
+    assert told.code == 1
+    assert "no connection to 127.0.0.1:1" in told.err
+    assert "watch --trust-env --timeout 1 " in told.err
+    monkeypatch.setenv("AI302_BASE_URL", "http://127.0.0.1:1")
+    hinted = command("watch", name, "--timeout", "1s")
+    assert "pass --proxy or --trust-env" in hinted.err
+    assert "which is not used" in hinted.err
+
+
+def test_what_never_began_says_why(command: Command, service: Service) -> None:
+    """A task that was handed to nobody has the reason beside it; one that ran is still at it."""
+    name = service.add(life=DONE)
+    nats = command("watch", name, "--nats", "nats://127.0.0.1:1", "--timeout", "1s")
+    assert f"  {name}  never asked for: no NATS server can be reached" in nats.err
+    late = command("watch", service.add(life=FOREVER), "--timeout", "1s", "--interval", "0.1")
+    assert late.out.splitlines()[-1].endswith("still generating")
+
+
+def test_extra_goes_into_the_request(command: Command, service: Service) -> None:
+    """--extra says what no option does; a field that is not documented is refused as an option."""
+    assert "--extra passes anything" in one_line_of(command("submit", "x", "--param", "mood=1"))
+    assert command("submit", "x", "--extra", "mood=1").code == 0
+    assert json.loads(service.server.requests[-1].body)["mood"] == 1
+
+
+def test_a_pipe_gets_lines_of_words(command: Command, service: Service) -> None:
+    """JSON only where it is asked for, whatever stdout is."""
+    name = service.add(life=DONE)
+    (line,) = command("watch", name, "--interval", "0.05").out.splitlines()
+    assert line.split()[1:3] == [name, "completed"]
+    made = command("generate", "a storm", "--timeout", "1s").out.splitlines()
+    assert made[0] == list(service.server.ids)[-1]
+
+
 def test_doctor_says_what_is_well_and_what_to_do(
     command: Command, service: Service, monkeypatch: pytest.MonkeyPatch, tmp_path: pathlib.Path
 ) -> None:
@@ -149,7 +216,9 @@ def test_doctor_says_what_is_well_and_what_to_do(
     well = command("doctor", "--journal", str(journal), "--folder", str(tmp_path), "--json")
     assert well.code == 0, well.out
     by_name = {line["name"]: line["text"] for line in well.lines}
-    assert list(by_name) == ["versions", "proxy", "service", "folder", "journal"]
+    assert list(by_name) == [
+        *("versions", "proxy", "host", "TLS", "clock", "service", "folder", "journal")
+    ]
     assert "HTTPS_PROXY is set" in by_name["proxy"]
     assert "PTC" in by_name["service"]
     assert "1 pending" in by_name["journal"]
@@ -164,6 +233,77 @@ def test_doctor_says_what_is_well_and_what_to_do(
         ["MEND", "folder"],
         ["MEND", "journal"],
     ]
+
+
+def test_doctor_measures_the_clock(service: Service, command: Command) -> None:
+    """A server's clock that is not ours is told, with what to do."""
+    with running_service(clock_skew=-90.0) as other:
+        ill = command("doctor", "--base-url", other.server.url, "--json")
+    (clock,) = (line for line in ill.lines if line["name"] == "clock")
+    assert (clock["ok"], ill.code) == (False, 1)
+    assert clock["text"] == "90 s ahead of the server's: set it, by NTP at best"
+    assert service.server.requests == []
+
+
+def test_doctor_says_which_facts_a_recording_settles(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """--record writes what doctor --recording reads: a line for each open question."""
+    record = tmp_path / "replies.jsonl"
+    name = service.add(life=TWO_STEPS)
+    service.fault(Status(503, err_code=-10008), times=1)
+    done = command("watch", "--json", name, "--interval", "0.05", "--record", str(record))
+    assert done.code == 0, done.err
+    assert KEY not in record.read_text()
+    told = command("doctor", "--recording", str(record), "--json")
+    said = [line["text"] for line in told.lines if line["name"] == "fact"]
+    assert "is `id` the id asked for? yes, in 2 of 2 replies" in said
+    assert "which words come? record completed 1 ×, record video_generating 1 ×" in said
+    assert "in which unit are times? milliseconds" in said
+    assert "which HTTP status has an err_code? -10008 with 503" in said
+    assert "is a task known at one path only? still open" in said
+    other = tmp_path / "other"
+    other.write_text("{}")
+    assert one_line_of(command("watch", "--json", name, "--record", str(other))).endswith(
+        f"{other} is there and is no recording; name another file; see veo3-async watch --help"
+    )
+
+
+def one_line_of(result: Result) -> str:
+    assert result.code == 2
+    return one_line(result)
+
+
+def test_serve_plays_a_recording(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """--replay answers as it was answered, whatever server that was."""
+    record = tmp_path / "replies.jsonl"
+    name = service.add(life=TWO_STEPS)
+    command("watch", "--json", name, "--interval", "0.05", "--record", str(record))
+    served = [*MODULE, "serve", "--json", "--replay", str(record)]
+    with subprocess.Popen(served, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as fake:
+        assert fake.stdout is not None
+        url = json.loads(fake.stdout.readline())["AI302_BASE_URL"]
+        key = tmp_path / "key"
+        key.write_text("test-key")
+        key.chmod(0o600)
+        where = ["--base-url", url, "--key-file", str(key)]
+        result = command("watch", "--json", name, *where, "--interval", "0.05")
+        fake.send_signal(signal.SIGINT)
+        fake.communicate()
+    assert [line["phase"] for line in result.lines] == ["generating", "completed"]
+
+
+def test_v_may_be_said_after_the_command(command: Command, service: Service) -> None:
+    """So may -V."""
+    name = service.add(life=DONE)
+    said = command("fetch", name, "-vv").err
+    assert said == "" or "debug: " in said
+    logged = command("watch", "--json", name, "-v", "--interval", "0.05").err
+    assert f"info: {name}" in logged
+    assert "info: " not in command("watch", "--json", name, "--interval", "0.05").err
+    assert command("pending", "-V").out == command("--version").out
 
 
 # --- looking ------------------------------------------------------------------------------
@@ -195,7 +335,7 @@ def test_terminal_that_moves_no_cursor_gets_plain_lines(
 
 def test_what_still_runs_says_why(command: Command) -> None:
     """An id that the service does not know (yet) is named with that, when the watch is over."""
-    result = command("watch", "veo3-pro:nope", "--timeout", "3s", "--interval", "100ms")
+    result = command("watch", "--json", "veo3-pro:nope", "--timeout", "3s", "--interval", "100ms")
     assert result.code == 1
     assert "veo3-pro:nope  waiting: the service does not know" in result.err
 

@@ -60,7 +60,7 @@ def test_fault_63_no_encoding_ends_a_command(
 def test_fault_63_json_is_json_in_any_encoding(shared: Service, encoding: str) -> None:
     """JSON lines are the same values whatever the encoding is, and a program can read them."""
     done = subprocess.run(
-        [*MODULE, "watch", shared.add(life=_STEPS), "--interval", "0.1"],
+        [*MODULE, "watch", "--json", shared.add(life=_STEPS), "--interval", "0.1"],
         capture_output=True,
         env=shared.environment | {"PYTHONIOENCODING": encoding},
         check=True,

@@ -34,12 +34,12 @@ def test_journal_is_listed_and_resumed(
     assert listed.err == "1 pending\n"
     assert (task["request_id"], task["prompt"], task["in_doubt"]) == (name, "a storm", False)
     monkeypatch.setenv("AI302_API_KEY", KEY)
-    resumed = command("resume", *journal, "--interval", "0.2")
+    resumed = command("resume", "--json", *journal, "--interval", "0.2")
     assert resumed.code == 0
     assert resumed.lines[-1]["request_id"] == name
     assert resumed.lines[-1]["final"]
     assert command("pending", *journal).err == "0 pending\n"
-    assert command("resume", *journal) == Result(0, "", "nothing is pending\n")
+    assert command("resume", "--json", *journal) == Result(0, "", "nothing is pending\n")
 
 
 def test_what_is_accepted_beside_a_resume_is_not_its_matter(
@@ -58,7 +58,7 @@ def test_what_is_accepted_beside_a_resume_is_not_its_matter(
     aclose = Veo3Client.aclose
     with monkeypatch.context() as patch:
         patch.setattr(Veo3Client, "aclose", aclose_and_let_others_in)
-        result = command("resume", *journal, "--interval", "0.2")
+        result = command("resume", "--json", *journal, "--interval", "0.2")
     assert result.code == 0
     assert {line["request_id"] for line in result.lines} == {mine}
     assert [task["request_id"] for task in command("pending", *journal).lines] == [theirs]
@@ -84,7 +84,7 @@ def test_submission_in_doubt_is_named(
     assert command("submit", "a storm", *journal).code == 1
     (task,) = command("pending", *journal).lines
     assert (task["request_id"], task["in_doubt"]) == (None, True)
-    assert "in doubt, look at your account: a storm" in command("resume", *journal).err
+    assert "in doubt, look at your account: a storm" in command("resume", "--json", *journal).err
 
 
 def test_what_was_being_saved_when_the_process_died_is_resumed(
@@ -112,7 +112,7 @@ def test_what_was_being_saved_when_the_process_died_is_resumed(
         process.kill()
     (saved,) = there
     before = saved.stat()
-    resumed = command("resume", *journal, "--download", str(videos), "--interval", "0.05")
+    resumed = command("resume", "--json", *journal, "--download", str(videos), "--interval", "0.05")
     assert resumed.code == 0
     assert len(list(videos.glob("*.mp4"))) == 2
     assert not list(videos.glob("*.part"))

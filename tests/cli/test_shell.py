@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from veo3_async.cli._options import given_ids
+from veo3_async.cli._given import given_ids
 from veo3_async.cli._shell import continued, quoted
 
 SHELLS = [path for shell in ("sh", "bash", "zsh") if (path := shutil.which(shell))]

@@ -51,7 +51,7 @@ def test_submit_takes_the_prompt_from_stdin_or_a_file(
 def test_submit_with_output_waits_and_downloads(command: Command, tmp_path: pathlib.Path) -> None:
     """From prompt to file with one command."""
     target = tmp_path / "storm.mp4"
-    result = command("submit", "a storm", "--output", str(target), "--interval", "0.2")
+    result = command("submit", "--json", "a storm", "--output", str(target), "--interval", "0.2")
     assert result.code == 0
     assert set(result.lines[0]) == {"request_id"}
     assert result.lines[-1]["path"] == str(target)

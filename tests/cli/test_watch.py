@@ -37,7 +37,7 @@ _THROUGH_JQ = '"$@" --json | jq -r "select(.final) | .request_id"'
 def test_watch_writes_a_line_a_transition(command: Command, service: Service) -> None:
     """With a pipe for stdout every transition is a JSON object with the fields of Transition."""
     name = service.add(life=TWO_STEPS)
-    result = command("watch", name, "--interval", "0.05")
+    result = command("watch", "--json", name, "--interval", "0.05")
     first, last = result.lines
     assert result.code == 0
     assert (first["request_id"], first["phase"], first["final"]) == (name, "generating", False)
@@ -55,7 +55,7 @@ def test_watch_reads_ids_from_file_stdin_and_arguments(
     one, two, three = (service.add(life=DONE) for _ in range(3))
     file = tmp_path / "ids"
     file.write_bytes(f"\ufeff# of today\r\n{two}\r\n\r\n {one} \r\n  # end".encode())
-    result = command("watch", one, "-", "--file", str(file), stdin=f"{three}\n# end\n")
+    result = command("watch", "--json", one, "-", "--file", str(file), stdin=f"{three}\n# end\n")
     assert sorted(line["request_id"] for line in result.lines) == sorted([one, two, three])
     assert result.code == 0
 
@@ -63,7 +63,7 @@ def test_watch_reads_ids_from_file_stdin_and_arguments(
 def test_watch_fails_when_one_of_many_fails(command: Command, service: Service) -> None:
     """One task without a video makes 1 of the exit code, and its line says why."""
     good, bad = service.add(life=DONE), service.add(life=FAILED)
-    result = command("watch", good, bad)
+    result = command("watch", "--json", good, bad)
     by_id = {line["request_id"]: line for line in result.lines}
     assert result.code == 1
     assert by_id[good]["error"] is None
@@ -80,7 +80,7 @@ def test_watch_until_the_first_video(command: Command, service: Service) -> None
         if stage.says.get("status") == "video_generation_completed"  # type: ignore[union-attr]
     )
     name = service.add(life=Life((msgspec.structs.replace(stage, seconds=None),)))
-    result = command("watch", name, "--until", "video")
+    result = command("watch", "--json", name, "--until", "video")
     assert result.code == 0
     assert result.lines[-1]["status"] == "video_generation_completed"
 
@@ -88,13 +88,13 @@ def test_watch_until_the_first_video(command: Command, service: Service) -> None
 def test_timeout_leaves_the_task_running_and_says_so(command: Command, service: Service) -> None:
     """When the time is over the exit code is 1, and the command that goes on is printed."""
     name = service.add(life=FOREVER)
-    result = command("watch", name, "--timeout", "0.5", "--interval", "0.1")
+    result = command("watch", "--json", name, "--timeout", "0.5", "--interval", "0.1")
     assert result.code == 1
     assert result.lines[-1]["error"]["type"] == "StillPending"
     assert result.err == (
         "1 task: 0 videos, 1 still running\n"
         f"still running:\n  {name}  generating\n"
-        f"to go on:\n  /usr/bin/veo3-async watch --interval 0.1 --timeout 0.5 {name}\n"
+        f"to go on:\n  /usr/bin/veo3-async watch --interval 0.1 --timeout 0.5 --json {name}\n"
     )
 
 
@@ -103,7 +103,7 @@ def test_watch_brings_videos_to_a_directory(
 ) -> None:
     """--download makes the directory, and a line tells where each video is."""
     names = [service.add(life=DONE) for _ in range(3)]
-    result = command("watch", *names, "--download", str(tmp_path / "videos" / "new"))
+    result = command("watch", "--json", *names, "--download", str(tmp_path / "videos" / "new"))
     saved = {line["request_id"]: line["path"] for line in result.lines if "path" in line}
     urls = {line["request_id"]: line["url"] for line in result.lines if "url" in line}
     assert result.code == 0
@@ -119,7 +119,7 @@ def test_download_that_fails_is_exit_code_1(
     """A video that is there, and cannot be brought to disk, is a failure with a reason."""
     name = service.add(life=DONE)
     service.fault(Status(404), on="file")
-    result = command("watch", name, "--download", str(tmp_path))
+    result = command("watch", "--json", name, "--download", str(tmp_path))
     assert result.code == 1
     assert result.lines[-1]["path"] is None
     assert result.lines[-1]["error"]["type"] == "DownloadError"
@@ -211,7 +211,7 @@ def test_stream_that_cannot_be_used_is_one_line(
 @needs_bash
 def test_closed_stderr_costs_no_result(service: Service) -> None:
     """What would be told there is dropped."""
-    words = [*MODULE, "watch", service.add(life=DONE)]
+    words = [*MODULE, "watch", "--json", service.add(life=DONE)]
     done = subprocess.run(
         ["bash", "-c", '"$@" 2>&-', "-", *words],
         capture_output=True,
@@ -229,7 +229,7 @@ def test_service_that_does_not_answer_is_told_once(
     """Who watches in a script learns why nothing comes, while it goes on."""
     monkeypatch.setattr("veo3_async.cli._view._TROUBLE_SECONDS", 0.05)
     service.fault(Status(500), times=3)
-    result = command("watch", service.add(life=DONE))
+    result = command("watch", "--json", service.add(life=DONE))
     trouble, summary = result.err.splitlines()
     assert result.code == 0
     assert trouble.endswith("; it is asked again")

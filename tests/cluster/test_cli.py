@@ -103,7 +103,7 @@ def test_what_one_process_watches_another_polls(
     """A watch without a key gets the lines of the ordinary one, by the polls of a worker."""
     names = [service.add(life=TWO_STEPS) for _ in range(3)]
     worker = working(start, at, "--rate", "100")
-    watch = start("watch", *names, *at, without="AI302_API_KEY")
+    watch = start("watch", "--json", *names, *at, without="AI302_API_KEY")
     out, err = watch.communicate(timeout=60)
     assert (0, "3 tasks: 3 videos\n") == (watch.returncode, err)
     for name in names:
@@ -124,7 +124,8 @@ def test_videos_come_to_disk_and_a_failure_is_exit_code_1(
     """Who watches brings the videos to disk, without a key; one that failed makes 1 of the code."""
     good, bad = service.add(life=DONE), service.add(life=FAILED)
     working(start, at)
-    watch = start("watch", good, bad, *at, "--download", str(tmp_path), without="AI302_API_KEY")
+    words = ["--json", good, bad, *at, "--download", str(tmp_path)]
+    watch = start("watch", *words, without="AI302_API_KEY")
     out, err = watch.communicate(timeout=60)
     assert 1 == watch.returncode
     assert "2 tasks: 1 video, 1 saved, 1 failed\n" == err
@@ -141,7 +142,7 @@ def test_time_that_is_over_leaves_the_task_to_the_workers(
     """After --timeout the code is 1, and the printed command goes on with what still runs."""
     name = service.add(life=FOREVER)
     working(start, at)
-    words = [*at, "--timeout", "2"]
+    words = [*at, "--timeout", "2", "--json"]
     watch = start("watch", name, *words)
     out, err = watch.communicate(timeout=60)
     first, last = json_lines(out)
@@ -171,7 +172,7 @@ def test_a_worker_that_is_asked_to_stop_finishes_its_poll(start: Start, at: list
     with running_service(latency=1.0) as slow:
         name = slow.add(life=DONE)
         worker = working(start, at, "--base-url", slow.server.url)
-        watch = start("watch", name, *at)
+        watch = start("watch", "--json", name, *at)
         while not slow.server.in_flight:
             assert worker.poll() is None
         worker.send_signal(signal.SIGINT)

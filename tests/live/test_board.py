@@ -23,7 +23,7 @@ from veo3_async import (
 )
 from veo3_async.cli._output import plain
 from veo3_async.live._board import Board
-from veo3_async.live._table import clock, final_lines, live_table
+from veo3_async.live._table import change_line, clock, final_lines, live_table
 
 NOW = 1_700_000_000.0
 URL = "https://file.302.ai/" + "x" * 80 + ".mp4"
@@ -58,6 +58,27 @@ def drawn(board: Board, *, width: int = 120, height: int = 30, eta: Eta | None =
 
 def left(board: Board) -> list[str]:
     return [row.request_id for row in board.left]
+
+
+# --- what is left -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("is_guess", "said"), [(False, "~4:30"), (True, "~4:30?")])
+def test_what_is_left_says_where_it_is_a_guess(is_guess: bool, said: str) -> None:
+    """By a question mark, in the table and in a line."""
+    board = Board(["a"], now=NOW)
+    board.take(change("a", Phase.GENERATING))
+    eta = Eta(180.0, 270.0, 360.0, is_guess=is_guess)
+    assert said in drawn(board, eta=eta)[1].split()
+    assert change_line(board.rows["a"], eta) == f"a  generating  {said} left"
+
+
+def test_a_watch_that_timed_out_says_still() -> None:
+    """The task has not ended, and its phase is what it was."""
+    board = Board(["a"], now=NOW)
+    error = StillPending("not finished in time", request_id="a")
+    board.take(change("a", Phase.LOST, error=error, final=True))
+    assert change_line(board.rows["a"], None) == "a  still generating"
 
 
 # --- counting -----------------------------------------------------------------------------

@@ -229,12 +229,48 @@ def test_it_finds_the_video_sooner_than_the_interval_it_replaces() -> None:
 # --- what is left ---------------------------------------------------------------------------
 
 
-def test_nothing_known_is_no_eta() -> None:
+def test_nothing_known_is_a_guess() -> None:
     """The documented task is a start for polling; it is no promise about this service."""
     pacing = LearnedPacing()
     pacing.delay(at(0.0), 0.5)
-    assert pacing.eta(at(0.0)) is None
-    assert pacing.eta(at(0.0, Phase.UPSAMPLING)) is None
+    begun, upsampling = pacing.eta(at(0.0)), pacing.eta(at(0.0, Phase.UPSAMPLING))
+    assert begun is not None
+    assert upsampling is not None
+    assert (begun.is_guess, upsampling.is_guess) == (True, True)
+    assert upsampling.median < begun.median
+    assert pacing.eta(at(0.0, Phase.COMPLETED)) is None
+
+
+@pytest.mark.parametrize("model", ["/302/submit/veo3-pro", "veo3-pro-frames", "sora-2", ""])
+@pytest.mark.parametrize("phase", [phase for phase in Phase if not phase.is_final])
+def test_a_guess_has_a_range_and_never_ends(model: str, phase: Phase) -> None:
+    """Of any model in any phase, for a task of any age something is left, ever less."""
+    before = math.inf
+    for age in (0.0, 30.0, 200.0, 1e5, math.inf, math.nan):
+        left = LearnedPacing().eta(Progress(phase=phase, age=age, model=model))
+        assert left is not None
+        assert left.is_guess
+        assert 0 < left.low < left.median < left.high < 1000
+        if not math.isnan(age):
+            assert left.median <= before
+            before = left.median
+
+
+def test_the_guess_goes_by_the_documented_minutes() -> None:
+    """A whole task of veo3-pro takes 3 to 6 minutes; of others nothing is documented."""
+    pacing = LearnedPacing()
+    new = Progress(phase=Phase.QUEUED, age=0.0, model="/302/submit/veo3-pro")
+    assert pacing.eta(new) == Eta(180.0, 270.0, 360.0, is_guess=True)
+    other = pacing.eta(msgspec.structs.replace(new, model="sora-2"))
+    assert other is not None
+    assert (other.low, other.high) == (60.0, 900.0)
+
+
+def test_what_was_learned_is_no_guess() -> None:
+    """From the first task that was seen on, it is that."""
+    left = seasoned(60.0).eta(at(0.0))
+    assert left is not None
+    assert not left.is_guess
 
 
 def test_what_is_left_shrinks_with_age() -> None:
@@ -284,11 +320,13 @@ def test_attempts_that_fail_lengthen_what_is_left() -> None:
 
 
 def test_tasks_that_fail_are_no_time_to_the_video() -> None:
-    """What is left is left for tasks that make it; who only ever saw failures has no idea."""
+    """What is left is left for tasks that make it; who only ever saw failures guesses."""
     pacing = LearnedPacing()
     for _ in range(50):
         live(pacing, (Phase.GENERATING, 60.0), end=Phase.FAILED)
-    assert pacing.eta(at(0.0)) is None
+    left = pacing.eta(at(0.0))
+    assert left is not None
+    assert left.is_guess
     assert pacing.tasks == 50
 
 
@@ -587,7 +625,7 @@ def test_looking_changes_nothing() -> None:
     """Asking for the expectations, the repr or an ETA leaves the next wait as it was."""
     looked, quiet = LearnedPacing(jitter=0), LearnedPacing(jitter=0)
     assert repr(looked)
-    assert looked.eta(at(5.0)) is None
+    assert looked.eta(at(5.0)) == quiet.eta(at(5.0))
     for age in range(0, 300, 10):
         progress = at(age + 10.0, previous_age=float(age))
         assert looked.delay(progress, 0.5) == quiet.delay(progress, 0.5)
@@ -640,8 +678,11 @@ def test_the_model_that_was_not_asked_for_longest_is_forgotten() -> None:
     for number in range(100):
         of_model(f"model {number}", 60.0, pacing, tasks=1)
     assert len(pacing.to_dict()["models"]) == 32
-    assert pacing.eta(Progress(phase=Phase.GENERATING, age=1.0, model="model 99")) is not None
-    assert pacing.eta(Progress(phase=Phase.GENERATING, age=1.0, model="model 0")) is None
+    for number, is_forgotten in ((99, False), (0, True)):
+        here = Progress(phase=Phase.GENERATING, age=1.0, model=f"model {number}")
+        left = pacing.eta(here)
+        assert left is not None
+        assert left.is_guess is is_forgotten
 
 
 def test_a_new_model_begins_with_what_was_learned_without_one() -> None:

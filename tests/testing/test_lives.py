@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from veo3_async.testing import Body, Life, Received, Stage, Status
-from veo3_async.testing._gateway import MODELS, Envelope, Gateway, Outcome
+from veo3_async.testing._gateway import MODELS, Envelope, Gateway
 from veo3_async.testing._lives import Position, advance, fields_at
 from veo3_async.testing._replies import IMAGE_URL, Request, refusal
+from veo3_async.testing._requests import Outcome
 from veo3_async.testing._videos import Video
 
 REPLIES = Path(__file__).parents[1] / "replies"
@@ -54,7 +55,7 @@ def a_gateway(**options: Any) -> Gateway:
     }
     gateway = Gateway(**(defaults | options))
     gateway.epoch = CREATED
-    gateway.files_url = "http://files/"
+    gateway.files.url = "http://files/"
     return gateway
 
 

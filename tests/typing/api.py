@@ -20,6 +20,7 @@ from veo3_async import (
     Cost,
     DownloadError,
     Eta,
+    FailureReason,
     FileInTheWay,
     FixedPacing,
     GenerationRequest,
@@ -233,6 +234,8 @@ async def errors(veo: Veo3Client) -> str:
         timed_out: TimeoutError = error
         return str(timed_out)
     except (TaskFailed, TaskNotFound, CompletedWithoutVideo) as error:
+        if isinstance(error, TaskFailed):
+            assert_type(error.reason, FailureReason)
         return "" if error.task is None else error.task.status
     except (AuthenticationError, QuotaExceeded, InvalidRequest, ClientClosed) as error:
         return error.message

@@ -71,6 +71,10 @@ class Downloader:
         self._streams: Final[weakref.WeakSet[VideoStream]] = weakref.WeakSet()
         self._weak_folders: Final[set[pathlib.Path]] = set()
         self._closed = False
+        self.videos: int = 0
+        """Videos that were brought to disk so far; those that were there already are none."""
+        self.bytes: int = 0
+        """What they have."""
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else f"{len(self._running)} running, {_AT_ONCE} at once"
@@ -200,12 +204,26 @@ class Downloader:
 
     async def _run(self, download: FileDownload, part: PartFile, *, resume: bool) -> None:
         async with self._turns:
-            await download.run(resume=resume)
+            is_new = await download.run(resume=resume)
+        if is_new:
+            self._note(download, part)
         folder = part.final.parent
         if part.weaknesses and folder not in self._weak_folders:
             self._weak_folders.add(folder)
             lacking = "; ".join(sorted(part.weaknesses))
             _logger.warning("%s does not have all that a download uses: %s", folder, lacking)
+
+    def _note(self, download: FileDownload, part: PartFile) -> None:
+        source, size = download.source, download.content.done
+        self.videos += 1
+        self.bytes += size
+        _logger.info(
+            "%s downloaded to %s, %d bytes",
+            source.request_id or shown(source.url),
+            part.final,
+            size,
+            extra={"request_id": source.request_id},
+        )
 
     def _check_open(self, source: Source) -> None:
         if self._closed:

@@ -103,6 +103,7 @@ class FileDownload:
         refresh: Refresh | None,
         progress: Callable[[float, int, int | None], None],
     ) -> None:
+        self.source: Final = source
         self._part: Final = part
         self._threads: Final = threads
         self._progress: Final = progress
@@ -110,15 +111,16 @@ class FileDownload:
             source, self, http=http, refresh=refresh, progress=progress
         )
 
-    async def run(self, *, resume: bool) -> None:
-        """Bring the video to its place, unless it is there.
+    async def run(self, *, resume: bool) -> bool:
+        """Bring the video to its place, and return whether it was not there already.
 
         :param resume: False to forget what is there of it.
         :raises DownloadError: It did not come.
         """
         try:
             self._transfer.check()
-            if await self._in_thread(self._part.open, resume=resume):
+            is_new = await self._in_thread(self._part.open, resume=resume)
+            if is_new:
                 self._transfer.resume()
                 while not await self._transfer.step():
                     pass
@@ -126,6 +128,7 @@ class FileDownload:
         finally:
             await self._let_go()
         self._progress(math.inf, self.content.done, self.content.done)
+        return is_new
 
     # --- the sink ---------------------------------------------------------------------------------
 

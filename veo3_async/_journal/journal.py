@@ -13,7 +13,7 @@ from typing import Final, Self, TypeVar
 
 from anyio import to_thread
 
-from veo3_async._arguments import seconds
+from veo3_async._arguments import count, seconds
 from veo3_async._errors import JournalError
 from veo3_async._journal import tasks
 from veo3_async._journal.connection import named
@@ -235,6 +235,14 @@ class Journal:
             found += part
             if len(part) < _READ_AT_ONCE:
                 return found
+
+    async def latest(self, limit: int = 100) -> list[Pending]:
+        """Return the tasks that were accepted last, finished ones included, the newest first.
+
+        :param limit: How many at most, from 1 on. What was delivered long ago is not kept.
+        :raises ValueError: The limit is below 1.
+        """
+        return await self._commits.do(functools.partial(tasks.latest, most=count("limit", limit)))
 
     async def known(self, request_ids: Iterable[str]) -> dict[str, Origin]:
         """Return where tasks were submitted, and their metadata, finished ones included.

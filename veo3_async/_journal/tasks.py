@@ -222,6 +222,12 @@ def forget(cursor: Cursor, before: float, most: int) -> int:
 
 # --- reading ------------------------------------------------------------------------------
 
+_SELECT: Final = """
+    SELECT key, request_id, phase, status, since, model, prompt, image, submitted_at,
+           finished_at, error, task, family, path, metadata, token, http_request_id
+    FROM tasks
+"""
+
 
 def pending(cursor: Cursor, after: int, most: int) -> list[Pending]:
     """Return what is unfinished, in doubt or undelivered, by key.
@@ -230,12 +236,18 @@ def pending(cursor: Cursor, after: int, most: int) -> list[Pending]:
     :param most: How many at once.
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
-    statement = """
-        SELECT key, request_id, phase, status, since, model, prompt, image, submitted_at,
-               finished_at, error, task, family, path, metadata, token, http_request_id
-        FROM tasks WHERE delivered_at IS NULL AND key > ? ORDER BY key LIMIT ?
-    """
+    statement = f"{_SELECT} WHERE delivered_at IS NULL AND key > ? ORDER BY key LIMIT ?"
     return [_restored(row) for row in cursor.execute(statement, (after, most))]
+
+
+def latest(cursor: Cursor, most: int) -> list[Pending]:
+    """Return the tasks that were accepted last, finished or not, the newest first.
+
+    :raises JournalError: A row cannot be read; somebody has edited it.
+    """
+    is_task = "request_id IS NOT NULL OR delivered_at IS NULL"  # else it was refused
+    statement = f"{_SELECT} WHERE {is_task} ORDER BY key DESC LIMIT ?"
+    return [_restored(row) for row in cursor.execute(statement, (most,))]
 
 
 def known(cursor: Cursor, request_ids: Iterable[str]) -> dict[str, Origin]:

@@ -318,10 +318,15 @@ def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[V
     eta = _call(lambda: pacing.eta(last))
     if eta is None:
         return views
+    said = {
+        "eta": eta.median,
+        "eta_range": (eta.low, eta.high),
+        "eta_is_guess": eta.is_guess,
+    }
     return [
         view
         if view.change is None or view.change.final
-        else replace(view, change=replace(view.change, eta=eta.median))
+        else replace(view, change=replace(view.change, **said))
         for view in views
     ]
 

@@ -20,6 +20,7 @@ from veo3_async._models import Phase
 from veo3_async._pacing.hazard import DOCUMENTED_SECONDS, LEAST, MOST
 from veo3_async._pacing.of_model import ModelKnowledge, OfModel, PhaseKnowledge
 from veo3_async._pacing.policies import Eta, Progress
+from veo3_async._pacing.prior import guessed_eta
 from veo3_async._pacing.schedule import LOOKS, Knobs
 
 __all__ = ["LearnedPacing"]
@@ -138,10 +139,14 @@ class LearnedPacing:
     def eta(self, progress: Progress) -> Eta | None:
         """Return what is left until the video is there, for tasks that get that far.
 
-        None until some task of the model was seen to go from this phase all the way to its video,
-        if not the same task at each step.
+        A guess (`Eta.is_guess`) until some task of the model was seen to go from this phase all the
+        way to its video, if not the same task at each step. None for a phase that is final.
         """
-        return self._of(progress.model).current().left(progress.phase, _sound(progress.age))
+        age = _sound(progress.age)
+        left = self._of(progress.model).current().left(progress.phase, age)
+        if left is not None:
+            return left
+        return guessed_eta(msgspec.structs.replace(progress, age=age))
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was learned, as values that any JSON encoder takes; a few kB a model.

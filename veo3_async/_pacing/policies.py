@@ -43,6 +43,8 @@ class Eta(msgspec.Struct, frozen=True, gc=False):
     """50th percentile."""
     high: float
     """90th percentile."""
+    is_guess: bool = False
+    """Whether it comes from documented durations: no task of the model was seen to end yet."""
 
 
 @runtime_checkable

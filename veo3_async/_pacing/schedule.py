@@ -121,7 +121,8 @@ class Plan:
             return None
         here = self._lasting(phase, age)
         ways = sorted(now + then for now in here for then in self._after[phase])
-        return Eta(*(ways[int(share * len(ways))] for share in (0.1, 0.5, 0.9)))
+        low, median, high = (ways[int(share * len(ways))] for share in (0.1, 0.5, 0.9))
+        return Eta(low, median, high)
 
     def _spots(
         self, phase: Phase, times: float, urges: Sequence[float], hazard: Sequence[float]

@@ -12,7 +12,7 @@ import contextvars
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Final, Generic, NoReturn, Self, TypeVar
+from typing import Final, Generic, NoReturn, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -24,10 +24,7 @@ from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._throttle.throttle import Permit, Throttle
 
-if TYPE_CHECKING:
-    from veo3_async._transport.transport import Transport
-
-__all__ = ["Dispatcher", "Turn"]
+__all__ = ["Dispatcher", "Sender", "Turn"]
 
 _E = TypeVar("_E", bound=Entry)
 _O = TypeVar("_O")
@@ -45,6 +42,13 @@ _AT_ONCE: Final = 32
 third of a millisecond, and a burst is as large as a tenth of the rate."""
 
 _UNSENT: Final = frozenset({Kind.CONNECT, Kind.DNS, Kind.CERTIFICATE, Kind.LOCAL, Kind.SESSION})
+
+
+class Sender(Protocol):
+    """What makes physical requests: a `Transport`, or one that is recorded."""
+
+    async def send(self, call: Call) -> Reply | Problem:
+        """Make one; only a cancellation is raised."""
 
 
 class Turn:
@@ -114,7 +118,7 @@ class Dispatcher(Generic[_E]):
     :param max_in_flight: Requests under way at once.
     """
 
-    def __init__(self, transport: Transport, *, max_rate: float, max_in_flight: int) -> None:
+    def __init__(self, transport: Sender, *, max_rate: float, max_in_flight: int) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport = transport
         self._max_in_flight = max_in_flight
@@ -136,6 +140,8 @@ class Dispatcher(Generic[_E]):
         """Physical requests that are over, by method."""
         self.failures: collections.Counter[Kind] = collections.Counter()
         """Calls that brought no state, by kind."""
+        self.last_success: float | None = None
+        """When a reply last brought what was asked for, seconds of the loop's clock."""
         self.lag: Final = Histogram()
         """Between the moment an entry was due and its permit."""
 
@@ -229,6 +235,7 @@ class Dispatcher(Generic[_E]):
         self.in_flight -= 1
         now = self._loop.time()
         if not isinstance(outcome, Problem):
+            self.last_success = now
             self.throttle.succeeded(permit, now)
             return
         self.failures[outcome.kind] += 1

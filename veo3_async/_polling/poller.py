@@ -7,6 +7,7 @@ throttle, and what a reply or a fault means for the judge.
 from __future__ import annotations
 
 import asyncio
+import collections
 import logging
 import random
 import time
@@ -17,7 +18,7 @@ from veo3_async._errors import JournalError, Veo3Error
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.judge import UNCHANGED, Answer, Ruling, judge, judge_bug
 from veo3_async._lifecycle.phases import kept_once
-from veo3_async._models import PollReport, Transition, VideoTask
+from veo3_async._models import Phase, PollReport, Transition, VideoTask
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.dispatcher import Dispatcher, Turn
 from veo3_async._polling.hooks import Hook
@@ -85,6 +86,8 @@ class Poller:
         self._journal_failed = False
         self._outage = Outage()
         self._contact = contact
+        self.ends: Final[collections.Counter[Phase]] = collections.Counter()
+        """Final transitions so far, whoever watches, by phase."""
 
     async def run(self) -> None:
         """Poll until cancelled. An error of the pacing ends the watches, not the polling."""
@@ -251,6 +254,8 @@ class Poller:
         """Say each change once, whoever watches it."""
         changes = {view.change.phase: view.change for view in ruling.views if view.change}
         for change in changes.values():
+            if change.final:
+                self.ends[change.phase] += 1
             _log.info(
                 "%s is %s%s",
                 change.request_id,

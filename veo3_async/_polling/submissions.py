@@ -85,6 +85,8 @@ class Submissions:
         self._origins = origins
         self._webhooks = webhooks
         self._journal = journal
+        self.accepted: int = 0
+        """Tasks that were submitted so far."""
 
     async def submit(self, draft: Draft) -> str:
         """Submit a task and return its id.
@@ -106,6 +108,7 @@ class Submissions:
         self._origins.remember(submitted.request_id, origin, webhook=token is not None)
         if token is not None:
             self._webhooks.expect(token, submitted.request_id)
+        self.accepted += 1
         _log.info(
             "%s submitted to %s",
             submitted.request_id,

@@ -8,15 +8,18 @@ import shutil
 import stat
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import typer
 
 from veo3_async import FixedPacing, PollReport, Veo3Client
 from veo3_async._transport.endpoint import DEFAULT_BASE_URL
+from veo3_async.cli._groups import Group
+from veo3_async.cli._options import BaseUrl, KeyFile, Proxy, Record, RecordPrompts, TrustEnv
 from veo3_async.cli._output import say
 
-__all__ = ["Access", "keyless_client", "program"]
+__all__ = ["Access", "Service", "keyless_client", "program"]
 
 
 class Access(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,6 +30,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
     journal: pathlib.Path | None = None
     interval: float | None = None
     proxy: str | None = None
+    trust_env: bool = False
+    record: pathlib.Path | None = None
+    record_prompts: bool = False
     model: str | None = None
     family: str | None = None
     rate: float = 20.0
@@ -49,6 +55,9 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
                 model="veo3-pro" if self.model is None else self.model,
                 family=self.family,
                 proxy=self.proxy,
+                trust_env=self.trust_env,
+                record=self.record,
+                record_prompts=self.record_prompts,
                 journal=self.journal,
                 pacing=None if self.interval is None else FixedPacing(self.interval),
                 max_polls_per_second=self.rate,
@@ -69,11 +78,35 @@ class Access(msgspec.Struct, frozen=True, kw_only=True):
             "--base-url": self.base_url,
             "--journal": self.journal,
             "--proxy": self.proxy if self.proxy is None or "@" not in self.proxy else None,
+            "--record": self.record,
             "--model": self.model,
             "--family": self.family,
             "--interval": None if self.interval is None else f"{self.interval:g}",
         }
-        return [part for name, value in given.items() if value for part in (name, str(value))]
+        flags = {"--trust-env": self.trust_env, "--record-prompts": self.record_prompts}
+        words = [part for name, value in given.items() if value for part in (name, str(value))]
+        return words + [name for name, is_given in flags.items() if is_given]
+
+
+class Service(Group, frozen=True, kw_only=True):
+    """The options of every command that asks the API something."""
+
+    key_file: KeyFile = None
+    base_url: BaseUrl = None
+    proxy: Proxy = None
+    trust_env: TrustEnv = False
+    record: Record = None
+    record_prompts: RecordPrompts = False
+
+    def access(self, **more: Any) -> Access:  # noqa: ANN401 - fields of `Access`
+        """Return them with options that not every command has."""
+        return Access(**msgspec.structs.asdict(self), **more)
+
+    def keyless(self, journal: pathlib.Path | None = None) -> Veo3Client:
+        """Return a client for what asks the API nothing, as `keyless_client`."""
+        return keyless_client(
+            journal, base_url=self.base_url, proxy=self.proxy, trust_env=self.trust_env
+        )
 
 
 def _key_of(file: pathlib.Path) -> str:
@@ -89,6 +122,7 @@ def keyless_client(
     *,
     base_url: str | None = DEFAULT_BASE_URL,
     proxy: str | None = None,
+    trust_env: bool = False,
 ) -> Veo3Client:
     """Return a client for what asks the API nothing, so that nobody needs a key for it.
 
@@ -96,7 +130,9 @@ def keyless_client(
     :raises typer.BadParameter: The base URL or the proxy cannot be used.
     """
     try:
-        return Veo3Client("none", base_url=base_url, journal=journal, proxy=proxy)
+        return Veo3Client(
+            "none", base_url=base_url, journal=journal, proxy=proxy, trust_env=trust_env
+        )
     except ValueError as error:
         raise typer.BadParameter(str(error)) from None
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 from veo3_async import Veo3Client, VideoModel
-from veo3_async.cli._access import Access
+from veo3_async.cli._access import Service
 from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import on_loop
-from veo3_async.cli._options import BaseUrl, Json, KeyFile, Proxy
+from veo3_async.cli._options import Json
 from veo3_async.cli._output import emit, note, wants_json
 from veo3_async.cli._show import show_rows
 
@@ -18,19 +18,12 @@ __all__ = ["balance", "models"]
 _T = TypeVar("_T")
 
 
-def models(
-    *,
-    json: Json = False,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    proxy: Proxy = None,
-) -> int:
+def models(*, json: Json = False, service: Service) -> int:
     """List the models of the unified endpoint, with their options and prices.
 
     The models of the other endpoints need no listing: veo3-pro, veo3-fast, veo3, veo2, veo3-v2.
     """
-    access = Access(key_file=key_file, base_url=base_url, proxy=proxy)
-    found = _asked(access, lambda veo: veo.models())
+    found = _asked(service, lambda veo: veo.models())
     if wants_json(json):
         for model in found:
             emit(model)
@@ -39,16 +32,9 @@ def models(
     return ExitCode.DONE
 
 
-def balance(
-    *,
-    json: Json = False,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    proxy: Proxy = None,
-) -> int:
+def balance(*, json: Json = False, service: Service) -> int:
     """Print the balance of the account in PTC, of which one is 1 USD."""
-    access = Access(key_file=key_file, base_url=base_url, proxy=proxy)
-    amount = _asked(access, lambda veo: veo.balance())
+    amount = _asked(service, lambda veo: veo.balance())
     if amount is None:
         note("the account does not say what its balance is")
         return ExitCode.FAILED
@@ -56,8 +42,8 @@ def balance(
     return ExitCode.DONE
 
 
-def _asked(access: Access, ask: Callable[[Veo3Client], Coroutine[Any, Any, _T]]) -> _T:
-    veo = access.client()
+def _asked(service: Service, ask: Callable[[Veo3Client], Coroutine[Any, Any, _T]]) -> _T:
+    veo = service.access().client()
 
     async def main() -> _T:
         async with veo:

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Sequence
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeAlias
 
 import typer
 
 from veo3_async import Veo3Error
 from veo3_async.cli._account import balance, models
 from veo3_async.cli._cluster import cluster_app, worker
+from veo3_async.cli._completion import completion
 from veo3_async.cli._doctor import doctor
 from veo3_async.cli._exits import EXIT_CODES, ExitCode, InterruptError, exit_code
 from veo3_async.cli._fetching import download, fetch
-from veo3_async.cli._journals import journals, pending, settle
+from veo3_async.cli._groups import expanded
+from veo3_async.cli._journals import backup, journals, list_tasks, pending, settle
 from veo3_async.cli._offline import demo, serve
 from veo3_async.cli._output import emit, give_up_stdout, has_streams, in_options, note, plain, say
 from veo3_async.cli._submitting import generate, submit
@@ -67,23 +70,45 @@ def _show_version(wanted: bool) -> None:  # noqa: FBT001 - as typer calls it
     raise typer.Exit
 
 
+def _log_more(context: typer.Context, times: int) -> int:
+    """Log to stderr as long as the command runs; it may be said before and after its name."""
+    if times:
+        _log_to_stderr(context, logging.INFO if times == 1 else logging.DEBUG)
+    return times
+
+
+Version: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--version", "-V", is_eager=True, callback=_show_version, help="Tell the version."
+    ),
+]
+Verbose: TypeAlias = Annotated[
+    int,
+    typer.Option(
+        "--verbose",
+        "-v",
+        count=True,
+        callback=_log_more,
+        show_default=False,
+        help="Log to stderr; -vv tells more.",
+    ),
+]
+_EVERYWHERE: Final = {
+    name: inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+    )
+    for name, default, annotation in (("verbose", 0, Verbose), ("version", False, Version))
+}
+
+
 @app.callback(invoke_without_command=True)
 def _without_command(
     context: typer.Context,
     *,
-    version: Annotated[  # noqa: ARG001 - its callback acts
-        bool,
-        typer.Option(
-            "--version", "-V", is_eager=True, callback=_show_version, help="Tell the version."
-        ),
-    ] = False,
-    verbose: Annotated[
-        int,
-        typer.Option("--verbose", "-v", count=True, help="Log to stderr; -vv tells more."),
-    ] = 0,
+    version: Version = False,  # noqa: ARG001 - its callback acts
+    verbose: Verbose = 0,  # noqa: ARG001 - likewise
 ) -> int:
-    if verbose:
-        _log_to_stderr(context, logging.INFO if verbose == 1 else logging.DEBUG)
     if context.invoked_subcommand is None:
         typer.echo(context.get_help())
         return ExitCode.USAGE
@@ -97,6 +122,7 @@ _COMMANDS: Final[tuple[tuple[Callable[..., int], str | None], ...]] = (
     (fetch, None),
     (download, None),
     (pending, None),
+    (list_tasks, None),
     (resume, EXIT_CODES),
     (settle, None),
     (models, None),
@@ -105,9 +131,13 @@ _COMMANDS: Final[tuple[tuple[Callable[..., int], str | None], ...]] = (
     (worker, EXIT_CODES),
     (demo, None),
     (serve, None),
+    (completion, None),
 )
+_NAMES: Final = {list_tasks: "list"}
 for _command, _epilog in _COMMANDS:
-    app.command(epilog=_epilog)(_command)
+    app.command(_NAMES.get(_command), epilog=_epilog)(expanded(_command, **_EVERYWHERE))
+for _command in (backup,):
+    journals.command()(expanded(_command, **_EVERYWHERE))
 app.add_typer(journals, name="journal")
 app.add_typer(cluster_app, name="cluster")
 
@@ -121,6 +151,9 @@ class _Notes(logging.Handler):
 
 def _log_to_stderr(context: typer.Context, level: int) -> None:
     log, handler = logging.getLogger("veo3_async"), _Notes()
+    before = log.level
     log.setLevel(level)
-    log.addHandler(handler)
-    context.call_on_close(lambda: log.removeHandler(handler))
+    context.call_on_close(lambda: log.setLevel(before))
+    if not any(isinstance(other, _Notes) for other in log.handlers):
+        log.addHandler(handler)
+        context.call_on_close(lambda: log.removeHandler(handler))

@@ -103,15 +103,16 @@ def follow_cluster(
     """
     if access.options() or wanted.until != "best":
         message = (
-            "--nats leaves the polling to the workers: it excludes --until, --interval, "
-            "--journal, --key-file and --base-url"
+            "--nats leaves the polling to the workers: it excludes --until, --interval, --journal, "
+            "--model, --family and what says how the service is reached (--key-file, --base-url, "
+            "--proxy, --trust-env, --record)"
         )
         raise typer.BadParameter(message)
     cluster = place.cluster()
     from veo3_async.cluster import ClusterWatch  # noqa: PLC0415 - it is installed
 
     board = Board(ids, now=time.time(), saves=wanted.path is not None)
-    view = view_for(json=wanted.json)
+    view = view_for(json=wanted.json, plain=wanted.plain)
 
     async def main() -> None:
         watch = ClusterWatch(cluster, *ids, timeout=wanted.timeout)

@@ -71,7 +71,8 @@ class ScaledPacing:
         eta = self._pacing.eta(self._slow(progress))
         if eta is None:
             return None
-        return Eta(eta.low / self._speed, eta.median / self._speed, eta.high / self._speed)
+        low, median, high = (each / self._speed for each in (eta.low, eta.median, eta.high))
+        return msgspec.structs.replace(eta, low=low, median=median, high=high)
 
     def _slow(self, progress: Progress) -> Progress:
         previous = progress.previous_age

@@ -18,13 +18,15 @@ import msgspec
 from veo3_async import Eta, JournalError, Transition, Veo3Client, Veo3Error
 from veo3_async._download.paths import file_name, final_path
 from veo3_async.cli._exits import ExitCode, InterruptError, exit_code
-from veo3_async.cli._output import give_up_stdout, note, plain, say
+from veo3_async.cli._groups import Group
+from veo3_async.cli._options import Json, Overwrite, Plain, Timeout, Until
+from veo3_async.cli._output import give_up_stdout, in_words, note, plain, say
 from veo3_async.cli._shell import continued
 from veo3_async.cli._view import View
 from veo3_async.live._board import Board, Row
 from veo3_async.live._table import label
 
-__all__ = ["Followed", "WatchOptions", "conclude", "follow", "on_loop"]
+__all__ = ["Followed", "Wanted", "WatchOptions", "conclude", "follow", "on_loop"]
 
 _T = TypeVar("_T")
 
@@ -52,6 +54,23 @@ class WatchOptions(msgspec.Struct, frozen=True, kw_only=True):
             options += ["--download" if self.path.is_dir() else "--output", str(self.path)]
         flags = {"--overwrite": self.overwrite, "--json": self.json, "--plain": self.plain}
         return options + [name for name, given in flags.items() if given]
+
+
+class Wanted(Group, frozen=True, kw_only=True):
+    """The options of every command that watches tasks."""
+
+    until: Until = "best"
+    timeout: Timeout = None
+    overwrite: Overwrite = False
+    json: Json = False
+    plain: Plain = False
+
+    def watch(self, path: pathlib.Path | None) -> WatchOptions:
+        """Return what the watch is to bring.
+
+        :param path: Where its videos go, or None.
+        """
+        return WatchOptions(path=path, **msgspec.structs.asdict(self))
 
 
 class Followed(Protocol):
@@ -142,6 +161,7 @@ def conclude(
 
     :param again: The command that goes on, but for the ids.
     """
+    fault: Veo3Error | None = None
     try:
         on_loop(main)
         code = ExitCode.DONE if board.succeeded else ExitCode.FAILED
@@ -152,7 +172,7 @@ def conclude(
         return exit_code(error)
     except Veo3Error as error:
         say(error)
-        code = exit_code(error)
+        fault, code = error, exit_code(error)
     except OSError as error:
         give_up_stdout(error)
         code = ExitCode.FAILED
@@ -160,7 +180,7 @@ def conclude(
         view.ended(board)
         note(board.summary())
         if left := board.left:
-            note(_how_to_go_on(left, again))
+            note(_how_to_go_on(left, again, fault))
     return code
 
 
@@ -191,16 +211,23 @@ def _saved_before(path: pathlib.Path, request_id: str) -> pathlib.Path | None:
     return there if there.exists() else None
 
 
-def _how_to_go_on(rows: Sequence[Row], again: Sequence[str]) -> str:
-    """Return the ids, and a command that can be pasted into a shell, however many they are."""
+def _how_to_go_on(rows: Sequence[Row], again: Sequence[str], fault: Veo3Error | None) -> str:
+    """Return the ids, and a command that can be pasted into a shell, however many they are.
+
+    :param fault: What has ended the watch, or None.
+    """
     ids = [row.request_id for row in rows]
     command = continued(again, ids)
     if len(ids) > _MOST_LISTED:
         return f"to go on with these {len(ids)}:\n{command}"
-    running = "".join(f"  {plain(row.request_id)}  {_why(row)}\n" for row in rows)
+    running = "".join(f"  {plain(row.request_id)}  {_why(row, fault)}\n" for row in rows)
     return f"still running:\n{running}to go on:\n{command}"
 
 
-def _why(row: Row) -> str:
+def _why(row: Row, fault: Veo3Error | None) -> str:
     """Return where a task is, and what keeps it there as far as that is known."""
-    return label(row) if row.trouble is None else f"{label(row)}: {plain(row.trouble)}"
+    if row.trouble is not None:
+        return f"{label(row)}: {in_words(row.trouble)}"
+    if fault is not None and row.phase is None:
+        return f"never asked for: {in_words(fault.message)}"
+    return label(row)

@@ -1,4 +1,4 @@
-"""The commands about a journal: ``pending``, ``settle`` and ``journal backup``."""
+"""The commands about a journal: ``pending``, ``list``, ``settle`` and ``journal backup``."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import on_loop
 from veo3_async.cli._options import ExistingJournal, Json
 from veo3_async.cli._output import emit, note, plain, wants_json
-from veo3_async.cli._show import show_pending
+from veo3_async.cli._show import show_pending, show_tasks
 
-__all__ = ["journals", "pending", "settle"]
+__all__ = ["backup", "journals", "list_tasks", "pending", "settle"]
 
 if TYPE_CHECKING:
     from veo3_async import Journal
@@ -39,6 +39,25 @@ def pending(journal: ExistingJournal, *, json: Json = False) -> int:
     return ExitCode.DONE
 
 
+def list_tasks(
+    journal: ExistingJournal,
+    *,
+    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    json: Json = False,
+) -> int:
+    """List the tasks of a journal, finished ones included, the newest first.
+
+    A bot may have it open meanwhile. What was dealt with long ago is not kept.
+    """
+    tasks = on_loop(lambda: _latest(journal, limit))
+    if wants_json(json):
+        for task in tasks:
+            emit(task)
+    elif tasks:
+        show_tasks(tasks)
+    return ExitCode.DONE
+
+
 def settle(
     journal: ExistingJournal,
     key: Annotated[int, typer.Argument(help="The key of the submission, as pending lists it.")],
@@ -59,7 +78,6 @@ def settle(
     return ExitCode.DONE
 
 
-@journals.command()
 def backup(
     journal: Annotated[
         pathlib.Path, typer.Argument(exists=True, dir_okay=False, help="The journal.")
@@ -73,6 +91,11 @@ def backup(
 
     emit(plain(on_loop(main)))
     return ExitCode.DONE
+
+
+async def _latest(journal: pathlib.Path, limit: int) -> list[Pending]:
+    async with _reader(journal) as opened:
+        return await opened.latest(limit)
 
 
 async def _pending(journal: pathlib.Path) -> list[Pending]:

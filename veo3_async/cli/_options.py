@@ -1,24 +1,22 @@
-"""The options that several commands share, and what comes from files and stdin."""
+"""The options that several commands share."""
 
 from __future__ import annotations
 
-import io
-import json
 import math
 import pathlib
 import re
-import sys
-from collections.abc import Sequence
-from typing import Annotated, Any, Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 import typer
 
 from veo3_async._transport.endpoint import DEFAULT_BASE_URL
+from veo3_async._transport.recorder import is_recording
 
 __all__ = [
     "BaseUrl",
     "Directory",
     "ExistingJournal",
+    "Extras",
     "Family",
     "Images",
     "Interval",
@@ -35,21 +33,17 @@ __all__ = [
     "Prefix",
     "Proxy",
     "Rate",
+    "Record",
+    "RecordPrompts",
     "Replicas",
     "Servers",
     "Speed",
     "Timeout",
+    "TrustEnv",
     "Until",
-    "checked_path",
     "duration",
-    "given_ids",
-    "given_images",
-    "given_metadata",
-    "given_params",
-    "given_prompt",
-    "given_prompts",
-    "made",
     "positive",
+    "recording",
 ]
 
 
@@ -82,6 +76,22 @@ def duration(text: str) -> float:
     raise typer.BadParameter(message)
 
 
+def recording(path: pathlib.Path | None) -> pathlib.Path | None:
+    """Return the file of a recording.
+
+    :raises typer.BadParameter: It cannot be one; better to know before anything is recorded.
+    """
+    if path is None:
+        return None
+    if not path.absolute().parent.is_dir():
+        message = f"there is no directory {path.absolute().parent}"
+        raise typer.BadParameter(message)
+    if path.exists() and not is_recording(path):
+        message = f"{path} is there and is no recording; name another file"
+        raise typer.BadParameter(message)
+    return path
+
+
 Json: TypeAlias = Annotated[
     bool, typer.Option("--json", help="Results as JSON, one object a line on stdout.")
 ]
@@ -111,6 +121,31 @@ BaseUrl: TypeAlias = Annotated[
 Proxy: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="URL", help="The HTTP proxy to go through.", rich_help_panel="Service"),
+]
+TrustEnv: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--trust-env",
+        help="Follow HTTP_PROXY, HTTPS_PROXY and NO_PROXY where there is no --proxy.",
+        rich_help_panel="Service",
+    ),
+]
+Record: TypeAlias = Annotated[
+    pathlib.Path | None,
+    typer.Option(
+        metavar="FILE",
+        dir_okay=False,
+        callback=recording,
+        help="Keep requests and replies there, for a bug report: without the key and prompts, 16 "
+        "MiB at most.",
+        rich_help_panel="Service",
+    ),
+]
+RecordPrompts: TypeAlias = Annotated[
+    bool,
+    typer.Option(
+        "--record-prompts", help="Keep the prompts in it, too.", rich_help_panel="Service"
+    ),
 ]
 Journal: TypeAlias = Annotated[
     pathlib.Path | None,
@@ -187,6 +222,14 @@ Params: TypeAlias = Annotated[
         help="An option of the model, such as aspect_ratio=9:16. May be repeated.",
     ),
 ]
+Extras: TypeAlias = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extra",
+        metavar="NAME=VALUE",
+        help="A field of the request that the model does not document. May be repeated.",
+    ),
+]
 Metadata: TypeAlias = Annotated[
     str | None,
     typer.Option(metavar="JSON", help="What is kept with the task and comes back with it."),
@@ -221,158 +264,3 @@ Rate: TypeAlias = Annotated[
 Speed: TypeAlias = Annotated[
     float, typer.Option(callback=positive, help="How much faster than real tasks these are.")
 ]
-
-
-def given_ids(arguments: Sequence[str], file: pathlib.Path | None) -> list[str]:
-    """Return the ids of the arguments, of the file, and of stdin for ``-``; each once.
-
-    In the file and on stdin a line each; what begins with ``#`` is a comment.
-
-    :raises typer.BadParameter: There is none, or what is to be read is no text.
-    """
-    lines = [] if file is None else _text_of(file).splitlines()
-    if "-" in arguments:
-        lines += _stdin_text().splitlines()
-    listed = [line for line in map(str.strip, lines) if line and not line.startswith("#")]
-    given = [word.strip() for word in arguments if word != "-"]
-    ids = list(dict.fromkeys([*filter(None, given), *listed]))
-    if not ids:
-        message = "no request id was given: as arguments, with --file, or on stdin with -"
-        raise typer.BadParameter(message)
-    return ids
-
-
-def given_prompt(argument: str | None, file: pathlib.Path | None) -> str:
-    """Return the prompt of the argument, the file, or stdin for ``-``.
-
-    :raises typer.BadParameter: There is none or more than one, or it is no text.
-    """
-    if (argument is None) is (file is None):
-        message = "give the prompt as one argument, with --prompt-file, or on stdin with -"
-        raise typer.BadParameter(message)
-    if file is not None:
-        return _text_of(file).strip()
-    return _stdin_text().strip() if argument == "-" else argument or ""
-
-
-def given_prompts(file: pathlib.Path) -> list[str]:
-    """Return the prompts of a file, one a line; what begins with ``#`` is a comment.
-
-    :raises typer.BadParameter: There is none, or it is no text.
-    """
-    lines = map(str.strip, _text_of(file).splitlines())
-    prompts = [line for line in lines if line and not line.startswith("#")]
-    if not prompts:
-        message = f"there is no prompt in {file}"
-        raise typer.BadParameter(message)
-    return prompts
-
-
-def given_images(words: Sequence[str] | None) -> list[str | pathlib.PurePath] | None:
-    """Return URLs as they are, and paths of files that are there; None for none.
-
-    :raises typer.BadParameter: One is neither.
-    """
-    images = [word if "://" in word else pathlib.Path(word) for word in words or ()]
-    for image in images:
-        if isinstance(image, pathlib.Path) and not image.is_file():
-            message = f"--image is a public URL or a file, and there is no file {image}"
-            raise typer.BadParameter(message)
-    return [*images] or None
-
-
-def given_params(words: Sequence[str] | None) -> dict[str, Any]:
-    """Return the options of a model: a value that is JSON as that, another as a text.
-
-    :raises typer.BadParameter: One has no name, or one comes twice.
-    """
-    params: dict[str, Any] = {}
-    for word in words or ():
-        name, sign, value = word.partition("=")
-        if not sign or not name.isidentifier() or name in params:
-            message = f"--param is NAME=VALUE, each name once, not {word!r}"
-            raise typer.BadParameter(message)
-        params[name] = _value_of(value)
-    return params
-
-
-def given_metadata(text: str | None) -> Any:  # noqa: ANN401 - whatever JSON can say
-    """Return what ``--metadata`` says; None where it was not given.
-
-    :raises typer.BadParameter: It is no JSON.
-    """
-    try:
-        return None if text is None else json.loads(text)
-    except ValueError as error:
-        message = f"--metadata is JSON, such as '{{\"chat\": 42}}': {error}"
-        raise typer.BadParameter(message) from None
-
-
-def _value_of(text: str) -> object:
-    try:
-        return json.loads(text)
-    except ValueError:
-        return text
-
-
-def checked_path(
-    directory: pathlib.Path | None,
-    file: pathlib.Path | None,
-    *,
-    overwrite: bool,
-    tasks: int = 1,
-) -> pathlib.Path | None:
-    """Return where videos are to be brought to, once it is certain that they can be.
-
-    :raises typer.BadParameter: They cannot; better to know before something is paid for.
-    """
-    if directory is not None and file is not None:
-        message = "--download and --output exclude each other"
-        raise typer.BadParameter(message)
-    if directory is not None:
-        return made(directory)
-    if file is None:
-        return None
-    if tasks > 1:
-        message = "--output is for the video of one task; --download DIR takes those of many"
-        raise typer.BadParameter(message)
-    if file.exists() and not overwrite:
-        message = f"{file} is there already; --overwrite replaces it"
-        raise typer.BadParameter(message)
-    if not file.absolute().parent.is_dir():
-        message = f"there is no directory {file.absolute().parent}"
-        raise typer.BadParameter(message)
-    return file
-
-
-def made(directory: pathlib.Path) -> pathlib.Path:
-    """Return a directory, made where it was not there.
-
-    :raises typer.BadParameter: It cannot be made.
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        message = f"{directory} cannot be made: {error.strerror}"
-        raise typer.BadParameter(message) from None
-    return directory
-
-
-def _text_of(file: pathlib.Path) -> str:
-    return _decoded(file.read_bytes(), str(file))
-
-
-def _stdin_text() -> str:
-    if sys.stdin is None:
-        message = "stdin is closed, so - has nothing to read"
-        raise typer.BadParameter(message)
-    return _decoded(sys.stdin.buffer.read(), "stdin")
-
-
-def _decoded(content: bytes, name: str) -> str:
-    """Return a text as editors on any system write it: with a byte order mark, and with CR LF."""
-    try:
-        return io.TextIOWrapper(io.BytesIO(content), encoding="utf-8-sig").read()
-    except UnicodeDecodeError:
-        message = f"{name} is no UTF-8 text"
-        raise typer.BadParameter(message) from None

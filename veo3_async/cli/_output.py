@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 from anyio import to_thread
 
-from veo3_async import Pending, Transition, Veo3Error, VideoTask
+from veo3_async import Pending, TaskFailed, Transition, Veo3Error, VideoTask
 from veo3_async._text import is_hidden, plain
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "give_up_stdout",
     "has_streams",
     "in_options",
+    "in_words",
     "note",
     "plain",
     "put",
@@ -80,17 +81,23 @@ def in_options(arguments: Sequence[str]) -> None:
 
 def say(trouble: object) -> None:
     """Tell what went wrong, in one line."""
+    note(f"veo3-async: {in_words(trouble)}")
+
+
+def in_words(trouble: object) -> str:
+    """Return what went wrong as one line that names options where the client names arguments."""
     text = plain(trouble)
     for python, option in _WORDING:
         text = python.sub(option, text)
-    note(f"veo3-async: {text}")
+    return text
 
 
 _OPTIONS: Final = (
     (re.compile(r"\boverwrite(=True)?(?= replaces| finishes)"), "--overwrite"),
     (re.compile(r"\b(?<!-)base_url\b"), "--base-url"),
-    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until)=(?=')"), r"--\1 "),
-    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until)=\B"), r"--\1"),
+    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until|extra)=(?=')"), r"--\1 "),
+    (re.compile(r"\b(model|family|image|metadata|proxy|timeout|until|extra)=\B"), r"--\1"),
+    (re.compile(r"\btrust_env=True\b"), "--trust-env"),
     (re.compile(r"\bapi_key= or (?=--key-file)"), ""),
 )
 _WORDING: Final[list[tuple[re.Pattern[str], str]]] = []
@@ -132,7 +139,8 @@ def _json(value: object, encoding: str) -> str:
         case VideoTask():
             value = value.to_dict() | {"url": value.best_url}
         case Pending():
-            value = msgspec.structs.asdict(value) | {"in_doubt": value.in_doubt}
+            url = None if value.final is None else value.final.task.best_url
+            value = msgspec.structs.asdict(value) | {"in_doubt": value.in_doubt, "url": url}
     text = _ENCODER.encode(value).decode()
     if codecs.lookup(encoding).name != "utf-8":
         return "".join(char if char.isascii() else _escaped(char) for char in text)
@@ -149,7 +157,8 @@ def _escaped(char: str) -> str:
 def _plain_value(value: object) -> object:
     match value:
         case Veo3Error():
-            return {
+            reason = {"reason": value.reason.value} if isinstance(value, TaskFailed) else {}
+            return reason | {
                 "type": type(value).__name__,
                 "message": value.message,
                 "http_status": value.http_status,

@@ -13,7 +13,7 @@ from veo3_async import Pending, VideoTask
 from veo3_async.cli._output import plain
 from veo3_async.live._table import clock
 
-__all__ = ["show_pending", "show_rows", "show_task"]
+__all__ = ["show_pending", "show_rows", "show_task", "show_tasks"]
 
 _PROMPT_WIDTH: Final = 60
 
@@ -32,6 +32,11 @@ def show_pending(tasks: Sequence[Pending]) -> None:
     show_rows(("task", "phase", "for", "prompt"), (_pending_cells(task, now) for task in tasks))
 
 
+def show_tasks(tasks: Sequence[Pending]) -> None:
+    """Print a line a task, with what came of it."""
+    show_rows(("task", "phase", "since", "video, reason or prompt"), map(_task_cells, tasks))
+
+
 def show_rows(head: Sequence[str], rows: Iterable[Iterable[str]]) -> None:
     """Print a table, of which the last column is wrapped where the terminal is too narrow."""
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
@@ -47,6 +52,17 @@ def _pending_cells(task: Pending, now: float) -> Iterable[str]:
     yield "in doubt" if task.phase is None else task.phase.value
     yield clock(max(0.0, now - task.since))
     yield _shortened(plain(task.prompt or ""))
+
+
+def _task_cells(task: Pending) -> Iterable[str]:
+    yield f"key {task.key}" if task.request_id is None else task.request_id
+    yield "in doubt" if task.phase is None else task.phase.value
+    yield time.strftime("%Y-%m-%d %H:%M", time.localtime(task.since))
+    end = task.final
+    if end is not None and end.error is not None:
+        yield end.error.message
+    else:
+        yield (end and end.task.best_url) or _shortened(plain(task.prompt or ""))
 
 
 def _lines(task: VideoTask) -> Iterable[tuple[str, str | None]]:

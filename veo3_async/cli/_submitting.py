@@ -10,27 +10,10 @@ import msgspec
 import typer
 
 from veo3_async import Veo3Client, Veo3Error
-from veo3_async.cli._access import Access
+from veo3_async.cli._access import Access, Service
 from veo3_async.cli._exits import ExitCode, InterruptError
-from veo3_async.cli._follow import WatchOptions, on_loop
-from veo3_async.cli._options import (
-    BaseUrl,
-    Directory,
-    Family,
-    Images,
-    Interval,
-    Journal,
-    Json,
-    KeyFile,
-    Metadata,
-    Model,
-    Output,
-    Overwrite,
-    Params,
-    Plain,
-    Proxy,
-    Timeout,
-    Until,
+from veo3_async.cli._follow import Wanted, on_loop
+from veo3_async.cli._given import (
     checked_path,
     given_images,
     given_metadata,
@@ -38,11 +21,56 @@ from veo3_async.cli._options import (
     given_prompt,
     given_prompts,
 )
-from veo3_async.cli._output import note, put, wants_json
+from veo3_async.cli._groups import Group
+from veo3_async.cli._options import (
+    Directory,
+    Extras,
+    Family,
+    Images,
+    Interval,
+    Journal,
+    Metadata,
+    Model,
+    Output,
+    Params,
+)
+from veo3_async.cli._output import note, put
 from veo3_async.cli._output import plain as plain_text
 from veo3_async.cli._watching import follow_all
 
 __all__ = ["generate", "submit"]
+
+
+class Task(Group, frozen=True, kw_only=True):
+    """The options of every command that submits: what is to be made, and how."""
+
+    prompt: Annotated[
+        str | None, typer.Argument(help="What the video is to show; - reads stdin.")
+    ] = None
+    prompt_file: Annotated[
+        pathlib.Path | None,
+        typer.Option(exists=True, dir_okay=False, help="A file that holds the prompt."),
+    ] = None
+    image: Images = None
+    model: Model = None
+    family: Family = None
+    param: Params = None
+    extra: Extras = None
+    metadata: Metadata = None
+
+    def order(self, prompts: Sequence[str], *, in_json: bool) -> _Order:
+        """Return what is to be submitted, checked.
+
+        :raises typer.BadParameter: Something of it cannot be.
+        """
+        return _Order(
+            prompts=prompts,
+            images=given_images(self.image),
+            params=given_params(self.param, "--param"),
+            extra=given_params(self.extra, "--extra") or None,
+            metadata=given_metadata(self.metadata),
+            in_json=in_json,
+        )
 
 
 class _Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,19 +79,14 @@ class _Order(msgspec.Struct, frozen=True, kw_only=True):
     prompts: Sequence[str]
     images: list[str | pathlib.PurePath] | None
     params: dict[str, Any]
+    extra: dict[str, Any] | None
     metadata: Any
     in_json: bool
 
 
 def submit(
-    prompt: Annotated[
-        str | None, typer.Argument(help="What the video is to show; - reads stdin.")
-    ] = None,
+    task: Task,
     *,
-    prompt_file: Annotated[
-        pathlib.Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A file that holds the prompt."),
-    ] = None,
     file: Annotated[
         pathlib.Path | None,
         typer.Option(
@@ -72,106 +95,44 @@ def submit(
             help="A file of prompts, one a line, for a task each; # begins a comment.",
         ),
     ] = None,
-    image: Images = None,
-    model: Model = None,
-    family: Family = None,
-    param: Params = None,
-    metadata: Metadata = None,
     wait: Annotated[bool, typer.Option("--wait", help="Watch until the video is there.")] = False,
     download: Directory = None,
     output: Output = None,
-    overwrite: Overwrite = False,
-    until: Until = "best",
-    timeout: Timeout = None,
     interval: Interval = None,
     journal: Journal = None,
-    json: Json = False,
-    plain: Plain = False,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    proxy: Proxy = None,
+    wanted: Wanted,
+    service: Service,
 ) -> int:
     """Submit a task, or one a line of --file, which costs money, and print its request id.
 
     With --wait, or --output or --download, which imply it, it is then watched as by the command
     watch.
     """
-    access = Access(
-        key_file=key_file,
-        base_url=base_url,
-        proxy=proxy,
-        journal=journal,
-        interval=interval,
-        model=model,
-        family=family,
+    access = service.access(
+        journal=journal, interval=interval, model=task.model, family=task.family
     )
-    prompts = _prompts(prompt, prompt_file, file)
-    path = checked_path(download, output, overwrite=overwrite, tasks=len(prompts))
+    prompts = _prompts(task.prompt, task.prompt_file, file)
+    path = checked_path(download, output, overwrite=wanted.overwrite, tasks=len(prompts))
     waits = wait or path is not None
-    order = _Order(
-        prompts=prompts,
-        images=given_images(image),
-        params=given_params(param),
-        metadata=given_metadata(metadata),
-        in_json=json or (waits and not plain and wants_json(json)),
-    )
-    ids = _submitted(access, order)
-    if not waits:
-        return ExitCode.DONE
-    options = WatchOptions(
-        until=until, timeout=timeout, path=path, overwrite=overwrite, json=json, plain=plain
-    )
-    return follow_all(access, ids, options)
+    ids = _submitted(access, task.order(prompts, in_json=wanted.json))
+    return follow_all(access, ids, wanted.watch(path)) if waits else ExitCode.DONE
 
 
 def generate(
-    prompt: Annotated[
-        str | None, typer.Argument(help="What the video is to show; - reads stdin.")
-    ] = None,
+    task: Task,
     *,
-    prompt_file: Annotated[
-        pathlib.Path | None,
-        typer.Option(exists=True, dir_okay=False, help="A file that holds the prompt."),
-    ] = None,
-    image: Images = None,
-    model: Model = None,
-    family: Family = None,
-    param: Params = None,
-    metadata: Metadata = None,
     output: Output = None,
-    overwrite: Overwrite = False,
-    until: Until = "best",
-    timeout: Timeout = None,
     journal: Journal = None,
-    json: Json = False,
-    plain: Plain = False,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    proxy: Proxy = None,
+    wanted: Wanted,
+    service: Service,
 ) -> int:
     """Submit a task, which costs money, watch it, and bring its video to disk.
 
     Without --output the video is named by request id, in the directory in which one is.
     """
+    download = pathlib.Path() if output is None else None
     return submit(
-        prompt,
-        prompt_file=prompt_file,
-        image=image,
-        model=model,
-        family=family,
-        param=param,
-        metadata=metadata,
-        download=pathlib.Path() if output is None else None,
-        output=output,
-        overwrite=overwrite,
-        until=until,
-        timeout=timeout,
-        journal=journal,
-        json=json,
-        plain=plain,
-        key_file=key_file,
-        base_url=base_url,
-        proxy=proxy,
+        task, download=download, output=output, journal=journal, wanted=wanted, service=service
     )
 
 
@@ -213,7 +174,9 @@ def _submitted(access: Access, order: _Order) -> list[str]:
 
 
 async def _one_submitted(veo: Veo3Client, prompt: str, order: _Order) -> str:
-    return await veo.submit(prompt, image=order.images, metadata=order.metadata, **order.params)
+    return await veo.submit(
+        prompt, image=order.images, metadata=order.metadata, extra=order.extra, **order.params
+    )
 
 
 async def _told(request_id: str, *, in_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pathlib
+import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Final, Protocol
@@ -15,7 +16,7 @@ from rich.console import Console
 
 from veo3_async import Transition, Veo3Error
 from veo3_async.cli._keyboard import no_echo
-from veo3_async.cli._output import put, say, wants_json
+from veo3_async.cli._output import put, say
 from veo3_async.live._board import Board
 from veo3_async.live._frames import drawn_on_terminal
 from veo3_async.live._table import EtaOf, change_line, final_lines
@@ -147,12 +148,12 @@ async def _tell_of_trouble(board: Board) -> None:
 
 
 def view_for(*, json: bool, plain: bool = False) -> View:
-    """Return the view for who looks at stdout.
+    """Return the view for who looks at stdout: what is no terminal, or a poor one, gets lines.
 
     :param json: Whether JSON lines were asked for.
     :param plain: Whether lines of words were.
     """
-    if json or (not plain and wants_json(json)):
+    if json:
         return JsonView()
     moves_no_cursor = os.environ.get("TERM") in {"dumb", "unknown"} or "CI" in os.environ
-    return PlainView() if plain or moves_no_cursor else TableView()
+    return PlainView() if plain or moves_no_cursor or not sys.stdout.isatty() else TableView()

@@ -10,30 +10,21 @@ from typing import Annotated
 import typer
 
 from veo3_async import Veo3Client, Watch
-from veo3_async.cli._access import Access, program
+from veo3_async.cli._access import Access, Service, program
 from veo3_async.cli._cluster import Place, follow_cluster
-from veo3_async.cli._follow import WatchOptions, conclude, follow
+from veo3_async.cli._follow import Wanted, WatchOptions, conclude, follow
+from veo3_async.cli._given import checked_path, given_ids
 from veo3_async.cli._options import (
-    BaseUrl,
     Directory,
     ExistingJournal,
     Family,
     Interval,
     Journal,
-    Json,
-    KeyFile,
     MaybeServers,
     Model,
     Output,
-    Overwrite,
-    Plain,
     Prefix,
-    Proxy,
     Replicas,
-    Timeout,
-    Until,
-    checked_path,
-    given_ids,
 )
 from veo3_async.cli._output import note
 from veo3_async.cli._output import plain as plain_text
@@ -54,74 +45,47 @@ def watch(
             exists=True, dir_okay=False, help="A file of ids, one a line; # begins a comment."
         ),
     ] = None,
-    until: Until = "best",
-    timeout: Timeout = None,
     download: Directory = None,
     output: Output = None,
-    overwrite: Overwrite = False,
     interval: Interval = None,
     journal: Journal = None,
-    json: Json = False,
-    plain: Plain = False,
     model: Model = None,
     family: Family = None,
+    wanted: Wanted,
     nats: MaybeServers = None,
     prefix: Prefix = "veo3",
     replicas: Replicas = 1,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    proxy: Proxy = None,
+    service: Service,
 ) -> int:
     """Watch tasks until their videos are there.
 
-    A live table on a terminal, lines of words with --plain or where CI or TERM=dumb is set; one
-    JSON line a transition with --json, or when stdout is no terminal. Ctrl-C or SIGTERM prints
+    A live table on a terminal; a line of words a change with --plain, into a pipe or a file, and
+    where CI or TERM=dumb is set; one JSON line a transition with --json. Ctrl-C or SIGTERM prints
     the ids that still run and the command that goes on with them. With --nats, workers poll them
     (see the command worker), and no key is needed here.
     """
-    access = Access(
-        key_file=key_file,
-        base_url=base_url,
-        proxy=proxy,
-        journal=journal,
-        interval=interval,
-        model=model,
-        family=family,
-    )
-    wanted = given_ids(ids or [], file)
-    path = checked_path(download, output, overwrite=overwrite, tasks=len(wanted))
-    options = WatchOptions(
-        until=until, timeout=timeout, path=path, overwrite=overwrite, json=json, plain=plain
-    )
+    access = service.access(journal=journal, interval=interval, model=model, family=family)
+    named = given_ids(ids or [], file)
+    path = checked_path(download, output, overwrite=wanted.overwrite, tasks=len(named))
+    options = wanted.watch(path)
     if nats:
         place = Place(servers=nats, prefix=prefix, replicas=replicas)
-        return follow_cluster(place, access, wanted, options)
-    return follow_all(access, wanted, options)
+        return follow_cluster(place, access, named, options)
+    return follow_all(access, named, options)
 
 
 def resume(
     journal: ExistingJournal,
     *,
-    until: Until = "best",
-    timeout: Timeout = None,
     download: Directory = None,
-    overwrite: Overwrite = False,
     interval: Interval = None,
-    json: Json = False,
-    plain: Plain = False,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    proxy: Proxy = None,
+    wanted: Wanted,
+    service: Service,
 ) -> int:
     """Go on with everything in a journal that is not finished, as the command watch does."""
-    access = Access(
-        key_file=key_file, base_url=base_url, proxy=proxy, journal=journal, interval=interval
-    )
-    path = checked_path(download, None, overwrite=overwrite)
-    options = WatchOptions(
-        until=until, timeout=timeout, path=path, overwrite=overwrite, json=json, plain=plain
-    )
-    return follow_all(access, None, options)
+    access = service.access(journal=journal, interval=interval)
+    path = checked_path(download, None, overwrite=wanted.overwrite)
+    return follow_all(access, None, wanted.watch(path))
 
 
 def follow_all(access: Access, ids: Sequence[str] | None, options: WatchOptions) -> int:

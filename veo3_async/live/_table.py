@@ -164,7 +164,12 @@ def _progress(row: Row, eta: Eta | None, now: float) -> tuple[float | None, str]
     if eta is None:
         return None, ""
     elapsed = row.elapsed(now)
-    return elapsed / max(elapsed + eta.median, 1e-9), f"~{clock(eta.median)}"
+    return elapsed / max(elapsed + eta.median, 1e-9), _left(eta)
+
+
+def _left(eta: Eta) -> str:
+    """Return what is left in words; a question mark says that it is a guess."""
+    return f"~{clock(eta.median)}{'?' if eta.is_guess else ''}"
 
 
 def _transfer(row: Row, now: float) -> str:
@@ -181,8 +186,11 @@ def _transfer(row: Row, now: float) -> str:
 
 def change_line(row: Row, eta: Eta | None) -> str:
     """Return what is to be said of a change of a task, in one line without colours."""
-    left = "" if row.ended or eta is None else f"~{clock(eta.median)} left"
-    return "  ".join(filter(None, (plain(row.request_id), label(row), left, _result(row).plain)))
+    left = "" if row.ended or eta is None else f"{_left(eta)} left"
+    phase = label(row)
+    if isinstance(row.error, StillPending):
+        phase = f"still {phase}"
+    return "  ".join(filter(None, (plain(row.request_id), phase, left, _result(row).plain)))
 
 
 def _bar(share: float) -> ProgressBar:

@@ -1,8 +1,10 @@
 """A fake of the service, for tests and for building a bot without a key.
 
 `FakeVeo3` is a real server on the loopback: it plays the `Life` of each task, breaks down as
-told (`Status`, `HangUp`, `Silence`, …) and records what arrived (`Received`). With pytest, the
-fixture ``veo3_server`` is one that runs; see ``veo3_async.testing.plugin``.
+told (`Status`, `HangUp`, `Silence`, …) and records what arrived (`Received`). `FakeVeo3.replay`
+answers as a recording of a client has it (``Veo3Client(record=…)``), and within `no_waiting` no
+back-off and no interval takes real time. With pytest, the fixture ``veo3_server`` is one that runs;
+see ``veo3_async.testing.plugin``.
 """
 
 from __future__ import annotations
@@ -23,9 +25,11 @@ from veo3_async.testing._faults import (
     Stranger,
     Where,
 )
-from veo3_async.testing._gateway import MODELS, Envelope, Lives, Received
+from veo3_async.testing._gateway import MODELS, Envelope, Lives
 from veo3_async.testing._lives import Life, Stage
+from veo3_async.testing._no_waiting import no_waiting
 from veo3_async.testing._replies import TimeUnit
+from veo3_async.testing._requests import Received
 from veo3_async.testing._videos import Video
 
 if TYPE_CHECKING:
@@ -53,6 +57,7 @@ __all__ = [
     "TimeUnit",
     "Video",
     "Where",
+    "no_waiting",
 ]
 
 if not TYPE_CHECKING:  # or no checker would find a name that is misspelt

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from veo3_async.testing._replies import Answer, json_answer, refusal
 
 if TYPE_CHECKING:
-    from veo3_async.testing._gateway import Received
+    from veo3_async.testing._requests import Received
 
 __all__ = ["MODEL_LIST", "UPLOAD", "Account", "is_account", "is_open"]
 

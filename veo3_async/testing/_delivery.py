@@ -17,8 +17,8 @@ from veo3_async.testing._videos import Excerpt
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from veo3_async.testing._gateway import Outcome
     from veo3_async.testing._replies import Answer
+    from veo3_async.testing._requests import Outcome
 
 __all__ = ["deliver", "hang_up"]
 

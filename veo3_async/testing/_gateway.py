@@ -9,17 +9,14 @@ from __future__ import annotations
 import email.utils
 import hashlib
 import itertools
-import re
-import urllib.parse
 import uuid
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import msgspec
 
-from veo3_async.testing._account import UPLOAD, Account, is_account, is_open
+from veo3_async.testing._account import Account, is_open
 from veo3_async.testing._dialects import (
     POSTED_AT,
     RECORD_MODELS,
@@ -30,7 +27,8 @@ from veo3_async.testing._dialects import (
     submitted_reply,
     webhook_body,
 )
-from veo3_async.testing._faults import Body, Fault, Redirect, Rules, Status, Where
+from veo3_async.testing._faults import Body, Redirect, Rules, Status
+from veo3_async.testing._files import URL_FIELDS, Files, file_name
 from veo3_async.testing._lives import Life, Position, advance, fields_at
 from veo3_async.testing._orders import understood
 from veo3_async.testing._replies import (
@@ -38,17 +36,18 @@ from veo3_async.testing._replies import (
     Answer,
     Request,
     TimeUnit,
-    file_answer,
     json_answer,
     refusal,
     replacement,
     task_body,
 )
+from veo3_async.testing._requests import Outcome, Received, Window
 
 if TYPE_CHECKING:
+    from veo3_async.testing._replay import Replay
     from veo3_async.testing._videos import Video
 
-__all__ = ["MODELS", "Envelope", "Gateway", "Lives", "Outcome", "Received", "sample"]
+__all__ = ["MODELS", "Envelope", "Gateway", "Hook", "Lives", "sample"]
 
 MODELS: Final = RECORD_MODELS
 """Every model of the record family that the wire page names."""
@@ -59,57 +58,6 @@ in an object ``data``."""
 
 Lives = Callable[[Random], Life] | Sequence[Life]
 """The life of each new task: drawn by a function, or taken from a row again and again."""
-
-_FILE: Final = re.compile(r"/files/([^/]+\.(?:mp4|jpg))")
-
-
-class Received(msgspec.Struct, frozen=True, kw_only=True):
-    """One request as it arrived."""
-
-    method: str
-    """Such as ``GET``."""
-    path: str
-    """Decoded, without the query."""
-    target: str
-    """Path and query exactly as they were on the wire."""
-    request_id: str | None
-    """The decoded id of the task, of the query or the path, or None where there is none."""
-    headers: Mapping[str, str]
-    """Request headers, case-insensitive; the key is in ``Authorization``."""
-    body: bytes
-    """Empty for a GET."""
-    at: float
-    """Seconds of the loop's clock."""
-    connection: int
-    """Number of its connection, from 1 in order of arrival."""
-    reused: bool
-    """Whether it was not the first request of its connection."""
-
-    @property
-    def where(self) -> Where:
-        """What the faults call it."""
-        if self.path.startswith("/files/"):
-            return "file"
-        if self.path == UPLOAD:
-            return "upload"
-        if is_account(self.path):
-            return "account"
-        return "submit" if self.method == "POST" else "poll"
-
-    @property
-    def query(self) -> dict[str, str]:
-        """The decoded query; of a name that comes twice the last."""
-        return dict(urllib.parse.parse_qsl(self.target.partition("?")[2], keep_blank_values=True))
-
-    def __repr__(self) -> str:  # without the headers: the key is in them
-        return f"<Received {self.method} {self.target} at={self.at:.3f} on={self.connection}>"
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    """The truth, and what goes wrong with its delivery."""
-
-    answer: Answer
-    fault: Fault | None = None
 
 
 class Hook(msgspec.Struct, frozen=True):
@@ -160,20 +108,19 @@ class Gateway:
         self.rng: Final = Random(seed)
         self.rules: Final = Rules()
         self.tasks: Final[dict[str, _Task]] = {}
-        self.videos: Final[dict[str, Video]] = {}
-        self.files_url = ""
         self.epoch = 0.0
         """What the server's clock shows at 0 of the loop's, in seconds since the epoch."""
         self._authorization: Final = f"Bearer {api_key}"
         self._speed: Final = speed
-        self._window: Final = None if rate_limit is None else _Window(rate_limit)
+        self._window: Final = None if rate_limit is None else Window(rate_limit)
         self.lives = lives
         self._envelope: Final = envelope
-        self._video: Final = video
         self._time_unit: Final = time_unit
         self._keyed_by_path: Final = keyed_by_path
-        self._expired: Final[set[str]] = set()
         self.account: Final = Account()
+        self.files: Final = Files(video, self.account.uploads)
+        self.replay: Replay | None = None
+        """A recording that answers in place of the tasks, or None."""
         self.hooks: Final[list[Hook]] = []
         """Webhooks of tasks that were made, for the server to call."""
         self._answers: Final = itertools.count(1)
@@ -223,16 +170,15 @@ class Gateway:
     def renew(self, request_id: str) -> None:
         """Let the URLs of a task expire: they answer 403, and the next poll tells new ones."""
         task = self.tasks[request_id]
-        self._expired.update(self._name(request_id, field) for field in _URL_FIELDS)
+        self.files.expire(file_name(request_id, field, task.renewals) for field in URL_FIELDS)
         task.renewals += 1
 
     def urls(self, request_id: str) -> dict[str, str]:
         """Return the URLs under which the videos of a task are served."""
-        return {field: self.files_url + self._name(request_id, field) for field in _URL_FIELDS}
-
-    def video(self, name: str) -> Video:
-        """Return what is served under a file name."""
-        return self.videos.get(name, self._video)
+        renewals = self.tasks[request_id].renewals
+        return {
+            field: self.files.url + file_name(request_id, field, renewals) for field in URL_FIELDS
+        }
 
     # --- what the client does -------------------------------------------------------------
 
@@ -240,7 +186,7 @@ class Gateway:
         """Decide what a request gets; its ``Date`` is of the clock that the times in it are of."""
         outcome = self._outcome(request)
         date = email.utils.formatdate(self.epoch + request.at, usegmt=True)
-        outcome.answer.headers["Date"] = date
+        outcome.answer.headers.setdefault("Date", date)
         if request.where != "file":
             outcome.answer.headers.setdefault("request-id", self._http_id(next(self._answers)))
         return outcome
@@ -263,11 +209,14 @@ class Gateway:
         fault = self.rules.choose(where, request.request_id, reused=request.reused, rng=self.rng)
         if isinstance(fault, Status | Body | Redirect):
             return Outcome(replacement(fault))
+        if self.replay is not None and where != "file":
+            played = self.replay.answer(request)
+            return Outcome(played.answer, fault or played.fault)
         match where:
             case "file":
-                return Outcome(self._file(request), fault)
+                return Outcome(self.files.answer(request), fault)
             case "upload":
-                return Outcome(self.account.upload(request, self.files_url), fault)
+                return Outcome(self.account.upload(request, self.files.url), fault)
             case "account":
                 return Outcome(self.account.answer(request), fault)
         truth = self._api(request)
@@ -348,46 +297,8 @@ class Gateway:
             return {"data": {"task_id": request_id}}
         return {self._envelope: request_id}
 
-    def _file(self, request: Received) -> Answer:
-        route = _FILE.fullmatch(request.path)
-        if route is None or request.method != "GET":
-            return refusal(404)
-        if (name := route[1]) in self._expired:
-            return refusal(403)
-        if (uploaded := self.account.uploads.get(name)) is not None:
-            return Answer(200, {"Content-Type": "image/jpeg"}, uploaded)
-        said, if_range = request.headers.get("Range"), request.headers.get("If-Range")
-        return file_answer(self.video(name), name, said=said, if_range=if_range)
-
-    def _name(self, request_id: str, field: str) -> str:
-        seed = f"{field} {self.tasks[request_id].renewals} {request_id}"
-        return hashlib.blake2b(seed.encode(), digest_size=16).hexdigest() + ".mp4"
-
     def _milliseconds(self, at: float) -> int:
         return round((self.epoch + at) * 1000)
-
-
-class _Window:
-    """At most ``rate`` requests in any second (one in ``1 / rate`` seconds, for a rate below 1)."""
-
-    def __init__(self, rate: float) -> None:
-        if rate <= 0:
-            message = f"rate_limit is above 0, not {rate!r}"
-            raise ValueError(message)
-        self._most: Final = max(1, int(rate))
-        self._length: Final = self._most / rate
-        self._admitted: Final[deque[float]] = deque()
-
-    def admits(self, now: float) -> bool:
-        while self._admitted and self._admitted[0] <= now - self._length:
-            self._admitted.popleft()
-        if len(self._admitted) >= self._most:
-            return False
-        self._admitted.append(now)
-        return True
-
-
-_URL_FIELDS: Final = ("video_url", "upsample_video_url")
 
 
 def sample(model: str, family: Family) -> Request:

@@ -11,7 +11,7 @@ from veo3_async.testing._replies import Request
 
 if TYPE_CHECKING:
     from veo3_async.testing._dialects import Place
-    from veo3_async.testing._gateway import Received
+    from veo3_async.testing._requests import Received
 
 __all__ = ["understood"]
 

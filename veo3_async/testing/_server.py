@@ -5,20 +5,24 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import http
+import os
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import aiohttp
+import anyio.to_thread
 import msgspec
 from aiohttp import web
 
 from veo3_async.testing._delivery import deliver, hang_up
 from veo3_async.testing._dialects import Family, find
 from veo3_async.testing._faults import Fault, HangUp, Where
-from veo3_async.testing._gateway import Envelope, Gateway, Hook, Lives, Received, sample
+from veo3_async.testing._gateway import Envelope, Gateway, Hook, Lives, sample
+from veo3_async.testing._replay import Replay
 from veo3_async.testing._replies import TimeUnit
+from veo3_async.testing._requests import Received
 from veo3_async.testing._videos import Video
 
 if TYPE_CHECKING:
@@ -135,6 +139,28 @@ class FakeVeo3:
         self._runner: web.ServerRunner | None = None
         self._listener: _Listener | None = None
 
+    @classmethod
+    def replay(cls, file: str | os.PathLike[str], *, speed: float = 1.0, **options: Any) -> Self:  # noqa: ANN401 - those of the constructor
+        """Return a server that answers as a recording has it (``Veo3Client(record=…)``).
+
+        Each request gets the replies that it got, in their order: the next one where its moment has
+        come by the clock of the recording, else the last one again. A submission gets the next one
+        at once, whatever its prompt is. What timed out or broke off does so again. The URLs in the
+        replies are those of the recording, so nothing is there to be downloaded. `ids` has the
+        tasks that were asked for.
+
+        :param file: The recording.
+        :param speed: How much faster its clock runs, above 0; ``math.inf`` goes on with every
+            request.
+        :param options: As for the constructor.
+        :raises ValueError: The speed or an option is out of its range; from `start`: there is no
+            request in it.
+        :raises OSError: From `start`: it cannot be read.
+        """
+        server = cls(**options)
+        server._gateway.replay = Replay(file, speed)
+        return server
+
     def __repr__(self) -> str:
         state = self.url if self._runner is not None else "stopped"
         return (
@@ -168,6 +194,8 @@ class FakeVeo3:
         """
         if self._runner is not None:
             return
+        if self._gateway.replay is not None:
+            await anyio.to_thread.run_sync(self._gateway.replay.load)
         listener = _Listener(self._handle, self._accept)
         runner = web.ServerRunner(listener, shutdown_timeout=1.0)
         await runner.setup()
@@ -179,7 +207,7 @@ class FakeVeo3:
         self._runner, self._listener = runner, listener
         self._port = runner.addresses[0][1]
         self._gateway.epoch = time.time() + self._clock_skew - _now()
-        self._gateway.files_url = f"{self._files_url or self.url}/files/"
+        self._gateway.files.url = f"{self._files_url or self.url}/files/"
 
     async def stop(self) -> None:
         """Close every connection and refuse new ones; what is being answered breaks off."""
@@ -263,13 +291,13 @@ class FakeVeo3:
 
     def serve(self, name: str, video: Video) -> str:
         """Serve this video under a file name (such as ``a.mp4``) from now on; return its URL."""
-        self._gateway.videos[name] = video
-        return f"{self._gateway.files_url}{name}"
+        self._gateway.files.videos[name] = video
+        return f"{self._gateway.files.url}{name}"
 
     def video_of(self, url: str) -> bytes:
         """Return the bytes that a download of this URL must bring."""
         name = url.rpartition("/")[2]
-        return self._gateway.video(name).content(name)
+        return self._gateway.files.video(name).content(name)
 
     def expire_urls(self, request_id: str) -> None:
         """Let the video URLs of a task answer 403; the next poll tells fresh ones.
@@ -295,8 +323,9 @@ class FakeVeo3:
 
     @property
     def ids(self) -> list[str]:
-        """The ids of all tasks, submitted ones included, in order."""
-        return list(self._gateway.tasks)
+        """The ids of all tasks, submitted ones and those of a recording included, in order."""
+        replay = self._gateway.replay
+        return [*self._gateway.tasks, *(() if replay is None else replay.ids)]
 
     def ends_at(self, request_id: str) -> float | None:
         """Return the loop's time at which the last stage of a task begins.
@@ -311,7 +340,7 @@ class FakeVeo3:
     def uploads(self) -> dict[str, bytes]:
         """What was uploaded, by its URL."""
         uploads = self._gateway.account.uploads
-        return {self._gateway.files_url + name: content for name, content in uploads.items()}
+        return {self._gateway.files.url + name: content for name, content in uploads.items()}
 
     def polls_of(self, request_id: str) -> list[Received]:
         """Return the recorded polls of an id, in order; empty with ``record=False``."""
