@@ -269,9 +269,7 @@ def _after_task(
 def _after_nothing_new(
     track: Track, views: Sequence[View], pacing: Pacing, context: Context
 ) -> Ruling:
-    clock = track.clock
-    clock = PhaseClock(clock.progress(context.now), clock.began, clock.entered_at)
-    return _scheduled(views, track, clock, pacing, context)
+    return _scheduled(views, track, track.clock.goes_on(context.now), pacing, context)
 
 
 def _observed(
