@@ -20,7 +20,7 @@ from veo3_async._lifecycle.judge import (
 from veo3_async._lifecycle.phases import NEW
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
-from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing
+from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing, Progress
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.families import read, route_of
 from veo3_async._protocol.http import Reply
@@ -197,6 +197,27 @@ def test_the_same_bytes_are_read_again_when_time_decides() -> None:
         context=context(START),
     )
     assert (ruling.delay, ruling.reread_in) == (60.0, 60.0)
+
+
+@pytest.mark.parametrize("said", ["kling-21", "sora-2"])
+def test_each_model_of_the_unified_endpoint_is_learned_by_itself(said: str) -> None:
+    """One path serves them all, and neither the journal nor an id says which it is."""
+    route = msgspec.structs.replace(route_of(said), model="")
+    ended: list[str] = []
+
+    class Notes(FixedPacing):
+        def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
+            del lasted, successor
+            ended.append(last.model)
+
+    track, view = Track("1", route=route), View(NEW)
+    for second, status in enumerate(("pending", "processing", "failed")):
+        body = msgspec.json.encode({"task_id": "1", "model": said, "status": status})
+        answer = read(route, Reply(200, {}, body), request_id="1", wall_now=START)
+        here = context(START + second)
+        ruling = judge(track, [view], answer, reply=None, pacing=Notes(), context=here)
+        track, view = ruling.track, View(ruling.views[0].state)
+    assert ended == [said, said]
 
 
 def test_fault_7_what_was_seen_is_seen_again_within_an_interval_after_an_outage() -> None:

@@ -22,6 +22,7 @@ from veo3_async._lifecycle.phases import (
     Until,
     end,
     grace_left,
+    kept_once,
     observe,
     remembered,
     standstill_left,
@@ -45,6 +46,10 @@ __all__ = [
     "judge_bug",
     "model_of_route",
 ]
+
+_OF_MANY_MODELS: Final = "unified"
+"""The family whose path names no model, and whose replies do."""
+_MODEL_CHARS: Final = 64
 
 _T = TypeVar("_T")
 
@@ -260,7 +265,8 @@ def _after_task(
     # The pacing is asked for one who still waits, if any does.
     waiting = next((view.state for view in seen if not view.state.final), None)
     state = seen[0].state if waiting is None else waiting
-    track = _followed(track, state, reply, pacing, context)
+    model = _model_of(track.route, task)
+    track = _followed(track, state, reply, pacing, context, model=model)
     if waiting is None:
         return Ruling(track, seen, None, ends_task=True)
     return _scheduled(_with_eta(track, seen, pacing), track, track.clock, pacing, context)
@@ -293,14 +299,25 @@ def _observed(
     return View(state, view.until, change)
 
 
+def _model_of(route: Route | None, task: VideoTask) -> str:
+    """Return whose task it is: where one path serves many models, the reply may say it."""
+    said = task.extra.get("model")
+    if route is None or route.model or route.family != _OF_MANY_MODELS or not said:
+        return model_of_route(route)
+    return kept_once(str(said)[:_MODEL_CHARS])
+
+
 def _followed(
-    track: Track, state: State, reply: Reply | None, pacing: Pacing, context: Context
+    track: Track,
+    state: State,
+    reply: Reply | None,
+    pacing: Pacing,
+    context: Context,
+    *,
+    model: str,
 ) -> Track:
     """Keep up with the phase, and let the pacing learn from one that ended."""
-    last, clock = (
-        track.clock.last,
-        track.clock.after(state, reply, context.now, model_of_route(track.route)),
-    )
+    last, clock = track.clock.last, track.clock.after(state, reply, context.now, model)
     assert clock.last is not None  # noqa: S101 - it comes from a reply
     if last is not None and last.phase is not clock.last.phase:
         lasted = track.clock.lasted(state, context.now)
