@@ -20,9 +20,11 @@ from veo3_async.cluster._bookmark import Bookmark
 from veo3_async.cluster._names import Names, request_id_of
 from veo3_async.cluster._nats.feed import Entry, Feed
 from veo3_async.cluster._nats.jetstream import Engine
+from veo3_async.cluster._origin import encode_origin
 from veo3_async.cluster._record import Record, decode
 from veo3_async.cluster._unread import Unread
 from veo3_async.cluster._upkeep import Upkeep
+from veo3_async.cluster._watched import Watched
 
 __all__ = ["Changes"]
 
@@ -69,6 +71,8 @@ class Changes:
         self._bookmark = None if name is None else Bookmark(engine, names, name)
         self._beginning = _beginning(since)
         self._unread = Unread(request_ids)
+        self._open = Watched()
+        self._gaps = 0
         self._feed: Feed | None = None
         self._created: datetime.datetime | None = None
         self._exit = contextlib.AsyncExitStack()
@@ -178,8 +182,17 @@ class Changes:
             self._unread.began_anew()
             self._given = self._dealt_with = 0
         self._created = feed.created
+        if feed.gaps > self._gaps:
+            self._gaps = feed.gaps
+            self._hand_in_open()
         self._entries.extend(entries)
         self._watch_for(entries)
+
+    def _hand_in_open(self) -> None:
+        """Hand in ids whose end may be among what was missed: their workers let go of them."""
+        for request_id, payload in self._open.oldest(None):
+            self._upkeep.watched.add([request_id], payload)
+        self._upkeep.doubt()
 
     def _watch_for(self, entries: Sequence[Entry]) -> None:
         """Hand in, by the upkeep, ids of which nothing is heard: whoever watched them is gone."""
@@ -212,9 +225,13 @@ class Changes:
             return None
         self._unread.delivered(record, entry.sequence)
         if record.ended:
+            self._open.discard(record.request_id)
             self._upkeep.watched.discard(record.request_id)
-        elif not self._unread.is_for_all:
-            self._upkeep.watched.add([record.request_id])
+            return change
+        payload = encode_origin(record.origin)
+        self._open.add([record.request_id], payload)
+        if not self._unread.is_for_all:
+            self._upkeep.watched.add([record.request_id], payload)
         return change
 
     async def _lives_again(self, record: Record) -> bool:

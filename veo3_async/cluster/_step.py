@@ -27,7 +27,7 @@ from veo3_async._lifecycle.judge import (
 from veo3_async._lifecycle.phase_clock import NOT_SEEN, PhaseClock
 from veo3_async._lifecycle.phases import says_the_same
 from veo3_async._lifecycle.places import submitted_to
-from veo3_async._lifecycle.retries import Streak
+from veo3_async._lifecycle.retries import NO_FAULTS, Streak
 from veo3_async._metadata import Origin
 from veo3_async._models import Phase, VideoTask
 from veo3_async._pacing.policies import Eta, FixedPacing, Pacing, Progress
@@ -36,7 +36,7 @@ from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster._record import Record
 
-__all__ = ["Silent", "Step", "begun", "has_changed", "step", "step_bug", "track_of"]
+__all__ = ["Silent", "Step", "begun", "has_changed", "is_quiet", "step", "step_bug", "track_of"]
 
 _COUNTED_FAULTS: Final = 6  # the backoff has its cap then: more need no record
 
@@ -147,6 +147,16 @@ def has_changed(before: Record, after: Record) -> bool:
         after.serial,
         after.state,
         after.streak,
+    )
+
+
+def is_quiet(record: Record, answer: Answer) -> bool:
+    """Whether a poll says what the last one said, so that a pacing learns nothing final from it."""
+    return (
+        isinstance(answer, VideoTask)
+        and record.streak == NO_FAULTS
+        and not record.final
+        and says_the_same(record.state, answer)
     )
 
 

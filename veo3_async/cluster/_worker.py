@@ -33,7 +33,16 @@ from veo3_async.cluster._notes import Notes
 from veo3_async.cluster._origin import decode_origin
 from veo3_async.cluster._permits import PERMITS, Permits
 from veo3_async.cluster._record import Record, decode, encode
-from veo3_async.cluster._step import Silent, Step, begun, has_changed, step, step_bug, track_of
+from veo3_async.cluster._step import (
+    Silent,
+    Step,
+    begun,
+    has_changed,
+    is_quiet,
+    step,
+    step_bug,
+    track_of,
+)
 from veo3_async.cluster._upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -251,20 +260,17 @@ class Worker:
         The pacing learns when that is done: a poll may have to be judged again.
         """
         while not known.record.ended:
-            draft = self._drafted(known, outcome, reply, context)
-            done = draft.step
-            if done.fatal is not None:
-                raise _FatalError(done.fatal)
+            # What says nothing new is written nowhere, and so judged once.
+            learns = is_quiet(known.record, outcome)
+            draft = self._drafted(known, outcome, reply, context, learns=learns)
+            if draft.step.fatal is not None:
+                raise _FatalError(draft.step.fatal)
             if await self._write(known, draft):
-                if not draft.met_bug:
-                    done = step(
-                        *(known.record, known.track, outcome),
-                        reply=reply,
-                        pacing=self._pacing,
-                        context=context,
-                    )
-                if done.fatal is not None:
-                    raise _FatalError(done.fatal)
+                if not learns and not draft.met_bug:
+                    draft = self._drafted(known, outcome, reply, context, learns=True)
+                if draft.step.fatal is not None:
+                    raise _FatalError(draft.step.fatal)
+                done = draft.step
                 if not done.record.final:
                     self._memory.keep(message.subject, message.attempts, done.record, done.track)
                 return done.delay
@@ -272,10 +278,19 @@ class Worker:
         return None
 
     def _drafted(
-        self, known: _Known, outcome: _Outcome, reply: Reply | None, context: Context
+        self,
+        known: _Known,
+        outcome: _Outcome,
+        reply: Reply | None,
+        context: Context,
+        *,
+        learns: bool,
     ) -> _Draft:
-        """Return what a poll means and what is to be written; a bug loses sight of this id only."""
-        pacing = Silent(self._pacing)
+        """Return what a poll means and what is to be written; a bug loses sight of this id only.
+
+        :param learns: Whether the pacing is to learn from it.
+        """
+        pacing = self._pacing if learns else Silent(self._pacing)
         try:
             done = step(
                 *(known.record, known.track, outcome), reply=reply, pacing=pacing, context=context

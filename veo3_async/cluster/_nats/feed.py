@@ -62,6 +62,8 @@ class Feed:
         """Sequence of the last message that was received."""
         self.created: datetime.datetime | None = None
         """When the stream was made; another one of the same name begins at 1 again."""
+        self.gaps = 0
+        """How often messages were removed, or may have been, before they were received."""
         self._link = link
         self._stream = stream
         self._subjects = subjects
@@ -143,6 +145,7 @@ class Feed:
                 "the stream %s was made again: changes that it held may have been missed",
                 self._stream,
             )
+            self.gaps += 1
             self.position = self._checked = 0
             self._beginning = {"deliver_policy": "all"}
             self._is_lost = True
@@ -153,6 +156,7 @@ class Feed:
                 state.first_sequence - 1,
                 self._stream,
             )
+            self.gaps += 1
             self._checked = state.first_sequence - 1
         elif self._is_idle:
             self._checked = state.last_sequence
