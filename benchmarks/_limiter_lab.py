@@ -151,8 +151,8 @@ class _Client:
                 rand=self.rng.random(),
             )
         else:
-            self.throttle.succeeded(permit, self.now)
-        if not self.throttle.hint_binds(self.now):
+            self.throttle.succeeded(permit, self.now, is_served=False)
+        if not self.throttle.hint_binds(self.now, is_about_rate=answer.is_about_rate):
             hint = None
         one.streak, _ = after_fault(one.streak, kind, self.now)
         return backoff(one.streak, kind, self.now, self.rng.random(), retry_after=hint)

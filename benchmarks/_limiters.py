@@ -196,6 +196,9 @@ KINDS: Final[dict[str, Callable[[], Limiter]]] = {
     "2 of 200 ids, `Retry-After: 120`": lambda: two_ids(120.0),
     "1 node of 3: 429": lambda: some(1 / 3, REFUSED),
     "1 node of 3: 503, its own code": lambda: some(1 / 3, NO_CHANNEL),
+    "1 node of 3: 503, its own code, `Retry-After: 60`": lambda: some(
+        1 / 3, Answer(Kind.OVERLOADED, 60.0, is_about_rate=False)
+    ),
     "1 node of 3: 503, `Retry-After: 5`": lambda: some(1 / 3, Answer(Kind.OVERLOADED, 5.0)),
     "1 node of 3: 503, `Retry-After: 60`": lambda: some(1 / 3, Answer(Kind.OVERLOADED, 60.0)),
     "by chance 1 % 429, 1 % 503": lambda: of(some(0.01, REFUSED), some(0.01, NO_CHANNEL, 2)),

@@ -26,7 +26,7 @@ FINDABLE: Final = [
 ]
 BANS: Final = [name for name in KINDS if "ban" in name or "adds" in name]
 SLOW_TO_LEARN: Final = [
-    name for name in KINDS if name.startswith("1 node of 3") and "own" not in name
+    name for name in KINDS if name.startswith("1 node of 3") and not name.endswith("its own code")
 ]
 
 

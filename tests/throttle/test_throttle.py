@@ -572,4 +572,17 @@ def test_fault_8_a_hint_of_one_node_of_three_binds_no_id(every: int, *, binds: b
             throttle.succeeded(permit, now)
         else:
             settle_refused(throttle, permit, now, whose=str(number), hint=5.0)
-    assert throttle.hint_binds(now) is binds
+    assert throttle.hint_binds(now, is_about_rate=True) is binds
+
+
+def test_fault_8_a_hint_of_a_channel_without_capacity_binds_while_most_is_put_off() -> None:
+    """It is nobody's own: where most are served, the next request meets another node."""
+    throttle, now = Throttle(20.0, START), START
+    for share, binds in ((1, True), (3, False), (1, True)):
+        for number in range(60):
+            while not isinstance(permit := throttle.take(now), Permit):
+                now += permit
+            now += 0.05
+            throttle.succeeded(permit, now, is_served=number % share != 0)
+        assert throttle.hint_binds(now, is_about_rate=False) is binds
+    assert throttle.hint_binds(now, is_about_rate=True)

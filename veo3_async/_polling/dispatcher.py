@@ -20,7 +20,7 @@ from veo3_async._cancellation import is_cancelled
 from veo3_async._errors import ClientClosed
 from veo3_async._polling.agenda import Agenda, Entry
 from veo3_async._polling.histogram import Histogram
-from veo3_async._protocol.errors import Kind, Problem
+from veo3_async._protocol.errors import NO_CAPACITY, Kind, Problem
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._throttle.throttle import Permit, Throttle
 
@@ -90,7 +90,7 @@ class Turn:
         if not self._is_settled:
             self._is_settled = True
             self._dispatcher.settle(self._permit, outcome, self._target)
-        if isinstance(outcome, Problem) and not self._dispatcher.hint_binds():
+        if isinstance(outcome, Problem) and not self._dispatcher.hint_binds(outcome):
             return msgspec.structs.replace(outcome, retry_after=None)
         return outcome
 
@@ -261,12 +261,14 @@ class Dispatcher(Generic[_E]):
                     is_answered=outcome.http_status is not None,
                     rand=rand,
                 )
-            case _:
-                self.throttle.succeeded(permit, now)
+            case Problem(kind=kind):
+                self.throttle.succeeded(permit, now, is_served=kind not in NO_CAPACITY)
 
-    def hint_binds(self) -> bool:
+    def hint_binds(self, problem: Problem) -> bool:
         """Return whether an id must wait as long as ``Retry-After`` says."""
-        return self.throttle.hint_binds(self._loop.time())
+        if problem.retry_after is None:
+            return True
+        return self.throttle.hint_binds(self._loop.time(), is_about_rate=problem.limits_rate)
 
     def give_back(self, permit: Permit) -> None:
         """Take back a permit of which nothing was learned."""

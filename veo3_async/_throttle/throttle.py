@@ -34,6 +34,9 @@ _PAUSE_JITTER: Final = 0.1  # of the pause
 _FAILED_PROBE_PAUSE: Final = 1.0  # seconds, and twice that after each further one
 _MAX_FAILED_PROBE_PAUSE: Final = 30.0
 
+_ANSWER: Final = 1 / 20  # the weight of an answer in the share that is put off
+_MOST: Final = 0.5
+
 _SILENT: Final = "silent"  # why little is sent while no answers come
 
 
@@ -75,6 +78,7 @@ class Throttle:
     """
 
     __slots__ = (
+        "_answered",
         "_blockade",
         "_ceiling",
         "_cubic",
@@ -93,6 +97,7 @@ class Throttle:
         "_refilled",
         "_silence",
         "_tokens",
+        "_unserved",
         "_was_hinted",
         "_window",
         "max_rate",
@@ -111,6 +116,8 @@ class Throttle:
         self._noise: Noise = Noise(now)
         self._last_cut = -math.inf
         self._window: Window | None = None
+        self._answered = 0
+        self._unserved = 0.0  # share that was put off for another reason than the rate
         # whether at all
         self._silence: Silence = Silence(now)
         self._blockade: Blockade = Blockade(now)
@@ -181,8 +188,13 @@ class Throttle:
 
     # --- how a permit ends ------------------------------------------------------------------
 
-    def succeeded(self, permit: Permit, now: float) -> None:
-        """Learn that the server served a request, whatever it said but that it comes too fast."""
+    def succeeded(self, permit: Permit, now: float, *, is_served: bool = True) -> None:
+        """Learn that the server took a request, whatever it said but that it comes too fast.
+
+        :param is_served: Whether it did more than to put us off.
+        """
+        self._answered += 1  # the mean of all, until there are twenty
+        self._unserved += ((not is_served) - self._unserved) * max(_ANSWER, 1 / self._answered)
         self._hear(permit, now)
         is_probe = self._probe is permit
         if self._limited:  # else nothing here changes the rate, and there is no probe
@@ -269,13 +281,16 @@ class Throttle:
         self._probe = None
         self._pause_for_probe(now, rand)
 
-    def hint_binds(self, now: float) -> bool:
+    def hint_binds(self, now: float, *, is_about_rate: bool) -> bool:
         """Return whether an id must wait as long as ``Retry-After`` says.
 
         False where a part of the service refuses whoever asks: the hint is that node's, and the
         next request will most likely meet another one.
+
+        :param is_about_rate: Whether the refusal was for the rate: that may be the id's own. What
+            is refused for another reason is refused to all, and binds while most of it is.
         """
-        return not self._noise.is_much(now)
+        return not self._noise.is_much(now) if is_about_rate else self._unserved >= _MOST
 
     # --- how fast ---------------------------------------------------------------------------
 
