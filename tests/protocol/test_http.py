@@ -146,6 +146,8 @@ PLAIN = b'{"status": "pending"}' * 50
         (gzip.compress(PLAIN), "br", PLAIN),
         (gzip.compress(PLAIN), "gzip, identity", PLAIN),
         (PLAIN, "deflate", PLAIN),
+        (gzip.compress(gzip.compress(PLAIN)), "gzip, gzip", PLAIN),
+        (gzip.compress(gzip.compress(bytes(MAX_BODY_BYTES + 1))), "gzip", None),
         (b"not JSON", "gzip", None),
         (b"not JSON", "", b"not JSON"),
         (zlib.compress(PLAIN)[2:-4], "deflate", PLAIN),
@@ -158,7 +160,7 @@ PLAIN = b'{"status": "pending"}' * 50
         (gzip.compress(bytes(MAX_BODY_BYTES + 1)), "gzip", None),
         (b"", "gzip", b""),
     ],
-    ids=range(27),
+    ids=range(29),
 )
 def test_fault_11_a_compressed_body_is_inflated_up_to_its_limit(
     body: bytes, encoding: str, plain: bytes | None
