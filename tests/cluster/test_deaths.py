@@ -7,6 +7,7 @@ place of 60, and tens of ids where it is not about their number.
 from __future__ import annotations
 
 import asyncio
+import bisect
 import collections
 import contextlib
 import itertools
@@ -428,6 +429,36 @@ async def test_three_workers_keep_one_rate(tmp_path: Path) -> None:
         for worker in workers:
             worker.end()
         nats.stop()
+
+
+async def test_a_fail_over_of_nats_exceeds_no_rate(tmp_path: Path) -> None:
+    """A server that comes back hands out at once what was to come later: those permits wait."""
+    nats = NatsServer(tmp_path)
+    nats.start()
+    life = Life.scripted([{"status": "video_generating", "running": True}])
+    workers: list[Worker] = []
+    try:
+        async with FakeVeo3() as server, Cluster(nats.url, max_polls_per_second=100) as cluster:
+            await cluster.watch(*(server.add(life=life) for _ in range(200)))
+            workers = [
+                Worker(nats.url, server.url, rate=100, interval=0.5, ack_wait=60) for _ in range(3)
+            ]
+            for worker in workers:
+                assert await worker.said() == "ready"
+            for _ in range(3):
+                await anyio.sleep(4)
+                nats.stop()
+                await anyio.sleep(0.3)
+                nats.start()
+            await anyio.sleep(4)
+            asked = [request.at for request in server.requests]
+    finally:
+        for worker in workers:
+            worker.end()
+        nats.stop()
+    busiest = max(bisect.bisect_left(asked, at + 1) - first for first, at in enumerate(asked))
+    # On their way requests come closer than they were sent, by the load of this machine.
+    assert busiest <= 120
 
 
 async def test_a_worker_ends_by_a_signal(tmp_path: Path, server: FakeVeo3) -> None:
