@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import time
+from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from cluster_ways import ENDLESS, MakeCluster, begun, delivered_to, until, working
 from nats.aio.msg import Msg
@@ -24,6 +27,8 @@ from veo3_async._lifecycle.judge import Context
 from veo3_async._pacing.policies import Progress
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster import Cluster, _permits
+from veo3_async.cluster._clock import ServerClock
+from veo3_async.cluster._names import Names
 from veo3_async.cluster._rate import Evidence
 from veo3_async.cluster._record import decode, encode
 from veo3_async.cluster._step import step, track_of
@@ -219,6 +224,44 @@ async def test_a_refusal_that_is_not_for_the_rate_cuts_nothing(
             while (stats := await cluster.stats()).paused == 0:
                 await anyio.sleep(0.02)
     assert 200 == stats.rate
+
+
+class _Token:
+    """A permit that was delivered before, and counts how often it is handed back."""
+
+    subject = "veo3.rate.0"
+    attempts = 2
+
+    def __init__(self) -> None:
+        self.handed_back = 0
+
+    async def again(self, _: float) -> None:
+        self.handed_back += 1
+
+
+class _Pull:
+    """Brings that permit again and again."""
+
+    def __init__(self, disturbed_at: float) -> None:
+        self.disturbed_at = disturbed_at
+        self.token = _Token()
+
+    async def next(self) -> _Token:
+        await anyio.lowlevel.checkpoint()
+        return self.token
+
+
+async def test_permits_that_a_fail_over_brings_early_are_not_good() -> None:
+    """A server that comes back does not know that they were to come later."""
+    pull: Any = _Pull(anyio.current_time())
+    no_engine: Any = None
+    permits = _permits.Permits(no_engine, Names("veo3"), pull, 20.0, ServerClock())
+    with anyio.move_on_after(0.2) as scope:
+        await permits.take()
+    assert scope.cancelled_caught
+    assert pull.token.handed_back > 1
+    pull.disturbed_at = -math.inf
+    assert await permits.take()
 
 
 async def test_a_worker_counts_its_polls_and_its_fellows(
