@@ -16,7 +16,7 @@ from veo3_async._arguments import count, positive, seconds
 from veo3_async._errors import ClientClosed
 from veo3_async._lifecycle.phases import Until
 from veo3_async._models import PollReport, Stats, Transition, VideoModel, VideoTask
-from veo3_async._pacing.learned import LearnedPacing
+from veo3_async._pacing.learned import pacing_or_learned
 from veo3_async._pacing.policies import Pacing
 from veo3_async._paths import lasting
 from veo3_async._polling.hooks import Hook
@@ -110,10 +110,6 @@ class Veo3Client:
         self._base_url: Final = find_base_url(base_url)
         self._model: Final = model
         self._route: Final = route_of(model, family)
-        pacing = LearnedPacing() if pacing is None else pacing
-        if not isinstance(pacing, Pacing):
-            message = f"pacing is a Pacing, such as FixedPacing(10), not {pacing!r}"
-            raise TypeError(message)
         proxy = check_proxy(proxy)
 
         self.runtime: Final = Runtime(
@@ -142,7 +138,7 @@ class Veo3Client:
                     self._base_url,
                     prompts=record_prompts,
                 ),
-                pacing=pacing,
+                pacing=pacing_or_learned(pacing),
                 route=self._route,
                 max_rate=positive("max_polls_per_second", max_polls_per_second),
                 on_poll=None if on_poll is None else Hook("on_poll", on_poll),

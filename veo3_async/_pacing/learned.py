@@ -19,11 +19,11 @@ from veo3_async._arguments import seconds, share
 from veo3_async._models import Phase
 from veo3_async._pacing.hazard import DOCUMENTED_SECONDS, LEAST, MOST
 from veo3_async._pacing.of_model import ModelKnowledge, OfModel, PhaseKnowledge
-from veo3_async._pacing.policies import Eta, Progress
+from veo3_async._pacing.policies import Eta, Pacing, Progress
 from veo3_async._pacing.prior import guessed_eta
 from veo3_async._pacing.schedule import LOOKS, Knobs
 
-__all__ = ["LearnedPacing"]
+__all__ = ["LearnedPacing", "pacing_or_learned"]
 
 _REPLACED_INTERVAL: Final = 10.0  # seconds: what the vendor's own web client asks at
 _DEFAULT_POLLS: Final = round(DOCUMENTED_SECONDS / _REPLACED_INTERVAL + LOOKS)
@@ -277,3 +277,16 @@ def _knowledge(data: object) -> _Knowledge:
         fault = "a count is below 0 or not finite"
     message = f"not what LearnedPacing.to_dict() returns, or of another version: {fault}"
     raise ValueError(message)
+
+
+def pacing_or_learned(pacing: object) -> Pacing:
+    """Return a pacing as it came, or a new `LearnedPacing` for None.
+
+    :raises TypeError: It is neither.
+    """
+    if pacing is None:
+        return LearnedPacing()
+    if not isinstance(pacing, Pacing):
+        message = f"pacing is a Pacing, such as FixedPacing(10), not {pacing!r}"
+        raise TypeError(message)
+    return pacing
