@@ -47,6 +47,7 @@ async def test_the_age_of_the_last_good_reply_is_that_of_no_fault(
     assert (veo.stats().last_reply_age or 0.0) > 1.0
 
 
+@pytest.mark.posix
 async def test_info_lines_say_what_became_of_a_task(
     server: FakeVeo3, veo: Veo3Client, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

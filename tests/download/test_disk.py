@@ -223,6 +223,7 @@ async def test_fault_36_crash_between_link_and_unlink(
     assert {"storm.mp4"} == entries(final.parent)
 
 
+@pytest.mark.posix
 async def test_fault_36_two_processes(
     server: FakeVeo3, downloader: Downloader, url: str, final: pathlib.Path, part: pathlib.Path
 ) -> None:

@@ -127,6 +127,7 @@ async def test_fault_61_folder_or_link_of_that_name(tmp_path: pathlib.Path) -> N
     assert 1 == len(host.asked)
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("name", ["video.mp4.part", "video.mp4.part.json"])
 async def test_fault_61_foreign_part(tmp_path: pathlib.Path, name: str) -> None:
     """What lies in the place of a ``.part`` or its record is in the way, too."""

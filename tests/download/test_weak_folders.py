@@ -75,6 +75,7 @@ WEAK: dict[str, tuple[Break, str | None]] = {
 }
 
 
+@pytest.mark.posix
 @pytest.mark.parametrize("overwrite", [False, True])
 @pytest.mark.parametrize(("weaken", "said"), WEAK.values(), ids=WEAK)
 async def test_fault_60_the_video_arrives(

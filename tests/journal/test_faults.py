@@ -190,6 +190,7 @@ async def test_fault_38_a_read_only_disk(memory_disk: Path) -> None:
     assert "Read-only file system" in await refusal(path)
 
 
+@pytest.mark.posix
 @pytest.mark.anyio
 async def test_fault_38_locked_by_another_process(path: Path) -> None:
     """Two processes never share a journal; when the first is killed, the next may have it."""

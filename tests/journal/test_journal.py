@@ -360,6 +360,7 @@ async def test_a_person_can_ask_what_was_spent_this_week(path: Path) -> None:
     assert sorted(found) == [("veo3-fast", 1, 1), ("veo3-pro", 2, 0)]
 
 
+@pytest.mark.posix
 @pytest.mark.anyio
 async def test_the_files_are_for_their_owner_only(journal: Journal, path: Path) -> None:
     """Prompts are nobody else's business, in whatever file they lie."""

@@ -73,6 +73,8 @@ def _locked_by_sqlite(path: str) -> Iterator[None]:
         try:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise  # a full disk is no other process
             raise BlockingIOError(str(error)) from error
         yield
 
