@@ -25,6 +25,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_time,
     pytest.mark.timeout(180),  # aiogram takes its time to be imported
+    pytest.mark.posix,  # a SIGTERM ends the bot
 ]
 PERSON = 5
 
