@@ -11,7 +11,7 @@ import typer
 
 from veo3_async import Veo3Error
 from veo3_async.cli._account import balance, models
-from veo3_async.cli._cluster import cluster_app, worker
+from veo3_async.cli._cluster import clusters, status, worker
 from veo3_async.cli._completion import completion
 from veo3_async.cli._doctor import doctor
 from veo3_async.cli._exits import EXIT_CODES, ExitCode, InterruptError, exit_code
@@ -136,10 +136,10 @@ _COMMANDS: Final[tuple[tuple[Callable[..., int], str | None], ...]] = (
 _NAMES: Final = {list_tasks: "list"}
 for _command, _epilog in _COMMANDS:
     app.command(_NAMES.get(_command), epilog=_epilog)(expanded(_command, **_EVERYWHERE))
-for _command in (backup,):
-    journals.command()(expanded(_command, **_EVERYWHERE))
+for _group, _command in ((journals, backup), (clusters, status)):
+    _group.command()(expanded(_command, **_EVERYWHERE))
 app.add_typer(journals, name="journal")
-app.add_typer(cluster_app, name="cluster")
+app.add_typer(clusters, name="cluster")
 
 
 class _Notes(logging.Handler):

@@ -15,29 +15,11 @@ import typer
 from anyio.abc import TaskStatus
 
 from veo3_async import Veo3Error
-from veo3_async.cli._access import Access, keyless_client, program
+from veo3_async.cli._access import Access, Service, keyless_client, program
 from veo3_async.cli._exits import ExitCode
 from veo3_async.cli._follow import WatchOptions, conclude, follow, on_loop
-from veo3_async.cli._login import (
-    Ca,
-    Cert,
-    CertKey,
-    Creds,
-    PasswordFile,
-    TokenFile,
-    User,
-    login_of,
-)
-from veo3_async.cli._options import (
-    BaseUrl,
-    Interval,
-    Json,
-    KeyFile,
-    Prefix,
-    Rate,
-    Replicas,
-    Servers,
-)
+from veo3_async.cli._login import Login
+from veo3_async.cli._options import Interval, Json, Prefix, Rate, Replicas, Servers
 from veo3_async.cli._output import emit, note, say, wants_json
 from veo3_async.cli._view import view_for
 from veo3_async.live._board import Board
@@ -46,7 +28,15 @@ if TYPE_CHECKING:
     from veo3_async import Veo3Client
     from veo3_async.cluster import Cluster, ClusterStats
 
-__all__ = ["Place", "cluster_app", "follow_cluster", "worker"]
+__all__ = ["Place", "clusters", "follow_cluster", "status", "worker"]
+
+clusters: Final = typer.Typer(help="What goes on in a cluster of workers.", no_args_is_help=True)
+
+
+@clusters.callback()
+def _clusters() -> None:
+    """Tell what goes on in a cluster of workers."""
+
 
 _REPORT_SECONDS: Final = 60.0
 
@@ -131,15 +121,8 @@ def worker(
     slots: Annotated[int, typer.Option(min=1, help="Ids in hand at once.")] = 32,
     rate: Rate = 20.0,
     interval: Interval = None,
-    key_file: KeyFile = None,
-    base_url: BaseUrl = None,
-    creds: Creds = None,
-    user: User = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    cert: Cert = None,
-    cert_key: CertKey = None,
+    service: Service,
+    login: Login,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="Tell every minute what goes on.")
     ] = False,
@@ -150,9 +133,8 @@ def worker(
     finished, and the other ids go to other workers at once. A second Ctrl-C does not wait for the
     polls.
     """
-    access = Access(key_file=key_file, base_url=base_url, interval=interval, rate=rate)
-    login = login_of(creds, user, password_file, token_file, ca, cert, cert_key)
-    place = Place(servers=nats, prefix=prefix, replicas=replicas, login=login)
+    access = service.access(interval=interval, rate=rate)
+    place = Place(servers=nats, prefix=prefix, replicas=replicas, login=login.environment())
     cluster, veo = place.cluster(rate=rate), access.client()
     said = (
         f"polling what is watched under the prefix {prefix}, {slots} ids at once, at most "
@@ -173,36 +155,21 @@ async def _work(cluster: Cluster, veo: Veo3Client, slots: int, said: str, *, ver
         tasks.cancel_scope.cancel()
 
 
-cluster_app: Final = typer.Typer(help="What goes on in a cluster of workers.")
-
-
-@cluster_app.callback()
-def _cluster() -> None:
-    """Tell what goes on in a cluster of workers."""
-
-
-@cluster_app.command()
 def status(
     *,
     nats: Servers,
     prefix: Prefix = "veo3",
     replicas: Replicas = 1,
     json: Json = False,
-    creds: Creds = None,
-    user: User = None,
-    password_file: PasswordFile = None,
-    token_file: TokenFile = None,
-    ca: Ca = None,
-    cert: Cert = None,
-    cert_key: CertKey = None,
+    login: Login,
 ) -> int:
     """Say how many ids are watched, and who polls them; needs no API key.
 
     Exit code 1 where ids are watched and no worker lives, or NATS cannot be reached: as a probe
     wants it, with --json.
     """
-    login = login_of(creds, user, password_file, token_file, ca, cert, cert_key)
-    cluster = Place(servers=nats, prefix=prefix, replicas=replicas, login=login).cluster()
+    place = Place(servers=nats, prefix=prefix, replicas=replicas, login=login.environment())
+    cluster = place.cluster()
 
     async def main() -> ClusterStats:
         try:

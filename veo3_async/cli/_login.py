@@ -7,7 +7,9 @@ from typing import Annotated, Any, Final, TypeAlias
 
 import typer
 
-__all__ = ["Ca", "Cert", "CertKey", "Creds", "PasswordFile", "TokenFile", "User", "login_of"]
+from veo3_async.cli._groups import Group
+
+__all__ = ["Login"]
 
 _LOGIN: Final = "Log in to NATS"
 
@@ -47,23 +49,26 @@ CertKey: TypeAlias = Annotated[
 ]
 
 
-def login_of(  # noqa: PLR0917 - as the options come
-    creds: pathlib.Path | None,
-    user: str | None,
-    password_file: pathlib.Path | None,
-    token_file: pathlib.Path | None,
-    ca: pathlib.Path | None,
-    cert: pathlib.Path | None,
-    cert_key: pathlib.Path | None,
-) -> dict[str, str]:
-    """Return what was given, by the names of the environment's variables."""
-    given = {
-        "NATS_CREDS": creds,
-        "NATS_USER": user,
-        "NATS_PASSWORD_FILE": password_file,
-        "NATS_TOKEN_FILE": token_file,
-        "NATS_CA": ca,
-        "NATS_CERT": cert,
-        "NATS_KEY": cert_key,
-    }
-    return {name: str(value) for name, value in given.items() if value is not None}
+class Login(Group, frozen=True, kw_only=True):
+    """The options by which a command logs in to NATS."""
+
+    creds: Creds = None
+    user: User = None
+    password_file: PasswordFile = None
+    token_file: TokenFile = None
+    ca: Ca = None
+    cert: Cert = None
+    cert_key: CertKey = None
+
+    def environment(self) -> dict[str, str]:
+        """Return what was given, by the names of the environment's variables."""
+        given = {
+            "NATS_CREDS": self.creds,
+            "NATS_USER": self.user,
+            "NATS_PASSWORD_FILE": self.password_file,
+            "NATS_TOKEN_FILE": self.token_file,
+            "NATS_CA": self.ca,
+            "NATS_CERT": self.cert,
+            "NATS_KEY": self.cert_key,
+        }
+        return {name: str(value) for name, value in given.items() if value is not None}
