@@ -282,13 +282,20 @@ def test_fault_7_what_passes_says_the_same_whoever_sends_it(
         ({"error": {"err_code": -1}}, 503, False),
         ({"error": {"err_code": -10003}}, 503, False),
         ({"code": "RateLimitExceeded", "message": "m"}, 200, True),
+        ({"error": {"message": "Too many requests"}}, 200, True),
+        ({"error": {"message": "Too many requests"}}, 403, True),
+        ({"error": "Rate limit exceeded"}, 500, True),
+        ({"error": {"message_cn": "请求过于频繁,请稍后再试"}}, 200, True),
+        (b"<html>error code: 1015, you are being rate limited</html>", 403, True),
+        ({"error": {"err_code": -10003, "message": "Too many requests"}}, 200, False),
+        ({"error": {"message": "no such video"}}, 200, False),
         (b"", 500, False),
         (b"", 502, False),
         ({"error": {"type": "insufficient_quota"}}, 429, False),
     ],
 )
 def test_fault_9_what_says_something_of_the_rate(body: Any, status: int, limits: bool) -> None:
-    """A 429, and a 503 without the gateway's own code; nothing else."""
+    """A 429, a 503 without the gateway's own code, and a text that says so; nothing else."""
     assert problem_of(body, status).limits_rate == limits
 
 

@@ -21,6 +21,7 @@ nothing, but for its words on money. A refusal passes, too.
 from __future__ import annotations
 
 import enum
+import re
 from typing import Any, Final
 
 import msgspec
@@ -145,6 +146,13 @@ _NO_MONEY: Final = frozenset(
 """What ``type`` or ``code`` of an upstream's error says where no money is left, in lower case,
 whatever its text and its status say (a 429)."""
 
+_TOO_FAST: Final = re.compile(
+    r"too many (?:concurrent )?(?:requests|connections)|rate.?limit|slow(?:ing)? down|throttl|"
+    r"过于频繁|太频繁|请求频率|限流",
+    re.IGNORECASE,
+)
+"""What a text says where requests come too fast, and neither code nor status does."""
+
 _GATEWAYS_FIELDS: Final = frozenset({"err_code", "message_cn", "message_jp"})
 _GATEWAYS_TYPES: Final = frozenset({"api_error", "unauthorized"})
 
@@ -205,12 +213,19 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     def limits_rate(self) -> bool:
         """Whether it says that requests come too fast.
 
-        A 429 does, and a 503 without the gateway's own code. -10008 does not: its channels are
-        busy, or the model does not exist, however slowly one asks.
+        A 429 does, a 503 without the gateway's own code, and a text that says so under any status.
+        -10008 does not: its channels are busy, or the model does not exist, however slowly one
+        asks.
         """
-        if self.kind is Kind.OVERLOADED:
-            return self.err_code is None
-        return self.kind is Kind.THROTTLED
+        match self.kind:
+            case Kind.THROTTLED:
+                return True
+            case Kind.OVERLOADED:
+                return self.err_code is None
+            case Kind.SERVER | Kind.UNEXPECTED:
+                return self.err_code is None and _TOO_FAST.search(self.message) is not None
+            case _:
+                return False
 
     def error(
         self,
