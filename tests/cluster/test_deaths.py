@@ -41,7 +41,7 @@ pytestmark = [
 
 ACK_WAIT = 2.0
 # Of a machine that runs other tests beside; still far from the 60 s of the usual `ack_wait`.
-SLOWNESS = 10.0
+SLOWNESS = 20.0
 
 
 @pytest.fixture
