@@ -48,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
     asyncio.set_event_loop_policy(POLICIES[LOOP]())
 
 
+def pytest_unconfigure() -> None:
+    """Keep what was measured: a worker of xdist that takes 10 s to end is killed."""
+    if (measured := coverage.Coverage.current()) is not None:
+        measured.save()
+
+
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     """Let ``-n auto`` run what is more than a few files side by side: half of it waits."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
