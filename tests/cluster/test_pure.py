@@ -694,3 +694,17 @@ def test_permits_come_evenly() -> None:
 def test_the_operator_s_error_is_one_of_ours() -> None:
     """``except Veo3Error`` catches it."""
     assert issubclass(_errors.ClusterError, Veo3Error)
+
+
+def test_fault_9_a_ceiling_that_chance_lowered_comes_back_to_what_is_served() -> None:
+    """One below what was proved is lifted to it; one above it stays."""
+    shared = SharedRate(10.0, NOW, ceiling=5.0, held_until=NOW + 60)
+    assert restored(shared, NOW + 1, 8.0).ceiling == 8.0
+    assert restored(shared, NOW + 1, 4.0) is shared
+
+
+def test_fault_9_a_refusal_long_after_the_last_leaves_the_ceiling_where_it_is() -> None:
+    """Half a minute apart they are single ids or chance, and no limit below the ceiling."""
+    shared = SharedRate(10.0, NOW, ceiling=5.0, held_until=NOW + 60)
+    cut = after_refusal(shared, cuts=True, now=NOW + 30, max_rate=100.0, retry_after=None, rand=0.0)
+    assert (cut.ceiling, cut.held_until) == (5.0, NOW + 60)
