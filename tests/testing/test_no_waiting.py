@@ -9,12 +9,18 @@ from pathlib import Path
 
 import pytest
 import uvloop
+from conftest import LOOP
 from virtual_time import VirtualTimeLoop
 
 from veo3_async import BackoffPacing, FixedPacing, Phase, Veo3Client
 from veo3_async.testing import FakeVeo3, HangUp, Life, Status, no_waiting
 
-pytestmark = [pytest.mark.anyio, pytest.mark.real_time, pytest.mark.usefixtures("no_task_left")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.real_time,
+    pytest.mark.usefixtures("no_task_left"),
+    pytest.mark.skipif(LOOP == "uvloop", reason="the clock of a loop that is not asyncio's own"),
+]
 
 
 async def outage(server: FakeVeo3) -> list[tuple[Phase, str]]:

@@ -53,9 +53,9 @@ async def deliver(request: web.BaseRequest, outcome: Outcome) -> web.StreamRespo
     return _broken_off(request)
 
 
-def hang_up(transport: asyncio.BaseTransport | None, *, reset: bool) -> None:
+def hang_up(transport: asyncio.Transport | None, *, reset: bool) -> None:
     """Close a connection, by a TCP reset if wanted."""
-    if not isinstance(transport, asyncio.Transport):
+    if transport is None:  # it is closed
         return
     if reset:
         connection: socket.socket = transport.get_extra_info("socket")
