@@ -80,6 +80,8 @@ class Answer:
         size, pause = self.drip or (len(body) + 1, 0.0)
         for first in range(0, len(body), size):
             await asyncio.sleep(pause if first else 0)
+            if writer.is_closing():  # who asked has gone: uvloop raises then
+                return
             writer.write(body[first : first + size])
             await writer.drain()
         if self.then is not None:
