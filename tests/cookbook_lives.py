@@ -35,7 +35,7 @@ class Lives:
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._pid = 0
+        self._pid: int | None = None
         self.count = 0
 
     async def begin(self) -> None:
@@ -47,6 +47,8 @@ class Lives:
 
     async def kill(self) -> None:
         """End it with SIGKILL, and return when it is gone."""
+        if self._pid is None:  # it never began, and 0 would be the whole process group
+            return
         os.kill(self._pid, signal.SIGKILL)
         with contextlib.suppress(ProcessLookupError):
             while True:
