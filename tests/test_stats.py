@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from pathlib import Path
 
@@ -41,6 +42,7 @@ async def test_the_age_of_the_last_good_reply_is_that_of_no_fault(
     request_id = server.add(life=Life.documented())
     await veo.fetch(request_id)
     assert (veo.stats().last_reply_age or 0.0) < 1.0
+    await asyncio.sleep(2)
     server.fault(Status(500))
     with pytest.raises(Exception, match="500"):
         await veo.fetch(request_id)

@@ -205,10 +205,10 @@ def _made_as(
 
 def _finish(loop: _LoopThread, client: Veo3Client) -> None:
     """End what nobody has closed; the loop's own thread may be the one that finds that out."""
-    closing = threading.Thread(target=loop.stop, args=(client.aclose,), daemon=True)
-    closing.start()
-    if threading.current_thread().name != "veo3_async.sync":
-        closing.join()
+    if threading.current_thread().name == "veo3_async.sync":
+        threading.Thread(target=loop.stop, args=(client.aclose,), daemon=True).start()
+    else:  # at the end of the interpreter, where Python 3.12 starts no thread any more
+        loop.stop(client.aclose)
 
 
 class SyncVideoStream(Iterator[bytes]):
