@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from veo3_async._throttle.share import Share
+
 __all__ = ["PROOF_SECONDS", "Noise"]
 
 # Chosen with `tests/throttle/test_servers.py`: without these statistics, chance that refuses one
@@ -18,7 +20,7 @@ _BELOW_ANY_LIMIT: Final = 2 / 3  # of what was proved
 
 _DOUBT: Final = 0.85  # what a refusal below the limit leaves of the proof
 
-_MEMORY: Final = 1 / 100  # of a request, in the share that is refused
+_MEMORY: Final = 100  # requests, of which the share is that is refused
 
 _NOISE_HALF_LIFE: Final = 60.0  # seconds
 
@@ -42,13 +44,12 @@ class Noise:
     fell looks the same at first, so with each refusal the proof counts less, until it is renewed.
     """
 
-    __slots__ = ("_began", "_counted", "_found_at", "_refused", "_served", "_share", "proved")
+    __slots__ = ("_began", "_found_at", "_refused", "_served", "_share", "proved")
 
     def __init__(self, now: float) -> None:
         self.proved = 0.0
         """Requests a second that were served."""
-        self._counted = 0
-        self._refused = 0.0  # share, smoothed over a hundred requests
+        self._refused = Share(_MEMORY)
         self._served = 0
         self._began = now
         self._share = 0.0
@@ -56,7 +57,7 @@ class Noise:
 
     def succeeded(self, now: float) -> None:
         """Count a request that was served."""
-        self._count(refused=False)
+        self._refused.count(befallen=False)
         self._served += 1
         if (elapsed := now - self._began) >= PROOF_SECONDS:
             faded = self.proved * 2.0 ** (-elapsed / _PROOF_HALF_LIFE)
@@ -65,11 +66,7 @@ class Noise:
 
     def refused(self) -> None:
         """Count a request that was not served."""
-        self._count(refused=True)
-
-    def _count(self, *, refused: bool) -> None:
-        self._counted += 1  # the mean of all, until there are a hundred
-        self._refused += (refused - self._refused) * max(_MEMORY, 1 / self._counted)
+        self._refused.count(befallen=True)
 
     def forget(self, now: float, proved: float) -> None:
         """Take no more for proved than this: what was served at once was within a window."""
@@ -89,14 +86,15 @@ class Noise:
 
         :param rate: Requests a second that were allowed.
         """
-        if rate < _BELOW_ANY_LIMIT * self.proved and self._refused < _MOST_NOISE:
-            self._share, self._found_at = self._refused, now
+        refused = self._refused.value
+        if rate < _BELOW_ANY_LIMIT * self.proved and refused < _MOST_NOISE:
+            self._share, self._found_at = refused, now
             self.proved *= _DOUBT
             return True
         share = self.share(now)
         if share < _LEAST_NOISE:
             return False
-        if self._refused <= min(_NOISE_FACTOR * share + _NOISE_MARGIN, _MOST_NOISE):
+        if refused <= min(_NOISE_FACTOR * share + _NOISE_MARGIN, _MOST_NOISE):
             return True
         self._share = 0.0  # more is refused than below the limit: that is lower than it was
         self.proved = self._served / max(now - self._began, 1.0)

@@ -16,6 +16,7 @@ from veo3_async._throttle.blockade import Blockade
 from veo3_async._throttle.ceiling import Ceiling
 from veo3_async._throttle.cubic import MIN_RATE, Cubic
 from veo3_async._throttle.noise import Noise
+from veo3_async._throttle.share import Share
 from veo3_async._throttle.silence import FIRST_GAP, Silence
 from veo3_async._throttle.window import Window, limit_of
 
@@ -34,7 +35,7 @@ _PAUSE_JITTER: Final = 0.1  # of the pause
 _FAILED_PROBE_PAUSE: Final = 1.0  # seconds, and twice that after each further one
 _MAX_FAILED_PROBE_PAUSE: Final = 30.0
 
-_ANSWER: Final = 1 / 20  # the weight of an answer in the share that is put off
+_ANSWERS: Final = 20  # of which the share is that is put off
 _MOST: Final = 0.5
 
 _SILENT: Final = "silent"  # why little is sent while no answers come
@@ -78,7 +79,6 @@ class Throttle:
     """
 
     __slots__ = (
-        "_answered",
         "_blockade",
         "_ceiling",
         "_cubic",
@@ -93,11 +93,11 @@ class Throttle:
         "_paused_until",
         "_probe",
         "_probe_due",
+        "_put_off",
         "_reason",
         "_refilled",
         "_silence",
         "_tokens",
-        "_unserved",
         "_was_hinted",
         "_window",
         "max_rate",
@@ -116,8 +116,7 @@ class Throttle:
         self._noise: Noise = Noise(now)
         self._last_cut = -math.inf
         self._window: Window | None = None
-        self._answered = 0
-        self._unserved = 0.0  # share that was put off for another reason than the rate
+        self._put_off: Share = Share(_ANSWERS)  # for another reason than the rate
         # whether at all
         self._silence: Silence = Silence(now)
         self._blockade: Blockade = Blockade(now)
@@ -193,8 +192,7 @@ class Throttle:
 
         :param is_served: Whether it did more than to put us off.
         """
-        self._answered += 1  # the mean of all, until there are twenty
-        self._unserved += ((not is_served) - self._unserved) * max(_ANSWER, 1 / self._answered)
+        self._put_off.count(befallen=not is_served)
         self._hear(permit, now)
         is_probe = self._probe is permit
         if self._limited:  # else nothing here changes the rate, and there is no probe
@@ -290,7 +288,7 @@ class Throttle:
         :param is_about_rate: Whether the refusal was for the rate: that may be the id's own. What
             is refused for another reason is refused to all, and binds while most of it is.
         """
-        return not self._noise.is_much(now) if is_about_rate else self._unserved >= _MOST
+        return not self._noise.is_much(now) if is_about_rate else self._put_off.value >= _MOST
 
     # --- how fast ---------------------------------------------------------------------------
 
