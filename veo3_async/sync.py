@@ -156,39 +156,26 @@ def _on_loop(
 
 
 def _watching(
-    method: Callable[Concatenate[Veo3Client, _P], Watch],
+    begin: Callable[Concatenate[SyncVeo3Client, _P], Watch],
 ) -> Callable[Concatenate[SyncVeo3Client, _P], SyncWatch]:
-    """Return a method of the client's that makes a watch as one that makes a `SyncWatch`."""
-    begin = _on_loop(method)
+    """Return a method that makes a watch as one that makes a `SyncWatch`."""
 
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncWatch:
         return SyncWatch(begin(self, *args, **kwargs), self)
 
-    _described(call, method, SyncWatch)
-    return call
-
-
-def _resuming(
-    method: Callable[Concatenate[Veo3Client, _P], Awaitable[Watch]],
-) -> Callable[Concatenate[SyncVeo3Client, _P], SyncWatch]:
-    begin = _blocking(method)
-
-    def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncWatch:
-        return SyncWatch(begin(self, *args, **kwargs), self)
-
-    _described(call, method, SyncWatch)
+    _described(call, begin, SyncWatch)
     return call
 
 
 def _streaming(
-    method: Callable[Concatenate[Veo3Client, _P], VideoStream],
+    begin: Callable[Concatenate[SyncVeo3Client, _P], VideoStream],
 ) -> Callable[Concatenate[SyncVeo3Client, _P], SyncVideoStream]:
-    begin = _on_loop(method)
+    """Return a method that makes a stream as one that makes a `SyncVideoStream`."""
 
     def call(self: SyncVeo3Client, /, *args: _P.args, **kwargs: _P.kwargs) -> SyncVideoStream:
         return SyncVideoStream(begin(self, *args, **kwargs), self)
 
-    _described(call, method, SyncVideoStream)
+    _described(call, begin, SyncVideoStream)
     return call
 
 
@@ -420,8 +407,8 @@ class SyncVeo3Client:
         self.loop = _LoopThread()
         self._forget: Final = weakref.finalize(self, _finish, self.loop, self.client).detach
 
-    watch = _watching(Veo3Client.watch)
-    resume = _resuming(Veo3Client.resume)
+    watch = _watching(_on_loop(Veo3Client.watch))
+    resume = _watching(_blocking(Veo3Client.resume))
     wait = _blocking(Veo3Client.wait)
     fetch = _blocking(Veo3Client.fetch)
     submit = _blocking(Veo3Client.submit)
@@ -432,7 +419,7 @@ class SyncVeo3Client:
     cost = _blocking(Veo3Client.cost)
     pending = _blocking(Veo3Client.pending)
     settle = _blocking(Veo3Client.settle)
-    stream = _streaming(Veo3Client.stream)
+    stream = _streaming(_on_loop(Veo3Client.stream))
     poke = _on_loop(Veo3Client.poke)
     webhook_received = _on_loop(Veo3Client.webhook_received)
     stats = _on_loop(Veo3Client.stats)
