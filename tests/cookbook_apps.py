@@ -32,9 +32,14 @@ async def served_by_uvicorn(names: Any) -> AsyncIterator[str]:
         await running
 
 
+def served_by_aiohttp(names: Any) -> contextlib.AbstractAsyncContextManager[str]:
+    return served(names.make_app())
+
+
 @contextlib.asynccontextmanager
-async def served_by_aiohttp(names: Any) -> AsyncIterator[str]:
-    runner = web.AppRunner(names.make_app())
+async def served(app: web.Application, **options: Any) -> AsyncIterator[str]:
+    """Serve an application of aiohttp, and yield where."""
+    runner = web.AppRunner(app, **options)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     try:

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import aiohttp
 from aiohttp import web
+from cookbook_apps import served
 
 __all__ = ["TelegramApi", "telegram"]
 
@@ -187,10 +188,5 @@ async def telegram(api: TelegramApi) -> AsyncIterator[str]:
     """Serve it, and yield where."""
     app = web.Application(client_max_size=200_000_000)
     app.router.add_route("*", "/bot{token}/{method}", api.answer)
-    runner = web.AppRunner(app, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with served(app, shutdown_timeout=0.1) as url:
+        yield url

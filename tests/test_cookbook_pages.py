@@ -18,7 +18,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from cookbook_apps import Serve, answers, served_by_aiohttp, served_by_uvicorn
+from cookbook_apps import Serve, answers, served, served_by_aiohttp, served_by_uvicorn
 from cookbook_life import RECIPES, poll_by_poll, recipe
 from cookbook_lives import lives
 
@@ -64,13 +64,8 @@ async def serving(file: pathlib.Path) -> AsyncIterator[str]:
 
     app = web.Application()
     app.router.add_get("/files/{name}", answer)
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    try:
-        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
+    async with served(app) as url:
+        yield url
 
 
 @contextlib.asynccontextmanager

@@ -40,14 +40,6 @@ Process = subprocess.Popen[str]
 Start = Callable[..., Process]
 
 
-@pytest.fixture(scope="module")
-def nats(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path_factory.mktemp("nats"))
-    server.start()
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def service() -> Iterator[Service]:
     with running_service(speed=200) as service:
