@@ -17,19 +17,11 @@ import pytest
 from fastapi.testclient import TestClient
 
 from veo3_async import FailureReason, TaskFailed, VideoModel, _models
-from veo3_async._models import (
-    FINAL,
-    GenerationRequest,
-    Phase,
-    PollReport,
-    SourceImage,
-    Stats,
-    Transition,
-    VideoTask,
-)
+from veo3_async._models import FINAL, GenerationRequest, Phase, SourceImage, Transition, VideoTask
 from veo3_async._protocol import families
 from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
+from veo3_async._reports import PollReport, Stats
 from veo3_async._stored_error import error_from_json, error_json
 
 REPLIES: Final = Path(__file__).parent / "replies"

@@ -32,22 +32,12 @@ from veo3_async._errors import (
 )
 from veo3_async._journal.tasks import Pending
 from veo3_async._lifecycle.phases import Until
-from veo3_async._models import (
-    Cost,
-    GenerationRequest,
-    ModelParameter,
-    Phase,
-    PollReport,
-    SourceImage,
-    Stats,
-    Transition,
-    VideoModel,
-    VideoTask,
-)
+from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import BackoffPacing, Eta, FixedPacing, Pacing, Progress
 from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import SubmitOptions
+from veo3_async._reports import Cost, ModelParameter, PollReport, Stats, VideoModel
 
 if TYPE_CHECKING:
     from veo3_async._download.stream import VideoStream

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, Self, Unpack
 from veo3_async._arguments import count, positive, seconds
 from veo3_async._errors import ClientClosed
 from veo3_async._lifecycle.phases import Until
-from veo3_async._models import PollReport, Stats, Transition, VideoModel, VideoTask
+from veo3_async._models import Transition, VideoTask
 from veo3_async._pacing.learned import pacing_or_learned
 from veo3_async._pacing.policies import Pacing
 from veo3_async._paths import lasting
@@ -25,6 +25,7 @@ from veo3_async._polling.submissions import Draft, ImageSource
 from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import Route, SubmitOptions, route_of
 from veo3_async._protocol.ids import check_request_id, check_request_ids
+from veo3_async._reports import PollReport, Stats, VideoModel
 from veo3_async._runtime import Runtime, Settings, make_downloader, make_recorder, make_transport
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, is_private
 

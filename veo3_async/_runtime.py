@@ -28,7 +28,7 @@ from veo3_async._errors import ClientClosed, JournalError
 from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._metadata import Origin
-from veo3_async._models import PollReport, Stats, Transition, VideoTask
+from veo3_async._models import Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.account import Account
@@ -45,6 +45,7 @@ from veo3_async._protocol.account import cost_request_ids
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
+from veo3_async._reports import PollReport, Stats
 
 if TYPE_CHECKING:
     from veo3_async._download.downloader import Downloader

@@ -22,7 +22,8 @@ from opentelemetry import metrics, trace
 from opentelemetry.metrics import CallbackOptions, Meter, Observation
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode, Tracer
 
-from veo3_async._models import PollReport, Stats, Transition
+from veo3_async._models import Transition
+from veo3_async._reports import PollReport, Stats
 
 __all__ = ["MAX_SPANS", "HasStats", "Telemetry"]
 

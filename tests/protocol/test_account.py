@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from veo3_async._errors import InvalidRequest
-from veo3_async._models import Cost, VideoModel
 from veo3_async._protocol import account
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.families import route_of
 from veo3_async._protocol.http import Reply
+from veo3_async._reports import Cost, VideoModel
 
 
 def reply(content: Any, status: int = 200) -> Reply:

@@ -10,11 +10,11 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from veo3_async._errors import InvalidRequest, Veo3Error
-from veo3_async._models import VideoModel
 from veo3_async._polling.calls import Calls
 from veo3_async._protocol import account
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Call, Form
+from veo3_async._reports import VideoModel
 
 __all__ = ["Account"]
 

@@ -48,7 +48,7 @@ class Origins:
             self._with_webhook.discard(oldest)
 
     def expect_webhook(self, request_id: str) -> None:
-        """Know that a webhook will tell the end of a task."""
+        """Know that a webhook will report the end of a task."""
         self._with_webhook.add(request_id)
 
     def forget(self, request_id: str) -> None:

@@ -18,7 +18,7 @@ from veo3_async._errors import JournalError, Veo3Error
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._lifecycle.judge import UNCHANGED, Answer, Ruling, judge, judge_bug
 from veo3_async._lifecycle.phases import kept_once
-from veo3_async._models import Phase, PollReport, Transition, VideoTask
+from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.dispatcher import Dispatcher, Turn
 from veo3_async._polling.hooks import Hook
@@ -31,6 +31,7 @@ from veo3_async._protocol import families
 from veo3_async._protocol.errors import Kind, Problem
 from veo3_async._protocol.http import Reply
 from veo3_async._protocol.ids import is_form_of
+from veo3_async._reports import PollReport
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
@@ -195,9 +196,8 @@ class Poller:
                 context=context,
             )
             job.track = ruling.track
-            if (
-                ruling.views is views and ruling.fatal is None
-            ):  # nothing to write down, nor to deliver
+            if ruling.views is views and ruling.fatal is None:
+                # Nothing to write down, and nothing to deliver.
                 return self._scheduled(job, answer, ruling, now)
             is_written = await self._write_down(ruling)
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id

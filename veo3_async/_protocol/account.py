@@ -15,12 +15,13 @@ from typing import Any, Final
 import msgspec
 
 from veo3_async._errors import InvalidRequest
-from veo3_async._models import Cost, ModelParameter, VideoModel, VideoTask
+from veo3_async._models import VideoTask
 from veo3_async._protocol.errors import SUCCESS, Problem, own_error, problem_of
 from veo3_async._protocol.families._fields import flag, url_or_none
 from veo3_async._protocol.families._route import call_for_id
 from veo3_async._protocol.http import Call, Reply
 from veo3_async._protocol.parsing import json_of
+from veo3_async._reports import Cost, ModelParameter, VideoModel
 
 __all__ = [
     "MAX_RECORDS",

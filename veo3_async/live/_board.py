@@ -11,7 +11,8 @@ from typing import Final
 import msgspec
 
 from veo3_async._errors import ServiceUnavailable, StillPending, UnexpectedReply, Veo3Error
-from veo3_async._models import Phase, PollReport, Transition
+from veo3_async._models import Phase, Transition
+from veo3_async._reports import PollReport
 
 __all__ = ["Board", "Row"]
 
