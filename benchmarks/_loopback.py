@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
+import functools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -22,6 +24,7 @@ from typing import Any
 import msgspec
 
 _UPDATED = b"1756712345678"  # in place of the sample's `status_update_time`
+_ATTEMPT = b'"retry_count": '
 
 REPLIES = pathlib.Path(__file__).parents[1] / "tests" / "replies"
 
@@ -36,7 +39,7 @@ class Service(msgspec.Struct, frozen=True):
     limit: int | None = None
     """Requests that are served in a second, or None for all."""
     changing: bool = False
-    """Whether each reply of 302.AI says something new: another word, and a later time."""
+    """Whether each reply of 302.AI is a transition: another word, attempt and time."""
 
 
 class Seen(msgspec.Struct):
@@ -110,10 +113,11 @@ class _Answers:
 
     def _changed(self, body: bytes, request_id: str) -> bytes:
         number = self._words[request_id] = self._words.get(request_id, 0) + 1
-        word = (b"video_generating", b"video_generation_failed")[number % 2]
-        return body.replace(b"video_generating", word).replace(
-            _UPDATED, b"%d" % (time.time() * 1e3), 1
-        )
+        attempt, failed = divmod(number, 2)
+        word = b"video_generation_failed" if failed else b"video_generating"
+        body = body.replace(b"video_generating", word)
+        body = body.replace(_ATTEMPT + b"0", _ATTEMPT + b"%d" % attempt, 1)
+        return body.replace(_UPDATED, b"%d" % (time.time() * 1e3), 1)
 
     def _is_too_many(self, now: float) -> bool:
         if int(now) != self._second:
@@ -182,10 +186,15 @@ def still_running(request_id: str) -> bytes:
     return _RUNNING.replace(b"THE-ID", request_id.encode())
 
 
+@functools.lru_cache(maxsize=1)
+def _http_date(now: int) -> str:
+    return email.utils.formatdate(now, usegmt=True)
+
+
 def _response(status: int, body: bytes, headers: str = "") -> bytes:
     head = (
         f"HTTP/1.1 {status} {'OK' if status == 200 else 'Too Many Requests'}\r\n"
-        "Server: loopback\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\n"
+        f"Server: loopback\r\nDate: {_http_date(int(time.time()))}\r\n"
         f"Content-Type: application/json; charset=utf-8\r\n{headers}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )

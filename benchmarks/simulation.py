@@ -99,7 +99,6 @@ class Task(Entry, kw_only=True):
     state: State = NEW
     attempts: int = 0
     fingerprint: int | None = None
-    reread_at: float = math.inf
 
 
 @functools.lru_cache(maxsize=1)
@@ -187,7 +186,7 @@ class Simulation:
 
     def _served(self, task: Task, sent: float) -> float | None:
         stage = bisect.bisect_right(BEGINS, sent / task.stretch) - 1
-        if stage == task.fingerprint and self.now < task.reread_at:
+        if stage == task.fingerprint and self.now < task.track.reread_at:
             return self._judged(task, UNCHANGED, None)
         task.fingerprint = stage
         updated = int((EPOCH + BEGINS[stage] * task.stretch) * 1000)
@@ -206,7 +205,6 @@ class Simulation:
         ruling = judge(task.track, views, answer, reply=reply, pacing=self.pacing, context=context)
         assert ruling.fatal is None, ruling.fatal
         task.track, task.state = ruling.track, ruling.views[0].state
-        task.reread_at = self.now + ruling.reread_in
         self.changes += ruling.views[0].change is not None
         return ruling.delay
 

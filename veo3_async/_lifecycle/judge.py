@@ -78,6 +78,8 @@ class Track(msgspec.Struct, frozen=True, gc=False):
     """Where else it may be, once the API has not known it where it was thought to be."""
     interval: float = math.inf
     """Seconds that the pacing said last; infinite where it was not asked yet."""
+    reread_at: float = math.inf
+    """From when on the same bytes, read again, may mean something else, the caller's clock."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -114,11 +116,14 @@ class Ruling(msgspec.Struct, frozen=True):
     """Seconds until the next poll; None after the end."""
     fatal: BaseException | None = None
     """Why no id can be polled: every watch ends with it."""
-    reread_in: float = math.inf
-    """Seconds until the same bytes, read again, may mean something else."""
     ends_task: bool = False
     """Whether the task is over for everybody: false where one watcher is content with the plain
     video and another one waits."""
+
+    def changes(self) -> list[Transition]:
+        """Return what has changed, each once, whoever watches it."""
+        changes = {view.change.phase: view.change for view in self.views if view.change is not None}
+        return list(changes.values())
 
 
 class _PacingError(Exception):
@@ -138,7 +143,8 @@ def judge(
 
     An error of the pacing is fatal; any other exception is a bug, and `judge_bug` ends this id.
 
-    :param views: One for each watcher, at least one, none of them final.
+    :param views: One for each watcher, at least one, none of them final; not looked at where the
+        answer is UNCHANGED.
     :param reply: What the answer was read from, where one came.
     """
     try:
@@ -269,13 +275,16 @@ def _after_task(
     track = _followed(track, state, reply, pacing, context, model=model)
     if waiting is None:
         return Ruling(track, seen, None, ends_task=True)
-    return _scheduled(_with_eta(track, seen, pacing), track, track.clock, pacing, context)
+    reread_at = context.now + _seconds_until_decided(seen, context.now)
+    views = _with_eta(track, seen, pacing)
+    return _scheduled(views, track, track.clock, pacing, context, reread_at=reread_at)
 
 
 def _after_nothing_new(
     track: Track, views: Sequence[View], pacing: Pacing, context: Context
 ) -> Ruling:
-    return _scheduled(views, track, track.clock.goes_on(context.now), pacing, context)
+    clock = track.clock.goes_on(context.now)
+    return _scheduled(views, track, clock, pacing, context, reread_at=track.reread_at)
 
 
 def _observed(
@@ -328,7 +337,7 @@ def _followed(
 
 def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[View]:
     last = track.clock.last
-    if last is None or all(view.change is None for view in views):
+    if last is None or all(view.change is None or view.change.final for view in views):
         return views
     eta = _call(lambda: pacing.eta(last))
     if eta is None:
@@ -347,15 +356,20 @@ def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[V
 
 
 def _scheduled(
-    views: Sequence[View], track: Track, clock: PhaseClock, pacing: Pacing, context: Context
+    views: Sequence[View],
+    track: Track,
+    clock: PhaseClock,
+    pacing: Pacing,
+    context: Context,
+    *,
+    reread_at: float,
 ) -> Ruling:
     try:
         delay = ask_pacing(pacing, clock, context.rand)
     except Exception as error:
         raise _PacingError from error
-    track = replace(track, faults=NO_FAULTS, clock=clock, interval=delay)
-    decided = _seconds_until_decided(views, context.now)
-    return Ruling(track, views, min(delay, decided), reread_in=decided)
+    track = replace(track, faults=NO_FAULTS, clock=clock, interval=delay, reread_at=reread_at)
+    return Ruling(track, views, min(delay, reread_at - context.now))
 
 
 def _seconds_until_decided(views: Sequence[View], now: float) -> float:

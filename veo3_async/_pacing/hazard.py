@@ -58,6 +58,8 @@ MOST: Final = 1e9
 # to divide by, and soon overruled; it stays, so that nothing is ever impossible.
 _PRIOR_HAZARD: Final = 1 / DOCUMENTED_SECONDS
 _PRIOR_TASKS: Final = 0.25
+_PRIOR: Final = [(_PRIOR_TASKS * width * _PRIOR_HAZARD, _PRIOR_TASKS * width) for width in WIDTHS]
+"""The tasks that end in each bin, and the seconds at risk."""
 
 _STRIDES: Final = (1, 2, 4, 8)  # bins; each width of the smoothing is twice the one before
 _REACH: Final = sum(_STRIDES)
@@ -92,8 +94,8 @@ class Evidence:
         """
         if not 0 <= since < until < math.inf:
             return
-        place, last = _bin(since), _bin(until)
-        while place < last:
+        place = _bin(since)
+        while place < BINS - 1 and EDGES[place + 1] <= until:
             self._expose(place, EDGES[place + 1] - since)
             place += 1
             since = EDGES[place]
@@ -116,18 +118,24 @@ class Evidence:
         """
         top = min(BINS, max(_used(self._ended), _used(self._exposed)) + _REACH)
         ended, exposed = self._ended[:top], self._exposed[:top]
-        prior = [_PRIOR_TASKS * width for width in WIDTHS[:top]]
         best, chosen = -math.inf, list[float]()
         near_ended, near_exposed, own = ended, exposed, 1.0
         for stride in _STRIDES:
             near_ended, near_exposed = _smooth(near_ended, stride), _smooth(near_exposed, stride)
             own /= 2  # what a bin keeps of itself
-            others = [near - own * min(end, 1) for near, end in zip(near_ended, ended, strict=True)]
-            hazard = list(map(_quotient, near_ended, near_exposed, prior))
-            foretold = map(_quotient, others, near_exposed, prior)
-            likelihood = sum(
-                end * math.log(rate) for end, rate in zip(ended, foretold, strict=True) if end
-            ) - math.fsum(map(operator.mul, exposed, hazard))
+            hazard = [
+                (ends + prior_ends) / (seconds + prior_seconds)
+                for ends, seconds, (prior_ends, prior_seconds) in zip(
+                    near_ended, near_exposed, _PRIOR[:top], strict=True
+                )
+            ]
+            likelihood = -math.fsum(map(operator.mul, exposed, hazard))
+            for place, end in enumerate(ended):
+                if end:
+                    prior_ends, prior_seconds = _PRIOR[place]
+                    others = near_ended[place] - own * min(end, 1)
+                    rate = (others + prior_ends) / (near_exposed[place] + prior_seconds)
+                    likelihood += end * math.log(rate)
             if likelihood > best:
                 best, chosen = likelihood, hazard
         return chosen + [_PRIOR_HAZARD] * (BINS - top)
@@ -198,7 +206,7 @@ class Integral:
 
 
 def _bin(age: float) -> int:
-    return max(0, bisect_right(EDGES, age) - 1)
+    return bisect_right(EDGES, age, 1) - 1
 
 
 def _used(column: list[float]) -> int:
@@ -210,10 +218,6 @@ def _smooth(column: list[float], stride: int) -> list[float]:
     before = column[:1] * stride + column[:-stride]
     after = column[stride:] + column[-1:] * stride
     return [(a + b + b + c) / 4 for a, b, c in zip(before, column, after, strict=True)]
-
-
-def _quotient(ended: float, exposed: float, prior: float) -> float:
-    return (ended + prior * _PRIOR_HAZARD) / (exposed + prior)
 
 
 def rounded(number: float) -> float:

@@ -144,9 +144,7 @@ class LearnedPacing:
         """
         age = _sound(progress.age)
         left = self._of(progress.model).current().left(progress.phase, age)
-        if left is not None:
-            return left
-        return guessed_eta(msgspec.structs.replace(progress, age=age))
+        return guessed_eta(progress) if left is None else left
 
     def to_dict(self) -> dict[str, Any]:
         """Return what was learned, as values that any JSON encoder takes; a few kB a model.

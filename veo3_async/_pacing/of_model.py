@@ -84,8 +84,9 @@ class OfModel:
             return False
         evidence.ended_at(lasted)
         followed = self._followed[last.phase]
+        kept = 2 ** (-1 / self._half_life)
         for other in followed:
-            followed[other] *= 2 ** (-1 / self._half_life)
+            followed[other] *= kept
         followed[successor] = followed.get(successor, 0.0) + 1
         if successor not in FINAL:
             return False

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from veo3_async._models import Phase
 from veo3_async._pacing.policies import Eta, Progress
 
@@ -40,8 +38,9 @@ def guessed_eta(progress: Progress) -> Eta | None:
     if share is None:
         return None
     whole = _DOCUMENTED if _MODEL in progress.model else _NOT_DOCUMENTED
+    age = max(0.0, progress.age)  # in this order NaN becomes 0
     low, median, high = (
-        max(share * seconds - max(0.0, progress.age), _LEAST_LEFT * share * seconds)
+        max(share * seconds - age, _LEAST_LEFT * share * seconds)
         for seconds in (whole.low, whole.median, whole.high)
     )
-    return msgspec.structs.replace(whole, low=low, median=median, high=high)
+    return Eta(low, median, high, is_guess=True)

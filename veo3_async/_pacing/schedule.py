@@ -103,8 +103,11 @@ class Plan:
         self.expected_polls: Final = budget.polls(scale)
         self.expected_lag: Final = budget.lag(scale)
         even = (1 - trust) * knobs.even()
+        slowest, fastest = 1 / knobs.max_interval, 1 / knobs.min_interval
         self._polls: Final = {
-            phase: Integral([even + trust * knobs.bounded(scale * urge) for urge in column])
+            phase: Integral(
+                [even + trust * max(slowest, min(scale * urge, fastest)) for urge in column]
+            )
             for phase, column in urges.items()
         }
 

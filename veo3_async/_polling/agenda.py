@@ -76,10 +76,12 @@ class Agenda(Generic[_E]):
 
         :raises IndexError: There is none; ask `next_due` before.
         """
-        self.next_due()
-        due, _, entry = heapq.heappop(self._heap)
-        entry.ticket = 0
-        return due, entry
+        while True:
+            due, serial, entry = heapq.heappop(self._heap)
+            if entry.ticket == serial:
+                entry.ticket = 0
+                return due, entry
+            self._dead -= 1
 
     def clear(self) -> None:
         """Take everything out."""

@@ -57,56 +57,51 @@ class Turn:
     A context manager; left without `settle`, the permit is given back.
     """
 
-    __slots__ = ("_dispatcher", "_is_settled", "_permit", "_target")
+    __slots__ = ("_call", "_dispatcher", "_permit")
 
     def __init__(self, dispatcher: Dispatcher[Entry], permit: Permit) -> None:
         self._dispatcher = dispatcher
-        self._permit = permit
-        self._target = ""
-        self._is_settled = False
+        self._permit: Permit | None = permit  # None once it is settled
+        self._call: Call | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.give_back()
+        if self._permit is not None:
+            self.give_back()
 
     def give_back(self) -> None:
         """Give the permit back, unless it is settled."""
-        if not self._is_settled:
-            self._is_settled = True
-            self._dispatcher.give_back(self._permit)
+        permit, self._permit = self._permit, None
+        if permit is not None:
+            self._dispatcher.give_back(permit)
 
-    async def send(self, call: Call) -> Reply | Problem:
+    def send(self, call: Call) -> Awaitable[Reply | Problem]:
         """Send the request; only a cancellation is raised."""
-        self._target = call.target
-        return await self._dispatcher.send(call)
+        self._call = call
+        return self._dispatcher.transport.send(call)
 
     def settle(self, outcome: _O) -> _O:
         """Say what the request brought: a `Problem`, or anything else for a success.
 
         Returns it as the id is to take it: without a hint that does not bind it.
         """
-        if not self._is_settled:
-            self._is_settled = True
-            self._dispatcher.settle(self._permit, outcome, self._target)
-        if isinstance(outcome, Problem) and not self._dispatcher.hint_binds(outcome):
-            return msgspec.structs.replace(outcome, retry_after=None)
-        return outcome
-
-
-class _Claim(msgspec.Struct, Generic[_E], frozen=True, gc=False):
-    entry: _E
-    turn: Turn
+        permit, self._permit = self._permit, None
+        if permit is None or self._call is None:
+            return outcome
+        return self._dispatcher.settle(permit, outcome, self._call)
 
 
 class _Slot(Generic[_E]):
-    """A worker with nothing to do."""
+    """What a worker does, or is to do next."""
 
-    __slots__ = ("claim", "waiter")
+    __slots__ = ("entry", "turn", "waiter")
 
-    def __init__(self) -> None:
-        self.claim: _Claim[_E] | None = None
+    def __init__(self, entry: _E, turn: Turn) -> None:
+        self.entry = entry
+        self.turn: Turn | None = turn
+        """None while it has nothing to do."""
         self.waiter: asyncio.Future[None] | None = None
 
 
@@ -120,7 +115,7 @@ class Dispatcher(Generic[_E]):
 
     def __init__(self, transport: Sender, *, max_rate: float, max_in_flight: int) -> None:
         self._loop = asyncio.get_running_loop()
-        self._transport = transport
+        self.transport: Final = transport
         self._max_in_flight = max_in_flight
         self._agenda: Agenda[_E] = Agenda()
         self._single_calls: collections.deque[asyncio.Future[Turn]] = collections.deque()
@@ -220,28 +215,42 @@ class Dispatcher(Generic[_E]):
 
     # --- what a turn calls ------------------------------------------------------------------
 
-    async def send(self, call: Call) -> Reply | Problem:
-        """Send a call, and count it if it went out."""
-        answer = await self._transport.send(call)
-        if not (isinstance(answer, Problem) and answer.kind in _UNSENT):
-            self.sent[call.method] += 1
-        return answer
+    def settle(self, permit: Permit, outcome: _O, call: Call) -> _O:
+        """Let the throttle learn from the outcome of a call, and count it; `pump` after it.
 
-    def settle(self, permit: Permit, outcome: object, target: str) -> None:
-        """Let the throttle learn from an outcome; `pump` after it.
-
-        :param target: That of the call, which names the id.
+        Returns the outcome as the id is to take it.
         """
         self.in_flight -= 1
         now = self._loop.time()
         if not isinstance(outcome, Problem):
+            self.sent[call.method] += 1
             self.last_success = now
             self.throttle.succeeded(permit, now)
-            return
+            return outcome
+        if outcome.kind not in _UNSENT:
+            self.sent[call.method] += 1
         self.failures[outcome.kind] += 1
+        self._learn(permit, outcome, call.target, now)
+        if outcome.retry_after is None:
+            return outcome
+        if self.throttle.hint_binds(now, is_about_rate=outcome.limits_rate):
+            return outcome
+        return msgspec.structs.replace(outcome, retry_after=None)
+
+    def give_back(self, permit: Permit) -> None:
+        """Take back a permit of which nothing was learned."""
+        self.in_flight -= 1
+        self.throttle.abandoned(permit)
+        self.pump()
+
+    def _learn(self, permit: Permit, problem: Problem, target: str, now: float) -> None:
+        """Tell the throttle what went wrong.
+
+        :param target: That of the call, which names the id.
+        """
         rand = random.random()
-        match outcome:
-            case Problem(kind=kind, retry_after=hint) if outcome.limits_rate:
+        match problem:
+            case Problem(kind=kind, retry_after=hint) if problem.limits_rate:
                 self.throttle.throttled(
                     permit,
                     now,
@@ -257,24 +266,12 @@ class Dispatcher(Generic[_E]):
                 self.throttle.failed(
                     permit,
                     now,
-                    is_sent=outcome.kind not in _UNSENT,
-                    is_answered=outcome.http_status is not None,
+                    is_sent=problem.kind not in _UNSENT,
+                    is_answered=problem.http_status is not None,
                     rand=rand,
                 )
             case Problem(kind=kind):
                 self.throttle.succeeded(permit, now, is_served=kind not in NO_CAPACITY)
-
-    def hint_binds(self, problem: Problem) -> bool:
-        """Return whether an id must wait as long as ``Retry-After`` says."""
-        if problem.retry_after is None:
-            return True
-        return self.throttle.hint_binds(self._loop.time(), is_about_rate=problem.limits_rate)
-
-    def give_back(self, permit: Permit) -> None:
-        """Take back a permit of which nothing was learned."""
-        self.in_flight -= 1
-        self.throttle.abandoned(permit)
-        self.pump()
 
     # --- who is next ------------------------------------------------------------------------
 
@@ -288,16 +285,18 @@ class Dispatcher(Generic[_E]):
 
     def _give(self, turn: Turn, now: float) -> None:
         """Let a single call or an entry that is due go, in turns where both wait."""
-        due = self._agenda.next_due()
-        entry_waits = due is not None and due <= now
-        if self._single_calls and not (self._entry_is_next and entry_waits):
+        if self._single_calls and not (self._entry_is_next and self._has_due_entry(now)):
             self._entry_is_next = True
             self._single_calls.popleft().set_result(turn)
             return
         self._entry_is_next = False
         due, entry = self._agenda.take()
         self.lag.add(now - due)
-        self._hand_over(_Claim(entry, turn))
+        self._hand_over(entry, turn)
+
+    def _has_due_entry(self, now: float) -> bool:
+        due = self._agenda.next_due()
+        return due is not None and due <= now
 
     def _wake_at(self, when: float) -> None:
         if when == math.inf:
@@ -319,34 +318,33 @@ class Dispatcher(Generic[_E]):
 
     # --- workers ----------------------------------------------------------------------------
 
-    def _hand_over(self, claim: _Claim[_E]) -> None:
+    def _hand_over(self, entry: _E, turn: Turn) -> None:
         if not self._idle:
             assert self._workers is not None  # noqa: S101 - `pump` looked
             # A copy for each: an eager task is started inside its context, and this may be called
             # by a worker that runs in its own.
-            self._workers.create_task(self._work(claim), context=self._context.copy())
+            work = self._work(_Slot(entry, turn))
+            self._workers.create_task(work, context=self._context.copy())
             return
         slot = self._idle.pop()
-        slot.claim = claim
+        slot.entry, slot.turn = entry, turn
         if slot.waiter is not None:
             slot.waiter.set_result(None)
 
-    async def _work(self, claim: _Claim[_E]) -> NoReturn:
+    async def _work(self, slot: _Slot[_E]) -> NoReturn:
         assert self._handle is not None  # noqa: S101 - `run` set it
-        slot: _Slot[_E] = _Slot()
-        slot.claim = claim
         try:
             await asyncio.sleep(0)  # an eager task would run inside `pump`
             while True:
-                await self._handle(claim.entry, claim.turn)
-                slot = _Slot()
+                if slot.turn is not None:  # else a wait that ended without one
+                    await self._handle(slot.entry, slot.turn)
+                slot.turn = None
                 self._idle.append(slot)
                 self.pump()
-                if slot.claim is None:
+                if slot.turn is None:
                     slot.waiter = self._loop.create_future()
                     await slot.waiter
-                assert slot.claim is not None  # noqa: S101 - `_hand_over` set it
-                claim = slot.claim
+                    slot.waiter = None
         except asyncio.CancelledError as error:
             if is_cancelled():
                 raise
@@ -355,8 +353,8 @@ class Dispatcher(Generic[_E]):
             raise RuntimeError(message) from error
         finally:
             self._stop()
-            if slot.claim is not None:
-                slot.claim.turn.give_back()
+            if slot.turn is not None:
+                slot.turn.give_back()
 
     def _stop(self) -> None:
         """Let nothing go any more: a worker has ended, which none does by itself."""

@@ -7,7 +7,8 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from veo3_async._lifecycle.judge import Context, Ruling, Track, View
+from veo3_async._lifecycle.judge import Context, Track, View
+from veo3_async._lifecycle.phases import NEW, State
 from veo3_async._models import Transition
 from veo3_async._polling.agenda import Entry
 from veo3_async._polling.mailbox import Mailbox
@@ -28,9 +29,6 @@ class Job(Entry, kw_only=True):
     """What the last fault was; empty while there is none."""
     fingerprint: int | None = None
     """Hash of the last reply's bytes: the same bytes bring nothing new."""
-    reread_at: float = math.inf
-    """From when on the same bytes may mean something else, seconds of the loop's clock."""
-
     metadata: Any = None
     """What the program attached to the task, or None."""
     is_stall_logged: bool = False
@@ -48,13 +46,18 @@ class Job(Entry, kw_only=True):
             return change
         return replace(change, metadata=self.metadata)
 
-    def waits_for_webhook(self, ruling: Ruling) -> bool:
+    def waits_for_webhook(self) -> bool:
         """Return whether few polls are enough after one that brought a state.
 
         They are not once the service says that the task has ended: its webhook came, and the video
         may be a poll or two behind the word.
         """
-        return self.has_webhook and all(view.state.ended_since is None for view in ruling.views)
+        states = (box.states.get(self.request_id, NEW) for box in self.watchers)
+        return self.has_webhook and all(state.ended_since is None for state in states)
+
+    def state(self) -> State:
+        """Return what its first watcher remembers of it."""
+        return self.watchers[0].states.get(self.request_id, NEW) if self.watchers else NEW
 
     def views(self) -> list[View]:
         """Return each watcher's side of it, in their order."""

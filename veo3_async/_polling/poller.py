@@ -107,8 +107,7 @@ class Poller:
             route = job.track.route or self._route
             reply = await turn.send(families.poll_call(route, job.request_id))
             now = self._loop.time()
-            answer = self._read(job, reply, now)
-            answer = turn.settle(answer)
+            answer = turn.settle(self._read(job, reply, now))
         delay: float | None = None
         if self._subscriptions.is_wanted(job):
             delay = await self._act(job, answer, reply, now)
@@ -130,7 +129,7 @@ class Poller:
             self._note(job, reply, now)
             return reply
         fingerprint = hash(reply.body)
-        if fingerprint == job.fingerprint and reply.status == 200 and now < job.reread_at:
+        if fingerprint == job.fingerprint and reply.status == 200 and now < job.track.reread_at:
             return UNCHANGED
         job.fingerprint = None
         try:
@@ -184,7 +183,7 @@ class Poller:
         if (fatal := self._contact.heard(answer, now)) is not None:
             self._subscriptions.fail(fatal)
             return None
-        watchers, views = job.watchers, job.views()
+        watchers, views = job.watchers, () if answer is UNCHANGED else job.views()
         context = job.context(now, time.time(), random.random())
         try:
             ruling = judge(
@@ -198,28 +197,31 @@ class Poller:
             job.track = ruling.track
             if ruling.views is views and ruling.fatal is None:
                 # Nothing to write down, and nothing to deliver.
-                return self._scheduled(job, answer, ruling, now)
-            is_written = await self._write_down(ruling)
+                return self._delay(job, answer, ruling, now)
+            changes = ruling.changes()
+            is_written = await self._write_down(changes, ends_task=ruling.ends_task)
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is the end of one id
             _log.exception("internal error at one id, please report it; others go on")
-            ruling, is_written = judge_bug(job.track, views, bug, context), True
+            ruling = judge_bug(job.track, views or job.views(), bug, context)
+            changes, is_written = ruling.changes(), True
         if ruling.fatal is not None:
             self._fail(ruling.fatal)
             return None
         if not is_written:
             job.fingerprint = None
             return _RECORD_AGAIN
-        self._announce(job, ruling)
+        self._announce(job, changes)
         self._deliver(job, watchers, ruling)
-        return self._scheduled(job, answer, ruling, now)
+        return self._delay(job, answer, ruling, now)
 
-    def _scheduled(
+    def _delay(
         self, job: Job, answer: Answer | Exception, ruling: Ruling, now: float
     ) -> float | None:
         """Return the seconds until the next poll, longer where a webhook is awaited."""
-        job.reread_at = now + ruling.reread_in
-        self._note_stall(job, ruling, now)
-        if ruling.delay is None or isinstance(answer, Problem) or not job.waits_for_webhook(ruling):
+        self._note_stall(job, now)
+        if ruling.delay is None or not job.has_webhook or isinstance(answer, Problem):
+            return ruling.delay
+        if not job.waits_for_webhook():
             return ruling.delay
         return spared(ruling.delay, job.sent_at - job.hinted_at)
 
@@ -230,30 +232,28 @@ class Poller:
 
     # --- write down, deliver ----------------------------------------------------------------
 
-    async def _write_down(self, ruling: Ruling) -> bool:
+    async def _write_down(self, changes: Sequence[Transition], *, ends_task: bool) -> bool:
         """Write changes into the journal; return whether they may be delivered.
 
         A final transition that could not be written is withheld: it is seen and tried again.
         """
-        changes = {view.change.phase: view.change for view in ruling.views if view.change}
         if self._journal is None or not changes:
             return True
         self._dispatcher.pump()  # others need not wait for the disk
         try:
-            for change in changes.values():
-                await self._journal.record(change, ends_task=ruling.ends_task)
+            for change in changes:
+                await self._journal.record(change, ends_task=ends_task)
         except JournalError as error:
             if not self._journal_failed:
                 _log.error("journal unavailable, final transitions are withheld: %s", error)
             self._journal_failed = True
-            return not any(change.final for change in changes.values())
+            return not any(change.final for change in changes)
         self._journal_failed = False
         return True
 
-    def _announce(self, job: Job, ruling: Ruling) -> None:
+    def _announce(self, job: Job, changes: Sequence[Transition]) -> None:
         """Say each change once, whoever watches it."""
-        changes = {view.change.phase: view.change for view in ruling.views if view.change}
-        for change in changes.values():
+        for change in changes:
             if change.final:
                 self.ends[change.phase] += 1
             _log.info(
@@ -266,9 +266,9 @@ class Poller:
             if self._on_change is not None:
                 self._on_change(job.labelled(change))
 
-    def _note_stall(self, job: Job, ruling: Ruling, now: float) -> None:
+    def _note_stall(self, job: Job, now: float) -> None:
         """Log once of a task that nothing has changed for half an hour; it goes on."""
-        state = ruling.views[0].state
+        state = job.state()
         since = state.unchanged_since
         if since is None or now - since < _STALL_SECONDS:
             job.is_stall_logged = False

@@ -77,6 +77,8 @@ def inflated(body: bytes, encoding: str) -> bytes | None:
         plain = _unpacked(body, zlib.MAX_WBITS | 16)
         twice = plain is not None and plain.startswith(_GZIP)  # by the origin and by a proxy
         return _unpacked(plain or b"", zlib.MAX_WBITS | 16) if twice else plain
+    if not encoding:
+        return body
     codings = {coding.strip() for coding in encoding.lower().split(",")}
     if "deflate" in codings and body:
         has_header = body[0] & 0x0F == zlib.DEFLATED  # which some servers leave out

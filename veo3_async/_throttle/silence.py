@@ -47,8 +47,11 @@ class Silence:
 
         :param rate: Requests a second that are allowed.
         """
-        return self.unanswered >= max(
-            _MIN_UNANSWERED, rate * max(_SECONDS, _LATENCIES * self._latency)
+        unanswered = self.unanswered
+        return (
+            unanswered >= _MIN_UNANSWERED
+            and unanswered >= rate * _SECONDS
+            and unanswered >= rate * _LATENCIES * self._latency
         )
 
     def heard(self, sent: float, now: float) -> int:
@@ -58,9 +61,9 @@ class Silence:
         """
         if sent >= self._broken:  # of one silence, one answer is measured
             self._latency += (now - sent - self._latency) * _SMOOTHING
-        arrived = self.unanswered if self.is_on else 0
-        if self.is_on:
-            self._broken = now
+        unanswered, self.unanswered = self.unanswered, 0
+        if not self.is_on:
+            return 0
         self.is_on = False
-        self.unanswered = 0
-        return arrived
+        self._broken = now
+        return unanswered

@@ -173,16 +173,17 @@ class Throttle:
         return permit
 
     def _wait(self, now: float) -> float:
-        pace = self._pace
-        if now >= self._paused_until and not self._probe_due:
-            self._look_for_silence(now, pace)
+        pace = self._refill(now)
+        if now >= self._paused_until and not self._probe_due and self._silence.is_too_long(pace):
+            self._silence.is_on = True
+            self._limit(_SILENT)
+            self._pause(now + FIRST_GAP)
         if now < self._paused_until:
             return self._paused_until - now
         if self._probe is not None:
             return math.inf
         if self._window is not None and not self._probe_due and (wait := self._window.wait(now)):
             return wait
-        self._refill(now)
         return 0.0 if self._tokens >= _FULL else (1 - self._tokens) / pace
 
     # --- how a permit ends ------------------------------------------------------------------
@@ -349,22 +350,14 @@ class Throttle:
 
     # --- whether at all ---------------------------------------------------------------------
 
-    def _look_for_silence(self, now: float, pace: float) -> None:
-        if self._silence.is_too_long(pace):
-            self._silence.is_on = True
-            self._limit(_SILENT)
-            self._pause(now + FIRST_GAP)
-
     def _hear(self, permit: Permit, now: float) -> None:
-        arrived = self._silence.heard(permit.given_at, now)
-        if not arrived:
-            return
-        self._refill(now)
-        self._tokens = -float(arrived)  # they reach the server now, and count now
-        self._failed_probes = 0
-        if not self._blockade.is_on:
-            self._paused_until = min(self._paused_until, now)
-            self._probe_due, self._probe = False, None
+        if arrived := self._silence.heard(permit.given_at, now):
+            self._refill(now)
+            self._tokens = -float(arrived)  # they reach the server now, and count now
+            self._failed_probes = 0
+            if not self._blockade.is_on:
+                self._paused_until = min(self._paused_until, now)
+                self._probe_due, self._probe = False, None
 
     def _note_hint(
         self, now: float, retry_after: float | None, rand: float, *, is_alone: bool
@@ -381,7 +374,8 @@ class Throttle:
         gap = self._blockade.gap(may_be_ban=may_be_ban)
         self._pause(self._hinted_until if self._was_hinted else now + paused_for(gap, rand))
 
-    def _refill(self, now: float) -> None:
+    def _refill(self, now: float) -> float:
+        """Earn what the time since the last look is worth; return the pace."""
         pace = self._pace
         if now > self._refilled:
             elapsed = now - self._refilled
@@ -390,6 +384,7 @@ class Throttle:
             if self._limited:
                 self._limited_seconds += elapsed
         self._tokens = min(self._tokens, _capacity(pace))
+        return pace
 
     def _limit(self, reason: str) -> None:
         self._limited = True

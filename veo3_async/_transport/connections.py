@@ -30,7 +30,10 @@ class OnceRequest(aiohttp.ClientRequest):
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         """Send it."""
-        return await _send(super().send, conn)
+        protocol = _clean(conn)
+        response = await super().send(conn)
+        setattr(response, _PROTOCOL, protocol)
+        return response
 
 
 class OnceResponse(aiohttp.ClientResponse):
@@ -48,7 +51,7 @@ class OnceResponse(aiohttp.ClientResponse):
 async def _borrowed(
     request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
 ) -> aiohttp.ClientResponse:
-    request.send = functools.partial(_send, request.send)  # type: ignore[method-assign]
+    request.send = functools.partial(_sent, request.send)  # type: ignore[method-assign]
     try:
         return await handler(request)
     except aiohttp.ClientConnectorError:
@@ -61,15 +64,20 @@ BORROWED: Final = (_borrowed,)
 """Middlewares that do the same for a session that was handed in."""
 
 
-async def _send(
+async def _sent(
     send: Callable[[Connection], Awaitable[aiohttp.ClientResponse]], connection: Connection
 ) -> aiohttp.ClientResponse:
-    protocol = connection.protocol
-    if protocol is not None and protocol.should_close:
-        raise UncleanConnectionError
+    protocol = _clean(connection)
     response = await send(connection)
     setattr(response, _PROTOCOL, protocol)
     return response
+
+
+def _clean(connection: Connection) -> ResponseHandler | None:
+    protocol = connection.protocol
+    if protocol is not None and protocol.should_close:
+        raise UncleanConnectionError
+    return protocol
 
 
 def protocol_of(response: aiohttp.ClientResponse) -> ResponseHandler | None:

@@ -13,7 +13,7 @@ import contextlib
 import functools
 import hmac
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import TYPE_CHECKING, BinaryIO, Final, NoReturn
 
 import aiohttp
@@ -143,7 +143,8 @@ class Transport:
         """
         body = None if call.body is None else _Body(call.body)
         try:
-            with self._deadlines_of(call).limit() as limited:
+            deadlines = self._deadlines if call.form is None else self._upload_deadlines
+            with deadlines.limit() as limited:
                 return await self._exchange(call, body, limited)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is the end of this call
             if type(error) is ValueError and self._borrowed is not None:
@@ -168,9 +169,6 @@ class Transport:
         hint = "the environment names a proxy, which is not used: pass proxy= or trust_env=True"
         return msgspec.structs.replace(problem, message=f"{problem.message} ({hint})")
 
-    def _deadlines_of(self, call: Call) -> Deadlines:
-        return self._deadlines if call.form is None else self._upload_deadlines
-
     async def aclose(self) -> None:
         """Close own sessions and their connections; a cancellation comes out after that."""
         self._deadlines.close()
@@ -187,9 +185,10 @@ class Transport:
     async def _exchange(self, call: Call, body: _Body | None, limited: Limited) -> Reply | Problem:
         if self._borrowed is not None and self._borrowed.closed:
             return _SESSION_CLOSED
-        response = await (
-            self._sent(call, body) if call.form is None else self._uploaded(call, call.form)
-        )
+        if call.form is not None:
+            response = await self._uploaded(call, call.form)
+        else:
+            response = await self._sent(call, body)
         protocol = protocol_of(response)
         try:
             content = await _read(response, limited)
@@ -240,8 +239,8 @@ class Transport:
                 if unclean > self.max_connections:
                     raise
 
-    async def _request(self, call: Call, body: _Body | None) -> aiohttp.ClientResponse:
-        return await self._session(fresh=call.method == "POST").request(
+    def _request(self, call: Call, body: _Body | None) -> Awaitable[aiohttp.ClientResponse]:
+        return self._session(fresh=call.method == "POST").request(
             call.method,
             _url(self._base_url + call.target),
             headers=self._headers if body is None else self._post_headers,

@@ -19,12 +19,12 @@ from veo3_async._protocol.parsing import opened
 __all__ = [
     "MAX_WHOLE",
     "MICROSECONDS_FROM",
+    "PLAIN_URL",
     "SECONDS_BELOW",
     "Rules",
     "build",
     "flag",
     "is_named",
-    "is_plain_url",
     "milliseconds",
     "rules_of",
     "text",
@@ -43,12 +43,14 @@ MICROSECONDS_FROM: Final = 10**15
 """What is not below it and a time is in microseconds, or nanoseconds: in milliseconds it would be
 of the year 33658."""
 
+PLAIN_URL: Final = r"\Ahttps?://[^/?#\s,][^\s,]*\Z"
+"""One http(s) URL, as servers usually write it."""
+
 _YEAR_2100: Final = 4_102_444_800_000
 """Milliseconds; no time that is in smaller units is believed to be later."""
 
 _WHOLE: Final = Annotated[int, msgspec.Meta(ge=0, le=MAX_WHOLE)] | None
 _URL: Final = re.compile(r"https?://[^/?#\s]", re.IGNORECASE)
-_PLAIN_URL: Final = re.compile(r"https?://[^/?#\s,][^\s,]*")
 _NO_IDS: Final = frozenset({"", "0", "-1", "null", "none", "undefined"})
 _URL_FIELDS: Final = ("url", "video_url", "download_url", "uri", "href", "src", "video")
 _URL_DEPTH: Final = 3
@@ -207,11 +209,6 @@ def _url_in_text(value: str, depth: int) -> str | None:
     if url and not _URL.match(url):
         raise ValueError
     return url.replace(" ", "%20") or None
-
-
-def is_plain_url(text: str) -> bool:
-    """Return whether a text is one http(s) URL, as servers usually write it."""
-    return _PLAIN_URL.fullmatch(text) is not None
 
 
 def url_or_none(item: object, depth: int = _URL_DEPTH) -> str | None:

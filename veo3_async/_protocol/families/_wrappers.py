@@ -14,6 +14,7 @@ Merge: TypeAlias = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 _WRAPPERS: Final = ("data", "detail", "result")
 _BARE_WRAPPERS: Final = ("task", "record", "output", "response", "payload", "body")
 """Of these the state is taken only where nothing around it is one."""
+_ALL_WRAPPERS: Final = frozenset(_WRAPPERS + _BARE_WRAPPERS)
 _ENVELOPE_WORDS: Final = frozenset({"success", "ok"})
 _MAX_WRAPPERS: Final = 4
 
@@ -41,7 +42,9 @@ def unwrapped(
         return unwrapped(content[0], telling, merge, depth - 1)
     if not isinstance(content, dict):
         return None
-    for name in _wrappers_of(content) if depth else ():
+    if not depth or _ALL_WRAPPERS.isdisjoint(content):
+        return content
+    for name in _wrappers_of(content):
         if isinstance(content.get(name), dict | list | str):
             inner = unwrapped(content[name], telling, merge, depth - 1)
             if inner is not None and _tells(inner, telling):

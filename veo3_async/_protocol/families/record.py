@@ -16,7 +16,7 @@ Nothing here raises on what the server sends: a reply is a value, or a `Problem`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final, TypeAlias
 
 import msgspec
 
@@ -26,10 +26,10 @@ from veo3_async._protocol.errors import Problem, own_error
 from veo3_async._protocol.families._fields import (
     MAX_WHOLE,
     MICROSECONDS_FROM,
+    PLAIN_URL,
     SECONDS_BELOW,
     build,
     is_named,
-    is_plain_url,
     milliseconds,
     rules_of,
     text,
@@ -202,8 +202,9 @@ def read(route: Route, reply: Reply, *, request_id: str, wall_now: float) -> Vid
 
     def state(fields: Mapping[str, Any]) -> VideoTask | None:
         task = task_of(fields)
-        is_state = task.best_url is not None or _is_state(task, fields)
-        return _without_future(task, reply) if is_state else None
+        if task.best_url is None and not _is_state(task, fields):
+            return None
+        return _without_future(task, reply)
 
     return task_or_problem(reply, _TELLING, state, wall_now=wall_now, merge=_merged)
 
@@ -319,46 +320,64 @@ def _merged(outer: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
 
 _OURS: Final = frozenset({"phase", "failure_reason", "family", "ended", "wants_upsample", "extra"})
 """Fields of `VideoTask` that are no fields of a record."""
+_READ_BY_FIELD: Final = _OURS | {"request"}
 
-_TIMES: Final = range(SECONDS_BELOW, MICROSECONDS_FROM)
-_WHOLES: Final = range(MAX_WHOLE + 1)
+
+def _schema(cls: type[msgspec.Struct], types: Mapping[object, object], *, is_closed: bool) -> type:
+    """Return what a struct is on the wire, where it is as documented.
+
+    :param types: Of fields, by their name or their type in the struct, where the schema is
+        narrower.
+    :param is_closed: Whether a field that it does not know is refused.
+    """
+    fields = [field for field in msgspec.structs.fields(cls) if field.name not in _OURS]
+    return msgspec.defstruct(
+        cls.__name__,
+        [
+            (field.encode_name, types.get(field.name) or types.get(field.type, field.type), None)
+            for field in fields
+        ],
+        forbid_unknown_fields=is_closed,
+        gc=False,
+    )
+
+
+_Time: TypeAlias = Annotated[int, msgspec.Meta(ge=SECONDS_BELOW, lt=MICROSECONDS_FROM)]
+_Url: TypeAlias = Annotated[str, msgspec.Meta(pattern=PLAIN_URL)]
+
+_IMAGE_SCHEMA: Any = _schema(SourceImage, {}, is_closed=True)
+_REQUEST_SCHEMA: Any = _schema(GenerationRequest, {}, is_closed=True)
+_RECORD: Any = _schema(
+    VideoTask,
+    {
+        str: Annotated[str, msgspec.Meta(min_length=1)],
+        str | None: Annotated[str, msgspec.Meta(min_length=1)] | None,
+        int | None: Annotated[int, msgspec.Meta(ge=0, le=MAX_WHOLE)] | None,
+        "created_at": _Time | None,
+        "status_update_time": _Time | None,
+        "completed_at": _Time | None,
+        "video_url": _Url | None,
+        "upsample_video_url": _Url | None,
+        "images": tuple[_IMAGE_SCHEMA, ...],
+        "req": _REQUEST_SCHEMA | None,
+    },
+    is_closed=False,
+)
+"""A record in which nothing is to be read in another way than as it stands."""
 
 
 def _typed(fields: Mapping[str, Any]) -> VideoTask | None:
     """Return a record that is as documented in one step; None where something in it is not."""
-    if not _OURS.isdisjoint(fields) or "" in fields.values() or not _is_usual(fields):
+    if not _READ_BY_FIELD.isdisjoint(fields):
         return None
     try:
+        msgspec.convert(fields, _RECORD)
         task = msgspec.convert(fields, VideoTask)
     except (msgspec.ValidationError, OverflowError):
-        return None
-    are_usual = (
-        _are_within(_TIMES, task.created_at, task.status_update_time, task.completed_at)
-        and _are_within(_WHOLES, task.retry_count, task.max_retries, task.error_sleep)
-        and (task.video_url is None or is_plain_url(task.video_url))
-        and (task.upsample_video_url is None or is_plain_url(task.upsample_video_url))
-    )
-    if not are_usual:
         return None
     if unknown := fields.keys() - _TASK.keys():
         return msgspec.structs.replace(task, extra={name: fields[name] for name in unknown})
     return task
-
-
-def _are_within(span: range, *numbers: int | None) -> bool:
-    return all(number is None or number in span for number in numbers)
-
-
-def _is_usual(fields: Mapping[str, Any]) -> bool:
-    """Return whether what is inside of the record has no field that the page does not know."""
-    images, req = fields.get("images", ()), fields.get("req", {})
-    return (
-        isinstance(images, list | tuple)
-        and isinstance(req, dict)
-        and "request" not in fields
-        and req.keys() <= _REQUEST.keys()
-        and all(isinstance(image, dict) and image.keys() <= _IMAGE.keys() for image in images)
-    )
 
 
 def _by_field(fields: Mapping[str, Any]) -> VideoTask:
