@@ -18,7 +18,8 @@ from veo3_async import FixedPacing, Veo3Client
 from ._loopback import Seen, Service, seen, serving
 from ._report import OURS, Table, installed, publish
 from ._rivals import KEY, PATH, asked_by_hand, fal_client_of, request_ids
-from .memory import Ticker, in_a_process
+from ._ticker import Ticker
+from .memory import in_a_process
 
 CROWDS = (1_000, 10_000)
 LATENCY = 0.2
@@ -166,7 +167,7 @@ def crowd(name: str, url: str, count: int, interval: float, seconds: float) -> d
         ids, ticker = request_ids(count), Ticker()
         async with _running(ticker.run()):
             await asyncio.sleep(0.05)
-            ticker.latest = 0.0
+            ticker.reset()
             began, cpu = time.perf_counter(), time.process_time()
             async with _running(WAYS[name](url, ids, interval)):
                 await asyncio.sleep(seconds)

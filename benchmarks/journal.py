@@ -20,7 +20,7 @@ from . import poll_cost
 from ._loopback import Service, serving
 from ._report import OURS, Table, publish
 from ._rivals import Contender, Count, ours, request_ids
-from .memory import Ticker
+from ._ticker import Ticker
 
 ROUNDS = 5
 IDS = 10_000

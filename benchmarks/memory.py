@@ -35,6 +35,7 @@ from veo3_async._transport.transport import Transport
 from ._loopback import Service, serving, still_running
 from ._report import COLOURS, Table, picture, publish
 from ._rivals import KEY, request_ids
+from ._ticker import Ticker
 
 COUNTS = (1_000, 10_000, 100_000, 1_000_000)
 ROUNDS_SEEN = 2  # polls of each id before its memory is measured: all is there by then
@@ -247,20 +248,6 @@ def costs(url: str, counts: Sequence[int], polls: int, rounds: int) -> dict[int,
             for count, pool in pools.items():
                 found[count].append(pool.submit(one_cost, polls).result())
         return found
-
-
-class Ticker:
-    """Measures by how much a loop is late: the longest delay of a 10 ms tick."""
-
-    def __init__(self) -> None:
-        self.latest = 0.0
-
-    async def run(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            due = loop.time() + 0.01
-            await asyncio.sleep(0.01)
-            self.latest = max(self.latest, loop.time() - due)
 
 
 def blocked(url: str, added: int, many: int) -> dict[str, float]:

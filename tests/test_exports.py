@@ -74,7 +74,12 @@ REPORT = veo3_async.PollReport(
 def loaded_by(statement: str) -> set[str]:
     """Return the heavy modules that a statement loads in a fresh interpreter."""
     before = "import sys; before = set(sys.modules)"  # a coverage run has loaded sqlite3
-    script = f"{before}\n{statement}\nprint(*set(sys.modules) - before)"
+    loaded = run_alone(f"{before}\n{statement}\nprint(*set(sys.modules) - before)")
+    return set(loaded.split()) & set(HEAVY)
+
+
+def run_alone(script: str) -> str:
+    """Return what a script prints in a fresh interpreter."""
     done = subprocess.run(
         [sys.executable, "-P", "-c", script],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -83,7 +88,7 @@ def loaded_by(statement: str) -> set[str]:
         check=True,
         timeout=60,
     )
-    return set(done.stdout.split()) & set(HEAVY)
+    return done.stdout
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda m: m.__name__)
@@ -153,6 +158,38 @@ def test_the_first_use_loads_aiohttp_and_no_more() -> None:
     """To make a client loads nothing; to use it aiohttp, and neither a journal nor a terminal."""
     assert loaded_by("import veo3_async; veo3_async.Veo3Client('key')") == set()
     assert loaded_by(USE) == {"aiohttp", "yarl", "multidict"}
+
+
+ON_THE_LOOP = """
+import asyncio, sys, tempfile, veo3_async
+
+class OnTheLoop:
+    def find_spec(self, name, path=None, target=None):
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        print(name)
+
+async def main(place):
+    use = {'base_url': 'http://127.0.0.1:9', 'journal': place + '/a', 'record': place + '/b'}
+    clients = [veo3_async.Veo3Client('key', **use), veo3_async.Veo3Client('key')]
+    await asyncio.gather(*(client.__aenter__() for client in clients))
+    async with clients[0], clients[1], clients[0].watch('veo3-pro:1', timeout=0.2) as changes:
+        async for change in changes:
+            assert change.final
+
+sys.meta_path.insert(0, OnTheLoop())
+with tempfile.TemporaryDirectory() as place:
+    asyncio.run(main(place))
+"""
+
+
+def test_a_client_that_is_opened_imports_nothing_on_the_loop() -> None:
+    """A thread does it, for a journal and a recording too, and the first poll finds all there."""
+    of_a_thread = {"concurrent", "queue", "_queue"}  # asyncio's own, before it can begin one
+    imported = {name.partition(".")[0] for name in run_alone(ON_THE_LOOP).split()}
+    assert imported <= of_a_thread
 
 
 def test_the_version_is_that_of_the_distribution() -> None:

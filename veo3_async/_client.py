@@ -45,6 +45,10 @@ class Veo3Client:
     Made anywhere; the first use binds it to the running event loop and starts what it needs.
     Ended by ``async with`` or by `aclose`, from any task of that loop.
 
+    The first client of a process imports aiohttp at its first use, which takes 0.3 s. ``async
+    with`` has a thread do it; what begins without it waits for it on the loop, unless the program
+    has imported aiohttp before.
+
     :param api_key: The key; None takes it from ``AI302_API_KEY``, else ``AI302_KEY``.
     :param base_url: Where the API is; None takes ``AI302_BASE_URL``, else
         ``https://api.302.ai``. ``http`` is for this machine and private networks only.
@@ -132,12 +136,10 @@ class Veo3Client:
                     session=download_session,
                     allow_private=is_private(self._base_url),
                 ),
-                make_recorder=functools.partial(
-                    make_recorder,
-                    None if record is None else lasting(record),
-                    key,
-                    self._base_url,
-                    prompts=record_prompts,
+                make_recorder=None
+                if record is None
+                else functools.partial(
+                    make_recorder, lasting(record), key, self._base_url, prompts=record_prompts
                 ),
                 pacing=pacing_or_learned(pacing),
                 route=self._route,

@@ -13,14 +13,11 @@ import decimal
 import functools
 import logging
 import os
-import sys
 import urllib.parse
 import warnings
 from collections.abc import Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-import anyio
-import anyio.to_thread
 import msgspec
 
 from veo3_async._cancellation import ended
@@ -68,7 +65,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     make_transport: Callable[[], Transport]
     make_downloader: Callable[[], Downloader]
-    make_recorder: Callable[[], Recorder | None]
+    make_recorder: Callable[[], Recorder] | None
     pacing: Pacing
     route: Route
     max_rate: float
@@ -165,8 +162,9 @@ class Runtime:
 
         :raises JournalError: It cannot be used; everything is closed then.
         """
-        if "veo3_async._transport.transport" not in sys.modules:
-            await anyio.to_thread.run_sync(_import_aiohttp)  # takes 0.2 s: not on the loop
+        # Also where it seems to be loaded: another client may be at it. Not by anyio, whose first
+        # use loads a tenth of it all on the loop.
+        await asyncio.to_thread(_load, self._settings)
         if (journal := self.started().journal) is None:
             return
         try:
@@ -239,7 +237,7 @@ class Runtime:
         return self._transport
 
     def _used_recorder(self) -> Recorder | None:
-        if self._recorder is None:
+        if self._recorder is None and self._settings.make_recorder is not None:
             self._recorder = self._settings.make_recorder()
         return self._recorder
 
@@ -329,21 +327,28 @@ def make_downloader(**options: Any) -> Downloader:  # noqa: ANN401 - as there
     return Downloader(**options)
 
 
-def make_recorder(
-    path: str | None, key: ApiKey, base_url: str, *, prompts: bool
-) -> Recorder | None:
-    """Return a `Recorder`; None where nothing is to be recorded."""
-    if path is None:
-        return None
+def make_recorder(path: str, key: ApiKey, base_url: str, *, prompts: bool) -> Recorder:
+    """Return a `Recorder`; the first one loads its module."""
     from veo3_async._transport.recorder import Recorder  # noqa: PLC0415 - few want one
 
     host = urllib.parse.urlsplit(base_url).hostname or ""
     return Recorder(path, secret=key.reveal(), host=host, prompts=prompts)
 
 
-def _import_aiohttp() -> None:
+def _load(settings: Settings) -> None:
+    """Import what a client uses, which takes 0.3 s: aiohttp, and what else waits for its first use.
+
+    Of the modules of others those too that they load themselves at their first use.
+    """
+    with contextlib.suppress(ImportError):  # it is anyio's own, and may have another name
+        import anyio._backends._asyncio  # noqa: F401, PLC0415
     import veo3_async._download.downloader  # noqa: PLC0415
-    import veo3_async._transport.transport  # noqa: F401, PLC0415
+    import veo3_async._transport.transport  # noqa: PLC0415
+
+    if settings.make_recorder is not None:
+        import veo3_async._transport.recorder  # noqa: PLC0415
+    if settings.journal is not None:
+        import veo3_async._journal.journal  # noqa: F401, PLC0415
 
 
 def _stats(parts: Parts, pacing: Pacing, now: float) -> Stats:
