@@ -131,7 +131,7 @@ class Subscriptions:
         """Make ids due now; those that nobody watches, or that are being asked for, are left."""
         now = self._loop.time()
         for request_id in request_ids:
-            if (job := self._jobs.get(request_id)) is not None and job.ticket:
+            if (job := self._jobs.get(request_id)) is not None and job.due is not None:
                 self._dispatcher.put(job, now)
         self._dispatcher.pump()
 
@@ -143,7 +143,7 @@ class Subscriptions:
         if (job := self._jobs.get(request_id)) is None:
             return
         job.hinted_at = self._loop.time()
-        if job.ticket:
+        if job.due is not None:
             self._dispatcher.put(job, max(job.hinted_at, job.sent_at + HINT_SECONDS))
             self._dispatcher.pump()
 
