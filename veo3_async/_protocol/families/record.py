@@ -132,10 +132,12 @@ def route_of(model: str) -> Route:
     return Route(NAME, _PATH + model)
 
 
+_ROUTES: Final = {model: route_of(model) for model in MODELS}  # one of each for all ids: memory
+
+
 def route_for_id(request_id: str) -> Route | None:
     """Return where an id is polled by the model that it begins with, None where it names none."""
-    model = model_of(request_id)
-    return route_of(model) if model in MODELS else None
+    return _ROUTES.get(model_of(request_id) or "")
 
 
 def siblings(route: Route) -> tuple[Route, ...]:
