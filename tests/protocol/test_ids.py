@@ -175,7 +175,7 @@ def test_a_model_that_is_no_part_of_a_path_is_refused(model: object) -> None:
         check_model(model)
 
 
-@pytest.mark.parametrize("bad", ["", "a\nb", " a", "a\n", "\n", "é\x85", "x" * 1025])
+@pytest.mark.parametrize("bad", ["", "a\nb", " a", "a\n", "\n", "é\x85", "\ud800", "x" * 1025])
 @pytest.mark.parametrize("place", [0, 1, 2])
 def test_one_bad_id_among_good_ones_is_refused(bad: str, place: int) -> None:
     """Looked at together, they are refused as they are one by one."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import copy
+import itertools
 from collections.abc import Iterable
 from typing import Final
 
@@ -54,7 +55,7 @@ class Mailbox:
         """What ends the watch by its timeout, if it has one."""
 
     def open_for(self, request_ids: Iterable[str]) -> list[str]:
-        """Begin with these ids, and return those that are new.
+        """Begin with these ids, and return those that are new, as often as they were given.
 
         :raises ClientClosed: The stream has ended.
         """
@@ -63,11 +64,8 @@ class Mailbox:
         if self._over:
             message = "this watch has ended; make another one"
             raise ClientClosed(message)
-        if not self.states:
-            self.states.update(dict.fromkeys(request_ids, NEW))
-            return list(self.states)
-        new = [i for i in dict.fromkeys(request_ids) if i not in self.states]
-        self.states.update(dict.fromkeys(new, NEW))
+        new = [request_id for request_id in request_ids if request_id not in self.states]
+        self.states.update(zip(new, itertools.repeat(NEW)))
         return new
 
     def end(self, request_id: str, error: Veo3Error, *, wall_now: float) -> Transition:

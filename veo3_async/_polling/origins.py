@@ -23,6 +23,8 @@ __all__ = ["Origins"]
 _MOST: Final = 100_000
 """Submissions that are remembered until they are watched to their end."""
 
+_FROM_ELSEWHERE: Final = Origin()
+
 
 class Origins:
     """Where tasks are polled, and what was attached to them.
@@ -60,14 +62,19 @@ class Origins:
         """Whether a webhook will report the end of a task."""
         return request_id in self._with_webhook
 
+    def known(self, request_id: str) -> Origin:
+        """Return what this client has submitted a task with; nothing of one from elsewhere."""
+        return self._submitted.get(request_id, _FROM_ELSEWHERE)
+
     def of(self, request_id: str, default: Route) -> Origin:
-        """Return what is known without asking the journal.
+        """Return what is known without asking the journal, and where it is polled at the least.
 
         :param default: Where an id is polled of which nothing is known.
         """
-        if (known := self._submitted.get(request_id)) is not None:
+        known = self.known(request_id)
+        if known is not _FROM_ELSEWHERE:
             return known
-        route = polled_at(request_id, Origin(), default)
+        route = polled_at(request_id, known, default)
         return Origin(route.family, route.path)
 
     async def accept(self, request_ids: Iterable[str], default: Route) -> Mapping[str, Origin]:

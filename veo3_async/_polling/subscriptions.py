@@ -29,8 +29,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Subscriptions"]
 
-_BATCH: Final = 1000
-"""Ids that are added or finished before the event loop gets its turn."""
+_BATCH: Final = 500
+"""Ids that are added or finished before the event loop gets its turn: a millisecond."""
+_WRITTEN: Final = 2000
+"""Ids that are written into the journal at once: as many as a commit is worth."""
 
 
 class Subscriptions:
@@ -96,8 +98,7 @@ class Subscriptions:
         """
         new = mailbox.open_for(request_ids)
         if self._journal is None:
-            # One batch after another: to say where 50,000 ids are polled takes a quarter second.
-            self._join(mailbox, ((i, self._origins.of(i, mailbox.route)) for i in new))
+            self._join(mailbox, ((i, self._origins.known(i)) for i in new))
         elif new:
             self._unaccepted.append((mailbox, new))
             self._has_unaccepted.set()
@@ -156,7 +157,8 @@ class Subscriptions:
             self._has_unaccepted.clear()
             while self._unaccepted:
                 mailbox, request_ids = self._unaccepted.popleft()
-                await self._accept_for(mailbox, request_ids)
+                for done in range(0, len(request_ids), _WRITTEN):
+                    await self._accept_for(mailbox, request_ids[done : done + _WRITTEN])
 
     def is_wanted(self, job: Job) -> bool:
         """Whether somebody still watches a job; it may be dropped at any await."""
