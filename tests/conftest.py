@@ -8,6 +8,7 @@ only POSIX has, and leaves out the tests that are marked ``posix``.
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -69,6 +70,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if WITHOUT_POSIX:
         items[:] = [item for item in items if item.get_closest_marker("posix") is None]
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """Let no collection of garbage look through thousands of tests that are to come."""
+    gc.collect()
+    gc.freeze()
 
 
 # --- the loops --------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import pytest
 from broken_servers import http, request_head, serving
 from conftest import MakeClient
 
-from veo3_async import AuthenticationError, Phase, StillPending, UnexpectedReply
+from veo3_async import AuthenticationError, FixedPacing, Phase, StillPending, UnexpectedReply
 from veo3_async.testing import Body, FakeVeo3, Life
 
 pytestmark = pytest.mark.anyio
@@ -63,7 +63,7 @@ async def test_fault_11_a_client_that_had_a_reply_waits_a_page_out(
     server: FakeVeo3, make_client: MakeClient
 ) -> None:
     """An hour of maintenance ends nothing; the caller's timeout does."""
-    veo = make_client()
+    veo = make_client(pacing=FixedPacing(20.0))
     request_id = server.add(life=Life.scripted([{"status": "video_generating"}]))
     watch = veo.watch(request_id, timeout=3700)
     assert (await anext(watch)).phase is Phase.GENERATING
@@ -82,6 +82,6 @@ async def test_fault_11_a_journal_that_had_a_reply_waits_a_page_out(
     await anext(watch)
     await first.aclose()
     server.fault(Body.html())
-    second = make_client(journal=tmp_path / "veo3.db")
+    second = make_client(journal=tmp_path / "veo3.db", pacing=FixedPacing(20.0))
     [end] = [change async for change in await second.resume(timeout=3600)]
     assert isinstance(end.error, StillPending)

@@ -12,6 +12,7 @@ from conftest import MakeClient
 from over_the_wire import QUICK, UNENDING, collected
 
 from veo3_async import (
+    FixedPacing,
     Phase,
     PollReport,
     StillPending,
@@ -156,9 +157,10 @@ async def test_a_watch_survives_the_scope_that_it_was_made_in(
 
 
 async def test_fault_40_a_task_in_which_nothing_changes_is_logged_once_and_then_lost(
-    server: FakeVeo3, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+    server: FakeVeo3, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A line after half an hour; after two hours the watch ends, and it can be watched again."""
+    veo = make_client(pacing=FixedPacing(20.0))
     caplog.set_level(logging.WARNING, "veo3_async")
     request_id = server.add(life=Life.scripted([{"status": "video_generating", "running": True}]))
     ends = [change async for change in veo.watch(request_id) if change.final]

@@ -461,9 +461,10 @@ async def test_fault_30_the_timeout_of_what_cannot_be_reached_says_why(
 
 
 async def test_fault_10_an_outage_is_in_the_log_once(
-    server: FakeVeo3, veo: Veo3Client, caplog: pytest.LogCaptureFixture
+    server: FakeVeo3, make_client: MakeClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     """WARNING after half a minute without any state, INFO when it is over, DEBUG for each fault."""
+    veo = make_client(pacing=FixedPacing(30.0))
     caplog.set_level(logging.DEBUG, "veo3_async")
     ids = [server.add(life=QUICK) for _ in range(60)]  # so that one is asked for every second
     server.fault(Status(500))

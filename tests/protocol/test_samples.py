@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import wire
+from conftest import MakeClient
 
 from veo3_async import (
     AuthenticationError,
@@ -91,10 +92,11 @@ async def test_each_error_says_who_must_act(server: FakeVeo3, veo: Veo3Client, n
     ],
 )
 async def test_fault_44_a_watch_goes_on_after_what_is_no_end(
-    server: FakeVeo3, veo: Veo3Client, name: str, phase: Phase
+    server: FakeVeo3, make_client: MakeClient, name: str, phase: Phase
 ) -> None:
     """For an hour, and then the video comes."""
-    hour = [Body(wire.sample(name))] * 1800
+    veo = make_client(pacing=FixedPacing(20.0, jitter=0.0))
+    hour = [Body(wire.sample(name))] * 180
     request_id = server.add(wire.ID, Life.scripted([*hour, Body(wire.sample("completed"))]))
     async with veo.watch(request_id) as changes:
         assert [change.phase async for change in changes] == [phase, Phase.COMPLETED]
