@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 import math
 from collections.abc import Callable, Sequence
-from typing import Final, Literal, TypeAlias, TypeVar
+from typing import Final, Literal, ParamSpec, TypeAlias, TypeVar
 
 import msgspec
 from msgspec.structs import replace
@@ -51,6 +51,7 @@ _OF_MANY_MODELS: Final = "unified"
 """The family whose path names no model, and whose replies do."""
 _MODEL_CHARS: Final = 64
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -331,7 +332,7 @@ def _followed(
     if last is not None and last.phase is not clock.last.phase:
         lasted = track.clock.lasted(state, context.now)
         successor = clock.last.phase
-        _call(lambda: pacing.phase_ended(last, lasted, successor))
+        _ask(pacing.phase_ended, last, lasted, successor)
     return Track(track.request_id, NO_FAULTS, clock, is_known=True, route=track.route)
 
 
@@ -339,7 +340,7 @@ def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[V
     last = track.clock.last
     if last is None or all(view.change is None or view.change.final for view in views):
         return views
-    eta = _call(lambda: pacing.eta(last))
+    eta = _ask(pacing.eta, last)
     if eta is None:
         return views
     said = {
@@ -364,10 +365,7 @@ def _scheduled(
     *,
     reread_at: float,
 ) -> Ruling:
-    try:
-        delay = ask_pacing(pacing, clock, context.rand)
-    except Exception as error:
-        raise _PacingError from error
+    delay = _ask(ask_pacing, pacing, clock, context.rand)
     track = replace(track, faults=NO_FAULTS, clock=clock, interval=delay, reread_at=reread_at)
     return Ruling(track, views, min(delay, reread_at - context.now))
 
@@ -383,8 +381,8 @@ def _seconds_until_decided(views: Sequence[View], now: float) -> float:
     return decided
 
 
-def _call(call: Callable[[], _T]) -> _T:
+def _ask(pacing: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
     try:
-        return call()
+        return pacing(*args, **kwargs)
     except Exception as error:
         raise _PacingError from error

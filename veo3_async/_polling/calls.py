@@ -5,6 +5,7 @@ What a fault means is for `retries` to say, and when a call has its turn for the
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import random
@@ -138,7 +139,7 @@ class Calls:
                 outcome = (
                     read(answer, wall_now=time.time()) if isinstance(answer, Reply) else answer
                 )
-                outcome = turn.settle(outcome)
+                outcome = turn.settle(outcome, asyncio.get_running_loop().time())
             if not isinstance(outcome, Problem) or outcome.from_api:
                 self._contact.had_reply = True
             self._dispatcher.pump()

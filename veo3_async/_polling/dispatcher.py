@@ -82,15 +82,17 @@ class Turn:
         self._call = call
         return self._dispatcher.transport.send(call)
 
-    def settle(self, outcome: _O) -> _O:
+    def settle(self, outcome: _O, now: float) -> _O:
         """Say what the request brought: a `Problem`, or anything else for a success.
 
         Returns it as the id is to take it: without a hint that does not bind it.
+
+        :param now: When it came, seconds of the loop's clock.
         """
         permit, self._permit = self._permit, None
         if permit is None or self._call is None:
             return outcome
-        return self._dispatcher.settle(permit, outcome, self._call)
+        return self._dispatcher.settle(permit, outcome, self._call, now)
 
 
 class _Slot(Generic[_E]):
@@ -158,9 +160,9 @@ class Dispatcher(Generic[_E]):
             finally:
                 self._stop()
 
-    def put(self, entry: _E, due: float) -> None:
+    def put(self, entry: _E, due: float, now: float) -> None:
         """Schedule an entry for a moment of the loop's clock, or anew; `pump` after it."""
-        delay = due - self._loop.time()
+        delay = due - now
         if delay >= _HAS_TIME:
             tick = _tick(delay)
             due = math.ceil(due / tick) * tick
@@ -215,13 +217,12 @@ class Dispatcher(Generic[_E]):
 
     # --- what a turn calls ------------------------------------------------------------------
 
-    def settle(self, permit: Permit, outcome: _O, call: Call) -> _O:
+    def settle(self, permit: Permit, outcome: _O, call: Call, now: float) -> _O:
         """Let the throttle learn from the outcome of a call, and count it; `pump` after it.
 
         Returns the outcome as the id is to take it.
         """
         self.in_flight -= 1
-        now = self._loop.time()
         if not isinstance(outcome, Problem):
             self.sent[call.method] += 1
             self.last_success = now

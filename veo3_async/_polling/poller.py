@@ -107,14 +107,14 @@ class Poller:
             route = job.track.route or self._route
             reply = await turn.send(families.poll_call(route, job.request_id))
             now = self._loop.time()
-            answer = turn.settle(self._read(job, reply, now))
+            answer = turn.settle(self._read(job, reply, now), now)
         delay: float | None = None
         if self._subscriptions.is_wanted(job):
             delay = await self._act(job, answer, reply, now)
         if self._subscriptions.is_wanted(job):
             # Over for the others, and somebody has joined while that was written down.
             delay = 0.0 if delay is None else delay
-            self._dispatcher.put(job, now + delay)
+            self._dispatcher.put(job, now + delay, now)
         else:
             delay = None
         if self._on_poll is not None:
@@ -259,7 +259,7 @@ class Poller:
             _log.info(
                 "%s is %s%s",
                 change.request_id,
-                change.phase.value,
+                change.phase,
                 f": {change.error}" if change.error else "",
                 extra={"request_id": change.request_id},
             )

@@ -133,7 +133,7 @@ class Subscriptions:
         now = self._loop.time()
         for request_id in request_ids:
             if (job := self._jobs.get(request_id)) is not None and job.due is not None:
-                self._dispatcher.put(job, now)
+                self._dispatcher.put(job, now, now)
         self._dispatcher.pump()
 
     def hint(self, request_id: str) -> None:
@@ -143,9 +143,9 @@ class Subscriptions:
         """
         if (job := self._jobs.get(request_id)) is None:
             return
-        job.hinted_at = self._loop.time()
+        job.hinted_at = now = self._loop.time()
         if job.due is not None:
-            self._dispatcher.put(job, max(job.hinted_at, job.sent_at + HINT_SECONDS))
+            self._dispatcher.put(job, max(now, job.sent_at + HINT_SECONDS), now)
             self._dispatcher.pump()
 
     # --- what the poller calls --------------------------------------------------------------
@@ -242,7 +242,7 @@ class Subscriptions:
                     has_webhook=self._origins.has_webhook(request_id),
                 )
                 self._jobs[request_id] = job
-                self._dispatcher.put(job, now)
+                self._dispatcher.put(job, now, now)
             elif mailbox not in job.watchers:
                 self._share(job, mailbox)
         self._dispatcher.pump()

@@ -258,7 +258,8 @@ def _reason(fields: Mapping[str, Any], images: Sequence[SourceImage], phase: Pha
     for name in _REASONS:
         if (value := fields.get(name)) and (said := reason_in(value)):
             return said
-    said = next((reason_in(image.error) for image in images if image.error), None)
+    failed = [image.error for image in images if image.error] if images else None
+    said = reason_in(failed[0]) if failed else None
     return reason_among(fields) if said is None and phase is Phase.FAILED else said
 
 
