@@ -1,25 +1,29 @@
-"""What the journal costs: accepting 10,000 ids, commits under load, and each poll."""
+"""What the journal costs: accepting 10,000 ids, commits under load, each poll, and a start."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import functools
+import gc
+import json
 import pathlib
 import sqlite3
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 
+from veo3_async import Veo3Client, Watch
 from veo3_async._journal.journal import Journal
+from veo3_async._metadata import Origin
 from veo3_async._models import Phase, Transition, VideoTask
 
 from . import poll_cost
 from ._loopback import Service, serving
 from ._report import OURS, Table, publish
-from ._rivals import Contender, Count, ours, request_ids
+from ._rivals import KEY, PATH, Contender, Count, ours, request_ids
 from ._ticker import Ticker
 
 ROUNDS = 5
@@ -29,6 +33,7 @@ POLLS = 32
 IN_FLIGHT = (8, 64)
 COSTED_ROUNDS = 9
 COSTED_POLLS = 2500
+OWED = 100_000
 
 SAID = (
     "*accept* writes {ids:,} ids down at once, *changes* has {polls} polls with {changes} changes "
@@ -36,7 +41,10 @@ SAID = (
     "ticker in the same loop. *sqlite3 alone* is the rival: one commit for each row, as durable, "
     "in one thread, without an event loop. Medians of {rounds} rounds; the worst is beside them. "
     "The poll is that of `poll_cost`, through `watch()` and real sockets; nothing changes, so "
-    "nothing is written."
+    "nothing is written. *A start* finds {owed:,} tasks unfinished, each with its metadata, and "
+    "half of them with a state: *resume()* returns the watch, and *until all are watched* is what "
+    "follows until the last id has its place in the schedule. *sqlite3 alone* fetches the same "
+    "rows and decodes their metadata with `json`, in a thread."
 )
 
 Figures = dict[str, float]
@@ -81,7 +89,7 @@ async def writing(directory: pathlib.Path, ids: int, changes: int) -> Figures:
             await journal.record(change(request_id))
 
     cpu = time.process_time()
-    grouped, late_by_changes = await timed(asyncio.gather(*map(poll, names[:POLLS])))
+    grouped, late_by_changes = await timed(_together(poll(name) for name in names[:POLLS]))
     cpu = time.process_time() - cpu
     alone, _ = await timed(poll(names[0]))
     pending, late_by_pending = await timed(journal.pending())
@@ -99,6 +107,10 @@ async def writing(directory: pathlib.Path, ids: int, changes: int) -> Figures:
     }
 
 
+async def _together(works: Iterable[Awaitable[object]]) -> None:
+    await asyncio.gather(*works)  # they begin here, when the clock runs
+
+
 def rival(directory: pathlib.Path, changes: int) -> Figures:
     path = directory / "rival.db"
     with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as connection:
@@ -110,6 +122,78 @@ def rival(directory: pathlib.Path, changes: int) -> Figures:
             row = (str(number % POLLS), "storm " * 300)
             connection.execute("INSERT OR REPLACE INTO tasks VALUES (?, ?)", row)
         return {"sqlite3 alone, commits, 1/s": POLLS * changes / (time.perf_counter() - began)}
+
+
+def owe(path: pathlib.Path, count: int) -> None:
+    """Leave so many unfinished tasks in a journal."""
+
+    async def run() -> None:
+        names = request_ids(count)
+        origins = {
+            name: Origin("record", PATH, {"chat": number}) for number, name in enumerate(names)
+        }
+        async with Journal(path) as journal:
+            await journal.accept(names, at=time.time() - 300, origins=origins)
+            await asyncio.gather(*(journal.record(change(name)) for name in names[::2]))
+
+    asyncio.run(run())
+
+
+async def starting(path: pathlib.Path, count: int) -> Figures:
+    async with Veo3Client(
+        KEY, base_url="http://127.0.0.1:9", max_polls_per_second=0.001, journal=path
+    ) as veo:
+        alone, late_by_rival = await timed(asyncio.to_thread(fetched, path))
+        pending, late_by_pending = await timed(veo.pending())
+        gc.collect()
+        resumed, late_by_resume = await timed(_resumed(veo))
+
+        async def watched() -> None:
+            while veo.stats().watched < count:
+                await asyncio.sleep(0.005)
+
+        rest, late_by_rest = await timed(watched())
+    return {
+        "sqlite3 alone, s": alone,
+        "sqlite3 alone: loop late, ms": late_by_rival * 1e3,
+        "pending(), s": pending,
+        "pending(): loop late, ms": late_by_pending * 1e3,
+        "resume(), s": resumed,
+        "resume(): loop late, ms": late_by_resume * 1e3,
+        "until all are watched, s": rest,
+        "until all are watched: loop late, ms": late_by_rest * 1e3,
+    }
+
+
+async def _resumed(veo: Veo3Client) -> None:
+    kept.append(await veo.resume())
+
+
+kept: list[Watch] = []
+"""A watch that is forgotten ends."""
+
+
+def fetched(path: pathlib.Path) -> None:
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        rows = connection.execute("SELECT * FROM tasks WHERE delivered_at IS NULL").fetchall()
+    for row in rows:
+        json.loads(row[-3])
+
+
+def _start_table(count: int, rounds: int) -> Table:
+    with tempfile.TemporaryDirectory() as directory:
+        path = pathlib.Path(directory, "veo3.db")
+        owe(path, count)
+        found = []
+        for _ in range(rounds):
+            sys.stderr.write(f"a start with {count:,} tasks …\n")
+            found.append(asyncio.run(starting(path, count)))
+            kept.clear()
+    table = Table(f"a start with {count:,} tasks", ["", "median", "worst"])
+    for name in found[0]:
+        values = [figures[name] for figures in found]
+        table.add(name, statistics.median(values), max(values))
+    return table
 
 
 def repeated(work: Callable[[pathlib.Path], Figures], rounds: int) -> list[Figures]:
@@ -151,6 +235,7 @@ def _poll_table(levels: tuple[int, ...], polls: int, rounds: int) -> Table:
 
 def main(results: pathlib.Path, *, quick: bool = False) -> None:
     ids, changes, rounds = (100, 2, 1) if quick else (IDS, CHANGES, ROUNDS)
+    owed = 200 if quick else OWED
     table = Table("writing", ["", "median", "worst"])
     for work in (
         lambda directory: asyncio.run(writing(directory, ids, changes)),
@@ -166,5 +251,5 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
         if quick
         else _poll_table(IN_FLIGHT, COSTED_POLLS, COSTED_ROUNDS)
     )
-    said = SAID.format(ids=ids, polls=POLLS, changes=changes, rounds=rounds)
-    publish(results, "journal", said, table, polls)
+    said = SAID.format(ids=ids, polls=POLLS, changes=changes, rounds=rounds, owed=owed)
+    publish(results, "journal", said, table, _start_table(owed, rounds), polls)

@@ -30,7 +30,7 @@ from veo3_async._errors import (
     UnexpectedReply,
     Veo3Error,
 )
-from veo3_async._journal.tasks import Pending
+from veo3_async._journal.rows import Pending
 from veo3_async._lifecycle.phases import Until
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 from veo3_async._pacing.learned import LearnedPacing

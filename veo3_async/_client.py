@@ -26,7 +26,14 @@ from veo3_async._polling.watch import Watch
 from veo3_async._protocol.families import Route, SubmitOptions, route_of
 from veo3_async._protocol.ids import check_request_id, check_request_ids
 from veo3_async._reports import PollReport, Stats, VideoModel
-from veo3_async._runtime import Runtime, Settings, make_downloader, make_recorder, make_transport
+from veo3_async._runtime import (
+    Parts,
+    Runtime,
+    Settings,
+    make_downloader,
+    make_recorder,
+    make_transport,
+)
 from veo3_async._transport.endpoint import ApiKey, check_proxy, find_base_url, is_private
 
 if TYPE_CHECKING:
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 
     from veo3_async._download.stream import VideoStream
     from veo3_async._journal.journal import Journal
-    from veo3_async._journal.tasks import Pending
+    from veo3_async._journal.rows import Pending
 
 __all__ = ["Veo3Client"]
 
@@ -193,28 +200,28 @@ class Veo3Client:
         :raises RuntimeError: No event loop is running.
         """
         route = self._route_of(model, family)
-        watch, _ = self._watch(request_ids, route, until, timeout, keep_open=keep_open)
+        check_request_ids(request_ids)
+        watch, mailbox, parts = self._opened(route, until, timeout, keep_open=keep_open)
+        parts.subscriptions.subscribe(mailbox, request_ids)
         return watch
 
-    def _watch(
+    def _opened(
         self,
-        request_ids: Sequence[str],
         route: Route,
         until: Until,
         timeout: float | datetime.timedelta | None,
         *,
         keep_open: bool,
-    ) -> tuple[Watch, Mailbox]:
+    ) -> tuple[Watch, Mailbox, Parts]:
+        """Return a watch of no ids yet, what fills it, and who does."""
         if until not in {"best", "video"}:
             message = f"until is 'best' or 'video', not {until!r}"
             raise ValueError(message)
         limit = None if timeout is None else seconds("timeout", timeout)
-        check_request_ids(request_ids)
-        subscriptions = self.runtime.started().subscriptions
+        parts = self.runtime.started()
         mailbox = Mailbox(until, route, keep_open=keep_open)
-        subscriptions.register(mailbox, limit)
-        subscriptions.subscribe(mailbox, request_ids)
-        return Watch(mailbox, subscriptions, owner=self.runtime), mailbox
+        parts.subscriptions.register(mailbox, limit)
+        return Watch(mailbox, parts.subscriptions, owner=self.runtime), mailbox, parts
 
     def _route_of(self, model: str | None, family: str | None) -> Route:
         if model is None and family is None:
@@ -524,29 +531,21 @@ class Veo3Client:
     ) -> Watch:
         """Return a `Watch` over everything in the journal that is unfinished or undelivered.
 
-        An end that is known already comes at once, without a poll. Parameters as for `watch`.
+        An end that is known already comes at once, without a poll. Of the others those are asked
+        for first that have most likely ended by now. Parameters as for `watch`.
 
         :raises JournalError: There is no journal, or it cannot be read.
         :raises TypeError: The timeout is no time.
         :raises ValueError: ``until`` is another word, or the timeout not finite and above 0.
         :raises ClientClosed: The client was closed, or belongs to another loop or process.
         """
-        tasks = [p for p in await self.pending() if p.request_id is not None]
-        parts = self.runtime.started()
-        for p in tasks:
-            if p.token is not None and p.request_id is not None:
-                parts.webhooks.expect(p.token, p.request_id)
-                parts.origins.expect_webhook(p.request_id)
-        watch, mailbox = self._watch(
-            [p.request_id for p in tasks if p.request_id is not None and p.final is None],
-            self._route,
-            until,
-            timeout,
-            keep_open=keep_open,
-        )
-        for end in (p.final for p in tasks if p.final is not None):
-            mailbox.open_for([end.request_id])
-            mailbox.post(end)
+        left = await self.runtime.left_over()
+        watch, mailbox, parts = self._opened(self._route, until, timeout, keep_open=keep_open)
+        for task in left.unfinished:
+            if task.token is not None:
+                parts.webhooks.expect(task.token, task.request_id)
+                parts.origins.expect_webhook(task.request_id)
+        await parts.subscriptions.resume(mailbox, left)
         return watch
 
     # --- lifetime ---------------------------------------------------------------------------

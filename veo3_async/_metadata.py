@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from veo3_async._errors import InvalidRequest
 
 __all__ = ["METADATA_BYTES", "Origin", "metadata_from_json", "metadata_json"]
@@ -42,7 +44,12 @@ def metadata_from_json(text: str | None) -> Any:  # noqa: ANN401 - anything that
 
     :raises ValueError: It is no JSON.
     """
-    return None if text is None else json.loads(text)
+    if text is None:
+        return None
+    try:
+        return msgspec.json.decode(text)  # ten times as fast, which 100,000 tasks notice
+    except msgspec.MsgspecError:
+        return json.loads(text)  # also of what only JavaScript and Python take: half a surrogate
 
 
 class Origin(NamedTuple):

@@ -35,6 +35,7 @@ from veo3_async._polling.hooks import Hook
 from veo3_async._polling.job import Job
 from veo3_async._polling.origins import Origins
 from veo3_async._polling.poller import Poller
+from veo3_async._polling.resuming import LeftOver, left_over
 from veo3_async._polling.submissions import Submissions
 from veo3_async._polling.subscriptions import Subscriptions
 from veo3_async._polling.webhooks import Webhooks
@@ -129,6 +130,14 @@ class Runtime:
             message = "this client has no journal; make it with journal='veo3.db'"
             raise JournalError(message)
         return journal
+
+    async def left_over(self) -> LeftOver:
+        """Return what an earlier process left in the journal.
+
+        :raises JournalError: There is none, or it cannot be read.
+        :raises ClientClosed: As `started`.
+        """
+        return await left_over(self.needed_journal(), self._settings.pacing)
 
     def started(self) -> Parts:
         """Return the parts, and see to it that they run.

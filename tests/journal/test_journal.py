@@ -228,6 +228,20 @@ async def test_what_was_delivered_is_forgotten_by_age(path: Path) -> None:
     assert left == {"veo3-pro:undelivered", "veo3-pro:new", "veo3-pro:x"}
 
 
+@pytest.mark.anyio
+async def test_a_process_that_accepts_nothing_new_forgets_too(journal: Journal, path: Path) -> None:
+    """One that goes on with what is left deletes what is old with the first end it delivers."""
+    await journal.accept(["veo3-pro:left"], at=NOON)
+    await journal.aclose()
+    make_old(path, 3)
+
+    async with Journal(path, keep_finished=30 * DAY) as again:
+        assert old_rows(path) == 3
+        again.delivered(change("veo3-pro:left", Phase.COMPLETED, NOON), at=NOON + DAY)
+
+    assert old_rows(path) == 1
+
+
 def make_old(path: Path, rows: int) -> None:
     statement = """
         INSERT INTO tasks (request_id, phase, status, since, delivered_at)

@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 
 from veo3_async import _errors
 from veo3_async._errors import JournalError, StillPending, TaskFailed, Veo3Error
-from veo3_async._journal import tasks
+from veo3_async._journal import rows, tasks
 from veo3_async._journal.schema import JOURNAL
 from veo3_async._lifecycle import ends
+from veo3_async._metadata import Origin
 from veo3_async._models import GenerationRequest, Phase, SourceImage, Transition, VideoTask
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]))
@@ -71,14 +72,14 @@ def database() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-def stored(write: Callable[[sqlite3.Cursor], object]) -> tasks.Pending:
+def stored(write: Callable[[sqlite3.Cursor], object]) -> rows.Pending:
     """Return what comes back of a row that was written."""
     with database() as connection:
         write(connection.cursor())
         return only(connection)
 
 
-def only(connection: sqlite3.Connection) -> tasks.Pending:
+def only(connection: sqlite3.Connection) -> rows.Pending:
     [found] = tasks.pending(connection.cursor(), after=0, most=9)
     return found
 
@@ -166,18 +167,18 @@ def test_times_are_sqlites_own(one: float, other: float) -> None:
     """SQLite reads our times as they are meant, and their order is that of the moments."""
     with database() as connection:
         query = "SELECT (julianday(?) - 2440587.5) * 86400"
-        [read] = connection.execute(query, (tasks.stamp(one),)).fetchone()
+        [read] = connection.execute(query, (rows.stamp(one),)).fetchone()
 
     assert read == pytest.approx(one, abs=0.002)
-    assert tasks.moment(tasks.stamp(one)) == pytest.approx(one, abs=0.001)
-    assert (tasks.stamp(one) < tasks.stamp(other)) <= (one < other)
+    assert rows.moment(rows.stamp(one)) == pytest.approx(one, abs=0.001)
+    assert (rows.stamp(one) < rows.stamp(other)) <= (one < other)
 
 
 def test_a_time_is_utc() -> None:
     """A time is spelled as ``datetime('now')`` spells it, with milliseconds."""
     noon = datetime.datetime(2025, 6, 15, 12, tzinfo=datetime.UTC).timestamp()
 
-    assert tasks.stamp(noon + 0.0625) == "2025-06-15 12:00:00.062"
+    assert rows.stamp(noon + 0.0625) == "2025-06-15 12:00:00.062"
 
 
 @pytest.mark.parametrize(
@@ -223,3 +224,91 @@ def test_an_error_of_an_unknown_class_is_still_an_error() -> None:
     assert task.final is not None
     assert type(task.final.error) is Veo3Error
     assert task.final.task == VideoTask()
+
+
+# --- reading all at once ----------------------------------------------------------------------
+
+
+def both_ways(connection: sqlite3.Connection, reading: rows.Reading[Any]) -> tuple[Any, Any]:
+    """Return all rows, read as one JSON array and one by one."""
+    [text] = connection.execute(reading.all_at_once("WHERE key > 0 ORDER BY key")).fetchone()
+    one_by_one = connection.execute(reading.one_by_one("WHERE key > 0 ORDER BY key"))
+    return reading.decoded(text), list(map(reading.row, one_by_one))
+
+
+@given(
+    ENDS,
+    TEXTS,
+    st.none() | TEXTS,
+    MOMENTS,
+    JSON.filter(lambda value: len(repr(value)) < 4000),
+)
+def test_all_at_once_reads_what_one_by_one_reads(
+    end: Transition, prompt: str, image: str | None, at: float, metadata: Any
+) -> None:
+    """The quick way takes whatever the journal writes, and brings the same, to the last bit."""
+    origin = Origin("unified", "/302/v2/video/create", metadata)
+    with database() as connection:
+        cursor = connection.cursor()
+        tasks.accept(cursor, ["veo3-pro:0"], at, {"veo3-pro:0": origin})
+        tasks.record(cursor, msgspec.structs.replace(end, request_id="veo3-pro:1"))
+        tasks.record(cursor, msgspec.structs.replace(end, request_id="veo3-pro:2", final=False))
+        key = tasks.intend(
+            cursor, prompt, model="m", image=image, at=at, origin=origin, token="t0k"
+        )
+        quick, slow = both_ways(connection, rows.PENDING)
+        assert quick == slow
+        tasks.submitted(cursor, key, "veo3-pro:3", at, "2025-abc")
+        quick, slow = both_ways(connection, rows.WATCHED)
+        assert quick == slow
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "field", "expected"),
+    [
+        ("metadata", '"\\ud800"', "metadata", "\ud800"),
+        ("metadata", "NaN", "metadata", pytest.approx(float("nan"), nan_ok=True)),
+        ("since", "2025-06-15", "since", 1749945600.0),
+        ("since", "2025-06-15T00:00:00", "since", 1749945600.0),
+    ],
+)
+def test_what_is_not_spelled_as_ours_is_read_one_by_one(
+    column: str, value: str, field: str, expected: Any
+) -> None:
+    """Half a surrogate is no JSON to SQLite, and a person may have set a time by hand."""
+    with database() as connection:
+        tasks.accept(connection.cursor(), ["veo3-pro:1", "veo3-pro:2"], 0.0)
+        connection.execute(f"UPDATE tasks SET {column} = ? WHERE key = 2", (value,))
+        found = tasks.pending(connection.cursor(), after=0, most=9)
+        watched = tasks.unfinished(connection.cursor(), after=0, most=9)
+
+    assert [task.request_id for task in found] == ["veo3-pro:1", "veo3-pro:2"]
+    assert getattr(found[1], field) == expected == getattr(watched[1], field)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("phase", "asleep"), ("since", "yesterday"), ("metadata", "{"), ("path", b"\xff")],
+)
+def test_a_row_that_cannot_be_watched_is_named(column: str, value: Any) -> None:
+    """It is one kind of error, which says which row it is."""
+    with database() as connection:
+        tasks.accept(connection.cursor(), ["veo3-pro:1", "veo3-pro:2"], 0.0)
+        connection.execute(f"UPDATE tasks SET {column} = ? WHERE key = 2", (value,))
+        with pytest.raises(JournalError, match="row 2 of the journal's tasks cannot be read"):
+            tasks.unfinished(connection.cursor(), after=0, most=9)
+
+
+@given(ENDS)
+def test_what_is_pending_is_in_doubt_unfinished_or_undelivered(end: Transition) -> None:
+    """Each in one of them; what was delivered is in none."""
+    with database() as connection:
+        cursor = connection.cursor()
+        tasks.intend(cursor, "a storm", model="veo3-pro", image=None, at=0.0)
+        tasks.accept(cursor, ["veo3-pro:2", "veo3-pro:3", "veo3-pro:4"], 0.0)
+        tasks.record(cursor, msgspec.structs.replace(end, request_id="veo3-pro:3"))
+        tasks.record(cursor, msgspec.structs.replace(end, request_id="veo3-pro:4"), 1.0)
+
+        assert [task.key for task in tasks.pending(cursor, after=0, most=9)] == [1, 2, 3]
+        assert [task.key for task in tasks.unfinished(cursor, after=0, most=9)] == [2]
+        assert [task.key for task in tasks.undelivered(cursor, after=0, most=9)] == [3]

@@ -20,8 +20,8 @@ from veo3_async._journal.connection import named
 from veo3_async._journal.database import Database
 from veo3_async._journal.group_commit import GroupCommit
 from veo3_async._journal.reader import Reader, back_up
+from veo3_async._journal.rows import Pending, Watched
 from veo3_async._journal.schema import JOURNAL
-from veo3_async._journal.tasks import Pending
 from veo3_async._lifecycle.ends import is_end
 from veo3_async._metadata import Origin
 from veo3_async._models import Transition
@@ -30,11 +30,13 @@ from veo3_async._paths import absolute
 __all__ = ["Journal"]
 
 _T = TypeVar("_T")
+_R = TypeVar("_R", Pending, Watched)
 
 _PRUNE_SECONDS: Final = 3600.0
 _PRUNED_AT_ONCE: Final = 500
 """Rows that are deleted between two commits: some 10 ms, for which a submission waits."""
-_READ_AT_ONCE: Final = 2000
+_AT_ONCE: Final = 2000
+"""Rows that are read between two commits."""
 
 
 class Journal:
@@ -221,20 +223,22 @@ class Journal:
         """
         self._check_writable()
         if is_end(transition) and not self._commits.closed:
+            self._prune(at)
             self._commits.do_later(lambda cursor: tasks.record(cursor, transition, at))
 
     # --- reading --------------------------------------------------------------------------
 
     async def pending(self) -> list[Pending]:
         """Return what is unfinished, in doubt or undelivered, in the order of acceptance."""
-        found: list[Pending] = []
-        while True:  # in parts, so that nobody's commit waits for all of them
-            after = found[-1].key if found else 0
-            read = functools.partial(tasks.pending, after=after, most=_READ_AT_ONCE)
-            part = await self._commits.do(read)
-            found += part
-            if len(part) < _READ_AT_ONCE:
-                return found
+        return await self._all(tasks.pending)
+
+    async def unfinished(self) -> list[Watched]:
+        """Return what has an id and no end yet, in the order of acceptance, to be watched on."""
+        return await self._all(tasks.unfinished)
+
+    async def undelivered(self) -> list[Pending]:
+        """Return what has an end that was not delivered, in the order of acceptance."""
+        return await self._all(tasks.undelivered)
 
     async def latest(self, limit: int = 100) -> list[Pending]:
         """Return the tasks that were accepted last, finished ones included, the newest first.
@@ -250,11 +254,15 @@ class Journal:
         Each is a tuple ``(family, path, metadata)``. Ids that the journal does not have, or not any
         more, are left out.
         """
+        return {one.request_id: one.origin for one in await self.watched(request_ids)}
+
+    async def watched(self, request_ids: Iterable[str]) -> list[Watched]:
+        """Return what is needed to watch tasks; those that it does not have are left out."""
         ids = list(request_ids)
-        found: dict[str, Origin] = {}
-        for start in range(0, len(ids), _READ_AT_ONCE):
-            part = ids[start : start + _READ_AT_ONCE]
-            found |= await self._commits.do(functools.partial(tasks.known, request_ids=part))
+        found: list[Watched] = []
+        for start in range(0, len(ids), _AT_ONCE):
+            part = ids[start : start + _AT_ONCE]
+            found += await self._commits.do(functools.partial(tasks.watched, request_ids=part))
         return found
 
     async def request_id_of(self, token: str) -> str | None:
@@ -271,6 +279,16 @@ class Journal:
         await self.open()
         await to_thread.run_sync(back_up, self._file.path, target, JOURNAL)
         return target
+
+    async def _all(self, read: Callable[[sqlite3.Cursor, int, int], list[_R]]) -> list[_R]:
+        """Return all that a statement finds, in parts: nobody's commit waits for all of them."""
+        found: list[_R] = []
+        while True:
+            after = found[-1].key if found else 0
+            part = await self._commits.do(functools.partial(_part, read, after))
+            found += part
+            if len(part) < _AT_ONCE:
+                return found
 
     # --- notes ----------------------------------------------------------------------------
 
@@ -306,6 +324,12 @@ class Journal:
             return tasks.forget(cursor, before, _PRUNED_AT_ONCE) == _PRUNED_AT_ONCE
 
         self._commits.repeat(forget)
+
+
+def _part(
+    read: Callable[[sqlite3.Cursor, int, int], list[_R]], after: int, cursor: sqlite3.Cursor
+) -> list[_R]:
+    return read(cursor, after, _AT_ONCE)
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:

@@ -1,64 +1,34 @@
 """What a journal writes and reads, one function for each, on the cursor of a transaction.
 
-Without I/O of its own: the values, and the statements that bring them into a row and back.
+Without I/O of its own: the statements that bring values into a row and back.
 """
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from veo3_async._errors import JournalError
+from veo3_async._journal.rows import (
+    PENDING,
+    WATCHED,
+    Pending,
+    Reading,
+    Watched,
+    origin_columns,
+    stamp,
+)
 from veo3_async._lifecycle.ends import is_end
-from veo3_async._metadata import Origin, metadata_from_json, metadata_json
-from veo3_async._models import Phase, Transition, VideoTask
-from veo3_async._stored_error import error_from_json, error_json, storable
+from veo3_async._metadata import Origin
+from veo3_async._models import Transition
+from veo3_async._stored_error import error_json, storable
 
 if TYPE_CHECKING:
     from sqlite3 import Cursor
 
-__all__ = ["Pending"]
-
-
-class Pending(msgspec.Struct, frozen=True, kw_only=True, gc=False):
-    """A task that was accepted and is not finished, or whose end was not delivered yet."""
-
-    key: int
-    """Number of its row; of a submission in doubt, what `Journal.settle` takes."""
-    request_id: str | None
-    """None where a submission was sent and its answer was never seen."""
-    phase: Phase | None
-    """The phase that was written last; None as long as there is no request id."""
-    since: float
-    """Seconds since the epoch: when that phase was first seen, or the submission sent."""
-    model: str | None
-    """The model; None, like prompt, image and submitted_at, where it was not submitted here."""
-    prompt: str | None
-    """The prompt."""
-    image: str | None
-    """URL of the source image, or None."""
-    submitted_at: float | None
-    """Seconds since the epoch."""
-    final: Transition | None
-    """The end of the task, if it is known and only remains to be delivered."""
-    family: str | None = None
-    """Which of the service's protocols it speaks; None where that is not known."""
-    path: str | None = None
-    """The path it was submitted to, which is where it is polled; None where that is not known."""
-    metadata: Any = None
-    """What the program attached to it, as JSON has it; None where nothing was."""
-    token: str | None = None
-    """By which a webhook names it; None where it has no webhook."""
-    http_request_id: str | None = None
-    """The service's id of the request that submitted it, for its cost; None: not known."""
-
-    @property
-    def in_doubt(self) -> bool:
-        """Whether the submission may or may not have arrived: only the account can say."""
-        return self.request_id is None
+_R = TypeVar("_R", bound=msgspec.Struct)
 
 
 # --- submitting ---------------------------------------------------------------------------
@@ -88,7 +58,7 @@ def intend(
         VALUES ('in doubt', '', :at, :model, :prompt, :image, :at,
                 :family, :path, :metadata, :token)
     """
-    cursor.execute(statement, row | _columns(origin))
+    cursor.execute(statement, row | origin_columns(origin))
     key: int = cursor.execute("SELECT last_insert_rowid()").fetchone()[0]
     return key
 
@@ -167,7 +137,7 @@ def accept(
             metadata = coalesce(:metadata, metadata)
         WHERE request_id = :request_id
     """
-    rows = (_columns(origin, name) for name, origin in (origins or {}).items())
+    rows = (origin_columns(origin, name) for name, origin in (origins or {}).items())
     cursor.executemany(fill_in, rows)
 
 
@@ -222,12 +192,6 @@ def forget(cursor: Cursor, before: float, most: int) -> int:
 
 # --- reading ------------------------------------------------------------------------------
 
-_SELECT: Final = """
-    SELECT key, request_id, phase, status, since, model, prompt, image, submitted_at,
-           finished_at, error, task, family, path, metadata, token, http_request_id
-    FROM tasks
-"""
-
 
 def pending(cursor: Cursor, after: int, most: int) -> list[Pending]:
     """Return what is unfinished, in doubt or undelivered, by key.
@@ -236,8 +200,16 @@ def pending(cursor: Cursor, after: int, most: int) -> list[Pending]:
     :param most: How many at once.
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
-    statement = f"{_SELECT} WHERE delivered_at IS NULL AND key > ? ORDER BY key LIMIT ?"
-    return [_restored(row) for row in cursor.execute(statement, (after, most))]
+    return _pending(cursor, "delivered_at IS NULL AND key > ? ORDER BY key", after, most)
+
+
+def undelivered(cursor: Cursor, after: int, most: int) -> list[Pending]:
+    """Return the tasks whose end is known and was not delivered, by key.
+
+    Parameters and errors as for `pending`.
+    """
+    where = "delivered_at IS NULL AND finished_at IS NOT NULL AND request_id IS NOT NULL"
+    return _pending(cursor, f"{where} AND key > ? ORDER BY key", after, most)
 
 
 def latest(cursor: Cursor, most: int) -> list[Pending]:
@@ -245,31 +217,41 @@ def latest(cursor: Cursor, most: int) -> list[Pending]:
 
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
-    is_task = "request_id IS NOT NULL OR delivered_at IS NULL"  # else it was refused
-    statement = f"{_SELECT} WHERE {is_task} ORDER BY key DESC LIMIT ?"
-    return [_restored(row) for row in cursor.execute(statement, (most,))]
+    is_task = "(request_id IS NOT NULL OR delivered_at IS NULL)"  # else it was refused
+    return _pending(cursor, f"{is_task} ORDER BY key DESC", most)
 
 
-def known(cursor: Cursor, request_ids: Iterable[str]) -> dict[str, Origin]:
-    """Return what is known of ids; those that the journal does not have are left out.
+def unfinished(cursor: Cursor, after: int, most: int) -> list[Watched]:
+    """Return the tasks that have an id and no end yet, by key.
+
+    Parameters and errors as for `pending`.
+    """
+    where = "delivered_at IS NULL AND finished_at IS NULL AND request_id IS NOT NULL"
+    return _read(cursor, WATCHED, f"WHERE {where} AND key > ? ORDER BY key LIMIT ?", after, most)
+
+
+def watched(cursor: Cursor, request_ids: Iterable[str]) -> list[Watched]:
+    """Return what is needed to watch tasks; those that the journal does not have are left out.
 
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
-    statement = """
-        SELECT key, family, path, metadata, task IS NOT NULL, http_request_id
-        FROM tasks WHERE request_id = ?
-    """
-    found = {}
-    for name in request_ids:
-        row = cursor.execute(statement, (name,)).fetchone()
-        if row is not None:
-            key, family, path, metadata, was_seen, http_id = row
-            try:
-                attached = metadata_from_json(metadata)
-                found[name] = Origin(family, path, attached, bool(was_seen), http_id)
-            except ValueError as error:
-                raise _unreadable(key) from error
-    return found
+    query = WATCHED.one_by_one("WHERE request_id = ?")
+    rows = (cursor.execute(query, (name,)).fetchone() for name in request_ids)
+    return [WATCHED.row(row) for row in rows if row is not None]
+
+
+def _pending(cursor: Cursor, where: str, *parameters: int) -> list[Pending]:
+    rows = _read(cursor, PENDING, f"WHERE {where} LIMIT ?", *parameters)
+    return [row.pending() for row in rows]
+
+
+def _read(cursor: Cursor, reading: Reading[_R], which: str, *parameters: int) -> list[_R]:
+    try:
+        [text] = cursor.execute(reading.all_at_once(which), parameters).fetchone()
+        return reading.decoded(text)
+    except Exception:  # noqa: BLE001 - whatever it is, the rows will say it one by one
+        rows = cursor.execute(reading.one_by_one(which), parameters)
+        return [reading.row(row) for row in rows]
 
 
 def request_id_of(cursor: Cursor, token: str) -> str | None:
@@ -298,100 +280,3 @@ def load(cursor: Cursor, name: str) -> str | None:
     """Return the text that was kept under this name, or None."""
     row = cursor.execute("SELECT content FROM notes WHERE name = ?", (name,)).fetchone()
     return None if row is None else str(row[0])
-
-
-# --- rows and values ----------------------------------------------------------------------
-
-_EPOCH: Final = datetime.datetime(1970, 1, 1)  # noqa: DTZ001 - as the times of a row
-_PHASES: Final = {phase.value: phase for phase in Phase}
-
-
-def stamp(at: float) -> str:
-    """Spell seconds since the epoch as SQLite does, in UTC and to the millisecond."""
-    return datetime.datetime.fromtimestamp(at, datetime.UTC).isoformat(" ", "milliseconds")[:23]
-
-
-def moment(text: str) -> float:
-    """Return the seconds since the epoch that `stamp` spelled.
-
-    :raises ValueError: It is no time, or one with a time zone.
-    """
-    at = datetime.datetime.fromisoformat(text)
-    if at.tzinfo is not None:
-        message = f"{text!r} has a time zone, and times here are UTC without one"
-        raise ValueError(message)
-    return (at - _EPOCH).total_seconds()
-
-
-def _columns(origin: Origin, request_id: str | None = None) -> dict[str, str | None]:
-    return {
-        "request_id": request_id,
-        "family": origin.family,
-        "path": origin.path,
-        "metadata": metadata_json(origin.metadata),
-    }
-
-
-class _Row(msgspec.Struct, array_like=True, gc=False):
-    key: int
-    request_id: str | None
-    phase: str
-    status: str
-    since: str
-    model: str | None
-    prompt: str | None
-    image: str | None
-    submitted_at: str | None
-    finished_at: str | None
-    error: str | None
-    task: str | None
-    family: str | None
-    path: str | None
-    metadata: str | None
-    token: str | None
-    http_request_id: str | None
-
-
-def _restored(columns: tuple[object, ...]) -> Pending:
-    try:
-        row = msgspec.convert(columns, _Row)
-        return Pending(
-            key=row.key,
-            request_id=row.request_id,
-            phase=None if row.request_id is None else _PHASES[row.phase],
-            since=moment(row.since),
-            model=row.model,
-            prompt=row.prompt,
-            image=row.image,
-            submitted_at=None if row.submitted_at is None else moment(row.submitted_at),
-            final=None if row.finished_at is None else _final(row, row.finished_at),
-            family=row.family,
-            path=row.path,
-            metadata=metadata_from_json(row.metadata),
-            token=row.token,
-            http_request_id=row.http_request_id,
-        )
-    except (ValueError, KeyError, msgspec.MsgspecError) as error:
-        raise _unreadable(columns[0]) from error
-
-
-def _final(row: _Row, finished_at: str) -> Transition | None:
-    if row.request_id is None:
-        return None
-    task = msgspec.json.decode(row.task or "{}", type=VideoTask)
-    return Transition(
-        request_id=row.request_id,
-        phase=_PHASES[row.phase],
-        previous=None,
-        status=row.status,
-        task=task,
-        observed_at=moment(finished_at),
-        final=True,
-        error=None if row.error is None else error_from_json(row.error, row.request_id, task),
-        metadata=metadata_from_json(row.metadata),
-    )
-
-
-def _unreadable(key: object) -> JournalError:
-    message = f"row {key} of the journal's tasks cannot be read; correct or delete it"
-    return JournalError(message)

@@ -35,6 +35,7 @@ from veo3_async._protocol.families import Route, siblings
 from veo3_async._protocol.http import Reply
 
 __all__ = [
+    "OF_MANY_MODELS",
     "UNCHANGED",
     "Answer",
     "Context",
@@ -47,7 +48,7 @@ __all__ = [
     "model_of_route",
 ]
 
-_OF_MANY_MODELS: Final = "unified"
+OF_MANY_MODELS: Final = "unified"
 """The family whose path names no model, and whose replies do."""
 _MODEL_CHARS: Final = 64
 
@@ -312,7 +313,7 @@ def _observed(
 def _model_of(route: Route | None, task: VideoTask) -> str:
     """Return whose task it is: where one path serves many models, the reply may say it."""
     said = task.extra.get("model")
-    if route is None or route.model or route.family != _OF_MANY_MODELS or not said:
+    if route is None or route.model or route.family != OF_MANY_MODELS or not said:
         return model_of_route(route)
     return kept_once(str(said)[:_MODEL_CHARS])
 

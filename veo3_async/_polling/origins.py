@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from veo3_async._lifecycle.places import polled_at
@@ -17,6 +17,7 @@ from veo3_async._protocol.families import Route
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
+    from veo3_async._journal.rows import Watched
 
 __all__ = ["Origins"]
 
@@ -77,7 +78,7 @@ class Origins:
         route = polled_at(request_id, known, default)
         return Origin(route.family, route.path)
 
-    async def accept(self, request_ids: Iterable[str], default: Route) -> Mapping[str, Origin]:
+    async def accept(self, request_ids: Iterable[str], default: Route) -> Sequence[Watched]:
         """Write ids into the journal, and return what is known of each.
 
         :raises JournalError: They could not be written down.
@@ -85,4 +86,4 @@ class Origins:
         assert self._journal is not None  # noqa: S101 - the caller looked
         origins = {request_id: self.of(request_id, default) for request_id in request_ids}
         await self._journal.accept(origins, at=time.time(), origins=origins)
-        return await self._journal.known(origins)
+        return await self._journal.watched(origins)

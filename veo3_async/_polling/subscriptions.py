@@ -8,8 +8,8 @@ import contextlib
 import itertools
 import time
 import weakref
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, NoReturn
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from veo3_async._errors import JournalError, StillPending, Veo3Error
 from veo3_async._lifecycle.judge import Track
@@ -22,10 +22,12 @@ from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import Job
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.origins import Origins
+from veo3_async._polling.resuming import LeftOver, in_order
 from veo3_async._polling.webhooks import HINT_SECONDS
 
 if TYPE_CHECKING:
     from veo3_async._journal.journal import Journal
+    from veo3_async._journal.rows import Watched
 
 __all__ = ["Subscriptions"]
 
@@ -33,6 +35,15 @@ _BATCH: Final = 500
 """Ids that are added or finished before the event loop gets its turn: a millisecond."""
 _WRITTEN: Final = 2000
 """Ids that are written into the journal at once: as many as a commit is worth."""
+
+
+class _Newcomers(NamedTuple):
+    """Ids of a mailbox that are to be in the journal before they are polled."""
+
+    mailbox: Mailbox
+    request_ids: Sequence[str]
+    tasks: Sequence[Watched] | None = None
+    """What the journal has of them; None where it has to be written."""
 
 
 class Subscriptions:
@@ -57,8 +68,8 @@ class Subscriptions:
         self._loop = asyncio.get_running_loop()
         self._jobs: dict[str, Job] = {}
         self._mailboxes: weakref.WeakSet[Mailbox] = weakref.WeakSet()
-        self._unaccepted: collections.deque[tuple[Mailbox, list[str]]] = collections.deque()
-        self._has_unaccepted = asyncio.Event()
+        self._newcomers: collections.deque[_Newcomers] = collections.deque()
+        self._has_newcomers = asyncio.Event()
         self._failure: BaseException | None = None
         self.transitions: int = 0
         """Transitions delivered so far."""
@@ -98,10 +109,23 @@ class Subscriptions:
         """
         new = mailbox.open_for(request_ids)
         if self._journal is None:
-            self._join(mailbox, ((i, self._origins.known(i)) for i in new))
+            due = self._loop.time()
+            self._join(mailbox, ((i, self._origins.known(i), due) for i in new))
         elif new:
-            self._unaccepted.append((mailbox, new))
-            self._has_unaccepted.set()
+            self._newcomers.append(_Newcomers(mailbox, new))
+            self._has_newcomers.set()
+
+    async def resume(self, mailbox: Mailbox, left: LeftOver) -> None:
+        """Go on for a mailbox with what the journal has, which needs not be written again."""
+        request_ids = [task.request_id for task in left.unfinished]
+        for start in range(0, len(request_ids), _BATCH):
+            mailbox.open_for(request_ids[start : start + _BATCH])
+            await asyncio.sleep(0)
+        self._newcomers.append(_Newcomers(mailbox, request_ids, left.unfinished))
+        self._has_newcomers.set()
+        for end in left.ends:
+            mailbox.open_for([end.request_id])
+            mailbox.post(end)
 
     def unsubscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
         """Drop ids of a mailbox, and end the polling for those that no other one wants."""
@@ -153,12 +177,10 @@ class Subscriptions:
     async def accept(self) -> NoReturn:
         """Write new ids into the journal, until cancelled; then they are polled."""
         while True:
-            await self._has_unaccepted.wait()
-            self._has_unaccepted.clear()
-            while self._unaccepted:
-                mailbox, request_ids = self._unaccepted.popleft()
-                for done in range(0, len(request_ids), _WRITTEN):
-                    await self._accept_for(mailbox, request_ids[done : done + _WRITTEN])
+            await self._has_newcomers.wait()
+            self._has_newcomers.clear()
+            while self._newcomers:
+                await self._accept(self._newcomers.popleft())
 
     def is_wanted(self, job: Job) -> bool:
         """Whether somebody still watches a job; it may be dropped at any await."""
@@ -209,22 +231,34 @@ class Subscriptions:
 
     # --- joining ----------------------------------------------------------------------------
 
-    async def _accept_for(self, mailbox: Mailbox, request_ids: list[str]) -> None:
+    async def _accept(self, newcomers: _Newcomers) -> None:
+        mailbox, request_ids, tasks = newcomers
+        if tasks is None:
+            tasks = []
+            for start in range(0, len(request_ids), _WRITTEN):
+                tasks += await self._written(mailbox, request_ids[start : start + _WRITTEN])
+        rate = self._dispatcher.throttle.max_rate
+        tasks, waits = await in_order(tasks, self._pacing, mailbox.route, rate)
+        now, due = self._loop.time(), zip(tasks, waits, strict=True)
+        self._join(mailbox, ((t.request_id, t.origin, now + wait) for t, wait in due))
+
+    async def _written(self, mailbox: Mailbox, request_ids: Sequence[str]) -> Sequence[Watched]:
+        """Write new ids down, and return what is known of each; without a journal they finish."""
         try:
-            origins = await self._origins.accept(request_ids, mailbox.route)
+            return await self._origins.accept(request_ids, mailbox.route)
         except JournalError as error:
             for request_id in request_ids:
                 if request_id in mailbox.states:
                     own = JournalError(error.message, request_id=request_id)
                     self._finish(mailbox, request_id, own)
-        else:
-            self._join(mailbox, iter(origins.items()))
+        return ()
 
-    def _join(self, mailbox: Mailbox, origins: Iterator[tuple[str, Origin]]) -> None:
+    def _join(self, mailbox: Mailbox, newcomers: Iterator[tuple[str, Origin, float]]) -> None:
+        """Poll for a mailbox, too; newcomers are ids with what is known, and when each is due."""
         now = self._loop.time()
         watchers = (mailbox,)  # one for all of them: memory
-        batch = list(itertools.islice(origins, _BATCH))
-        for request_id, origin in batch:
+        batch = list(itertools.islice(newcomers, _BATCH))
+        for request_id, origin, due in batch:
             if request_id not in mailbox.states:
                 continue  # discarded while its batch waited
             job = self._jobs.get(request_id)
@@ -242,12 +276,12 @@ class Subscriptions:
                     has_webhook=self._origins.has_webhook(request_id),
                 )
                 self._jobs[request_id] = job
-                self._dispatcher.put(job, now, now)
+                self._dispatcher.put(job, due, now)
             elif mailbox not in job.watchers:
                 self._share(job, mailbox)
         self._dispatcher.pump()
         if len(batch) == _BATCH:
-            self._loop.call_soon(self._join, mailbox, origins)
+            self._loop.call_soon(self._join, mailbox, newcomers)
 
     def _share(self, job: Job, mailbox: Mailbox) -> None:
         """Let a mailbox share the polls of a job, and bring it up to date at once."""

@@ -1,0 +1,243 @@
+"""After a restart: whose first poll comes first, and what is read and written for it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import MakeClient
+
+from veo3_async import (
+    Eta,
+    FixedPacing,
+    Journal,
+    LearnedPacing,
+    Phase,
+    Progress,
+    Transition,
+    Veo3Client,
+    VideoTask,
+    Watch,
+)
+from veo3_async.testing import FakeVeo3, Life
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
+
+LIMIT = 20.0
+RUNNING = {"status": "video_generating", "running": True}
+DONE = {"status": "completed", "running": False, "video_url": "https://file.302.ai/a.mp4"}
+MEDIANS = {"veo3-pro": 300.0, "veo3-fast": 40.0}
+"""Seconds that a task of each model takes, give or take a fifth."""
+
+
+class Knowing(FixedPacing):
+    """Knows how long tasks take, and hardly ever asks again."""
+
+    def __init__(self) -> None:
+        super().__init__(1000.0, jitter=0)
+
+    def eta(self, progress: Progress) -> Eta:  # type: ignore[override] # it knows
+        median = MEDIANS[progress.model.rpartition("/")[2]]
+        return Eta(median / 1.3, median, median * 1.3)
+
+
+def seen(request_id: str, phase: Phase, at: float) -> Transition:
+    return Transition(
+        request_id=request_id,
+        phase=phase,
+        previous=None,
+        status=phase.value,
+        task=VideoTask(id=request_id),
+        observed_at=at,
+        final=False,
+    )
+
+
+async def left_behind(
+    server: FakeVeo3, path: Path, count: int, rng: random.Random
+) -> dict[str, bool]:
+    """Leave tasks of both models and all ages in a journal; return whether each has ended."""
+    ended = {}
+    async with Journal(path) as journal:
+        for _ in range(count):
+            model = rng.choice(list(MEDIANS))
+            age, takes = rng.uniform(0, 400), MEDIANS[model] * rng.lognormvariate(0, 0.2)
+            life = Life.scripted([DONE if takes < age else RUNNING])
+            request_id = server.add(life=life, model=model)
+            ended[request_id] = takes < age
+            await journal.record(seen(request_id, Phase.GENERATING, time.time() - age))
+    return ended
+
+
+async def waiting(watch: Watch, ended: dict[str, bool]) -> float:
+    """Return for how many seconds a finished video waits on average."""
+    began, waits = asyncio.get_running_loop().time(), []
+    async with watch as changes:
+        async for change in changes:
+            if change.final:
+                waits.append(asyncio.get_running_loop().time() - began)
+            if len(waits) == sum(ended.values()):
+                break
+    return statistics.fmean(waits)
+
+
+async def late(*_: object) -> None:
+    await asyncio.Event().wait()
+
+
+async def resumed(veo: Veo3Client, _: dict[str, bool]) -> Watch:
+    return await veo.resume()
+
+
+async def watched(veo: Veo3Client, ended: dict[str, bool]) -> Watch:
+    return veo.watch(*ended)
+
+
+@pytest.mark.parametrize("way", [resumed, watched])
+async def test_finished_videos_wait_half_as_long_as_in_order_of_arrival(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, way: Callable[..., Any]
+) -> None:
+    """By the ages in the journal, and what is known of each model; whoever hands in the ids."""
+    path = tmp_path / "veo3.db"
+    ended = await left_behind(server, path, 800, random.Random(3))
+    veo = make_client(journal=path, pacing=Knowing(), max_polls_per_second=LIMIT)
+    arrival = statistics.fmean(n / LIMIT for n, is_over in enumerate(ended.values()) if is_over)
+
+    assert 0.3 < statistics.fmean(ended.values()) < 0.7
+    assert await waiting(await way(veo, ended), ended) < 0.6 * arrival
+
+
+async def test_the_ages_alone_shorten_the_waiting(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """A pacing that knows nothing leaves the documented minutes: the oldest go first."""
+    path = tmp_path / "veo3.db"
+    ages = random.Random(5).sample(range(1000), 100)
+    async with Journal(path) as journal:
+        names = [server.add(life=Life.scripted([DONE if a > 500 else RUNNING])) for a in ages]
+        for name, age in zip(names, ages, strict=True):
+            await journal.accept([name], at=time.time() - age)
+    veo = make_client(journal=path, pacing=FixedPacing(1000), max_polls_per_second=LIMIT)
+    async with await veo.resume():
+        await asyncio.sleep(len(names) / LIMIT)
+    age_of = dict(zip(names, ages, strict=True))
+    asked = [age_of[request.request_id or ""] for request in server.requests]
+
+    assert asked[:50] == sorted(ages, reverse=True)[:50]
+
+
+async def test_what_was_learned_before_the_restart_gives_the_order(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The journal keeps it, and it is known before the first poll: a quick model goes first."""
+    path = tmp_path / "veo3.db"
+    learned = LearnedPacing()
+    for model, seconds in MEDIANS.items():
+        for _ in range(30):
+            last = Progress(phase=Phase.GENERATING, age=0.0, model=f"/302/submit/{model}")
+            learned.phase_ended(last, seconds, Phase.COMPLETED)
+    first = make_client(journal=path, pacing=learned)
+    async with first:
+        await first.pending()
+    async with Journal(path) as journal:
+        for model, age in (("veo3-pro", 200), ("veo3-fast", 100), ("veo3-pro", 500)):
+            name = server.add(f"{model}:{age}", Life.scripted([RUNNING]), model=model)
+            await journal.record(seen(name, Phase.GENERATING, time.time() - age))
+    monkeypatch.setattr("veo3_async._runtime.keep_learned", late)  # it may come second
+    veo = make_client(journal=path, pacing=LearnedPacing(), max_polls_per_second=1.0)
+    async with await veo.resume():
+        await asyncio.sleep(5)
+
+    asked = dict.fromkeys(request.request_id for request in server.requests)
+    assert list(asked) == ["veo3-fast:100", "veo3-pro:500", "veo3-pro:200"]
+
+
+async def test_who_comes_new_does_not_wait_for_those_that_have_hardly_ended(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """A hundred tasks of a second ago take their turns, and a new one is asked for at once."""
+    path = tmp_path / "veo3.db"
+    async with Journal(path) as journal:
+        for _ in range(100):
+            name = server.add(life=Life.scripted([RUNNING]))
+            await journal.record(seen(name, Phase.GENERATING, time.time()))
+    veo = make_client(journal=path, pacing=Knowing(), max_polls_per_second=1.0)
+    async with await veo.resume():
+        await asyncio.sleep(10)
+        fresh = server.add(life=Life.scripted([DONE]))
+        async with asyncio.timeout(4):
+            await veo.wait(fresh)
+        await asyncio.sleep(210)
+        asked = {request.request_id for request in server.requests}
+
+    assert len(asked) == 101, "somebody has starved"
+
+
+async def test_what_the_journal_has_is_not_written_again(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To resume reads; the ids are pending already."""
+    path = tmp_path / "veo3.db"
+    name = server.add(life=Life.scripted([DONE]))
+    async with Journal(path) as journal:
+        await journal.accept([name], at=time.time())
+    monkeypatch.delattr(Journal, "accept")
+    [end] = [change async for change in await make_client(journal=path).resume()]
+
+    assert (end.request_id, end.phase) == (name, Phase.COMPLETED)
+
+
+async def test_a_task_that_ends_while_it_is_read_comes_once(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another watch of the same client may write its end down between two parts of the reading."""
+    path = tmp_path / "veo3.db"
+    names = [server.add(life=Life.scripted([RUNNING])) for _ in range(2)]
+    veo = make_client(journal=path, pacing=FixedPacing(5))
+    async with veo, Journal(tmp_path / "other.db"):
+        async with veo.watch(*names) as changes:
+            for _ in names:
+                await anext(changes)
+        unfinished = Journal.unfinished
+
+        async def ends_meanwhile(journal: Journal) -> list[Any]:
+            found = await unfinished(journal)
+            end = seen(names[0], Phase.COMPLETED, time.time())
+            await journal.record(
+                Transition(**{f: getattr(end, f) for f in end.__struct_fields__} | {"final": True})
+            )
+            return found
+
+        monkeypatch.setattr(Journal, "unfinished", ends_meanwhile)
+        watch = await veo.resume()
+        assert watch.request_ids == {names[1]}
+        assert (await anext(watch)).phase is Phase.COMPLETED
+        await asyncio.sleep(20)
+        assert [change.request_id for change in [await anext(watch)]] == [names[1]]
+        await watch.aclose()
+
+
+class Broken(FixedPacing):
+    """A pacing of the user's own that raises where it is asked what is left."""
+
+    def eta(self, progress: Progress) -> None:
+        raise ZeroDivisionError(progress.phase)
+
+
+async def test_a_pacing_that_raises_still_ends_the_watch_and_not_the_polling(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Asked for the order it is ignored; what it raises comes out where it always did."""
+    path = tmp_path / "veo3.db"
+    async with Journal(path) as journal:
+        for _ in range(3):
+            await journal.accept([server.add(life=Life.scripted([RUNNING]))], at=time.time())
+    veo = make_client(journal=path, pacing=Broken())
+    with pytest.raises(ZeroDivisionError):
+        await anext(await veo.resume())
