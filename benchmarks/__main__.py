@@ -17,6 +17,7 @@ NAMES = (
     "fan_out",
     "rate_limit",
     "simulation",
+    "restart",
     "pacing",
     "journal",
     "download",

@@ -96,9 +96,18 @@ class Task(Entry, kw_only=True):
 
     track: Track
     stretch: float
+    born: float = 0.0
+    """When its life began; negative where that was before the client did."""
     state: State = NEW
     attempts: int = 0
     fingerprint: int | None = None
+
+    @property
+    def ends(self) -> float:
+        return self.born + BEGINS[-1] * self.stretch
+
+    def stage(self, now: float) -> int:
+        return bisect.bisect_right(BEGINS, (now - self.born) / self.stretch) - 1
 
 
 @functools.lru_cache(maxsize=1)
@@ -107,13 +116,17 @@ def reply_at(second: int) -> Reply:
 
 
 class Simulation:
-    """One client, one server, one clock."""
+    """One client, one server, one clock.
 
-    def __init__(self, ids: int, pacing: Pacing) -> None:
-        self.rng = random.Random(ids)
+    :param limit: What the server serves in a second.
+    :param rate: What the client may try.
+    """
+
+    def __init__(self, pacing: Pacing, *, limit: float, rate: float) -> None:
+        self.rng = random.Random(7)
         self.pacing = pacing
-        self.limit = ids / TURN
-        self.throttle = Throttle(self.limit * HOPE, 0.0)
+        self.limit = limit
+        self.throttle = Throttle(rate, 0.0)
         self.now = 0.0
         self.agenda: Agenda[Task] = Agenda()
         self.in_flight: collections.deque[tuple[float, Task, Permit, bool]] = collections.deque()
@@ -121,9 +134,6 @@ class Simulation:
         self.sent = self.refused = self.changes = self.ended = 0
         self.overdue = self.last_first_look = self.lag = 0.0
         self.history: History = []
-        for request_id in request_ids(ids):
-            stretch = self.rng.lognormvariate(0.0, SIGMA)
-            self.agenda.put(Task(track=Track(request_id), stretch=stretch), 0)
 
     def run(self) -> None:
         while True:
@@ -185,17 +195,21 @@ class Simulation:
         )
 
     def _served(self, task: Task, sent: float) -> float | None:
-        stage = bisect.bisect_right(BEGINS, sent / task.stretch) - 1
+        stage = task.stage(sent)
         if stage == task.fingerprint and self.now < task.track.reread_at:
             return self._judged(task, UNCHANGED, None)
         task.fingerprint = stage
-        updated = int((EPOCH + BEGINS[stage] * task.stretch) * 1000)
+        updated = int((EPOCH + task.born + BEGINS[stage] * task.stretch) * 1000)
         told = msgspec.structs.replace(STAGES[stage], status_update_time=updated)
         wait = self._judged(task, told, reply_at(int(self.now)))
         if wait is None:
             self.ended += 1
-            self.lag += self.now - BEGINS[-1] * task.stretch
+            self.found(task, self.now - max(0.0, task.ends))
         return wait
+
+    def found(self, task: Task, lag: float) -> None:  # noqa: ARG002 - all alike
+        """Note the end of a task, so many seconds after its video was there."""
+        self.lag += lag
 
     def _judged(self, task: Task, answer: Answer, reply: Reply | None) -> float | None:
         context = Context(
@@ -217,7 +231,12 @@ def resident() -> int:
 def simulated(name: str, ids: int) -> tuple[Figures, History]:
     """Return the rows of the table, and what happened each second."""
     before = resident()
-    simulation = Simulation(ids, PACINGS[name]())
+    limit = ids / TURN
+    simulation = Simulation(PACINGS[name](), limit=limit, rate=limit * HOPE)
+    rng = random.Random(ids)
+    for request_id in request_ids(ids):
+        stretch = rng.lognormvariate(0.0, SIGMA)
+        simulation.agenda.put(Task(track=Track(request_id), stretch=stretch), 0)
     built = resident()
     began = time.process_time()
     simulation.run()
