@@ -9,14 +9,18 @@ import itertools
 import json
 import operator
 import pathlib
+import random
 import statistics
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
+import msgspec
+
+from veo3_async._models import Phase
 from veo3_async._pacing.learned import LearnedPacing
-from veo3_async._pacing.policies import BackoffPacing, FixedPacing, Pacing
+from veo3_async._pacing.policies import BackoffPacing, Eta, FixedPacing, Pacing, Progress
 from veo3_async._pacing.schedule import MIDWAY
 
 from ._report import COLOURS, Table, picture, publish
@@ -30,6 +34,7 @@ from ._worlds import (
     WORLDS,
     Figures,
     Frontier,
+    Life,
     Maker,
     Oracle,
     Watched,
@@ -105,6 +110,7 @@ LONGEST: Final = (4.0, 8.0, 15.0, 30.0, 60.0)  # seconds, of the backoff
 FACTORS: Final = (0.3, 0.55, 0.9, 1.1, 2.0, 3.2)  # of the polls that a fixed 10 s takes
 COLD: Final = (14.0, 20.0, 27.0, 35.0, 45.0)  # polls a task
 ALONE: Final = (31.0, 39.0)  # the same, where a task knows of no other
+MIXED: Final = 27.0  # polls a task, where four models are in one client
 FAL: Final = "fal-client's 0.1 s"
 SKEWED: Final = "learned, clocks skewed ± 5 %"
 TIMELESS: Final = "learned, no times in the replies"
@@ -243,6 +249,59 @@ def pooled(before: World, after: World, size: Size, make: Maker, knob: float) ->
     ]
 
 
+class Of:
+    """Passes everything on to a pacing, as of one model."""
+
+    def __init__(self, pacing: Pacing, model: str) -> None:
+        self.pacing = pacing
+        self.model = model
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        return self.pacing.delay(self._of_model(progress), rand)
+
+    def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> None:
+        self.pacing.phase_ended(self._of_model(last), lasted, successor)
+
+    def eta(self, progress: Progress) -> Eta | None:
+        return self.pacing.eta(self._of_model(progress))
+
+    def _of_model(self, progress: Progress) -> Progress:
+        return msgspec.structs.replace(progress, model=self.model)
+
+
+def mixed(size: Size) -> Table:
+    """Show four models in one client: tasks of each come in turn, and each is learned by itself."""
+    title = "four models mixed in one client: lag ÷ oracle of each, at equal polls"
+    table = Table(title, ["", "polls a task", "mean lag", "÷ oracle", "÷ oracle, all as one model"])
+    rng, births = random.Random(7), itertools.count(0.0, ARRIVALS / len(WORLDS))
+    each = size.seen + size.counted // 2
+    lives = [world.life(rng, next(births)) for _ in range(each) for world in WORLDS]
+    ours = _mixed_figures(lives, size.seen, [world.name for world in WORLDS])
+    blurred = _mixed_figures(lives, size.seen, [""] * len(WORLDS))
+    best = []
+    for place, world in enumerate(WORLDS):
+        knobs = [MIXED * factor for factor in FACTORS]
+        make = functools.partial(Oracle, world)
+        oracle = frontier_of(make, knobs, lives[place :: len(WORLDS)], size.seen)
+        best.append(at_polls(oracle, ours[place].polls).weighed)
+        lag = operator.attrgetter("weighed")
+        ratios = [compared(found[place], oracle, lag) for found in (ours, blurred)]
+        table.add(world.name, ours[place].polls, ours[place].mean, *ratios)
+    polls, mean, weighed = (
+        statistics.fmean(getattr(figures, name) for figures in ours)
+        for name in ("polls", "mean", "weighed")
+    )
+    table.add("all", polls, mean, f"{weighed / statistics.fmean(best):.2f}", None)
+    return table
+
+
+def _mixed_figures(lives: Sequence[Life], seen: int, models: Sequence[str]) -> list[Figures]:
+    """Return what one pacing gives for each world, whose tasks it takes for these models."""
+    pacing = LearnedPacing(MIXED)
+    tasks = watch(lives, itertools.cycle([Of(pacing, model) for model in models]))
+    return [Figures.of(tasks[n :: len(WORLDS)][seen:]) for n in range(len(WORLDS))]
+
+
 def etas(size: Size) -> Table:
     """Show how often the range holds the truth, at each first sight of a phase."""
     columns = ["", "in 10–90 %", "above the median", "mean range, s"]
@@ -300,7 +359,7 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
         sys.stderr.write(f"{world.name} …\n")
         frontiers[world.name] = frontiers_of(world, size)
     tables = [steady(*found) for found in frontiers.items()]
-    for show in (cold, shifts, etas, cost):
+    for show in (mixed, cold, shifts, etas, cost):
         sys.stderr.write(f"{show.__name__} …\n")
         tables.append(show(size))
     said = SAID.format(midway=MIDWAY, counted=size.counted, seen=size.seen, gap=ARRIVALS)
