@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import email.utils
 import functools
+import itertools
 import json
 import multiprocessing
 import multiprocessing.connection
@@ -29,6 +30,18 @@ _ATTEMPT = b'"retry_count": '
 REPLIES = pathlib.Path(__file__).parents[1] / "tests" / "replies"
 
 
+LIFE = (
+    ("record_pending", 3, 0),
+    ("record_prompt_enhancing", 3, 0),
+    ("record_video_generating", 8, 0),
+    ("record_video_generation_failed_running", 3, 1),
+    ("record_video_generating", 8, 1),
+    ("record_video_generation_completed", 4, 1),
+    ("completed", 1, 1),
+)
+"""The stages of a life: a sample, the polls that show it, and the attempts before."""
+
+
 class Service(msgspec.Struct, frozen=True):
     """What the server does."""
 
@@ -40,6 +53,8 @@ class Service(msgspec.Struct, frozen=True):
     """Requests that are served in a second, or None for all."""
     changing: bool = False
     """Whether each reply of 302.AI is a transition: another word, attempt and time."""
+    lives: bool = False
+    """Whether each task of 302.AI has a life of its own, of `LIFE`, from its first poll on."""
 
 
 class Seen(msgspec.Struct):
@@ -95,6 +110,12 @@ class _Answers:
         self._served = 0
         self._bodies = {ended: _bodies(ended=ended) for ended in (False, True)}
         self._words = dict[str, int]()
+        self._life = [body for body, polls in _stages() for _ in range(polls)]
+        self._submitted = itertools.count()
+
+    def to_submission(self) -> bytes:
+        request_id = f"veo3-pro:{next(self._submitted):08x}-58f5-49ce-878e-40b785dd33b8"
+        return _response(200, json.dumps({"task_id": request_id}).encode())
 
     def to(self, target: str) -> bytes:
         if target == "/seen":
@@ -109,6 +130,9 @@ class _Answers:
         body = self._bodies[now >= self.service.ends_after][shape]
         if self.service.changing:
             body = self._changed(body, request_id)
+        if self.service.lives:
+            poll = self._words[request_id] = self._words.get(request_id, -1) + 1
+            body = self._life[min(poll, len(self._life) - 1)]
         return _response(200, body.replace(b"THE-ID", request_id.encode()))
 
     def _changed(self, body: bytes, request_id: str) -> bytes:
@@ -140,6 +164,16 @@ def _understood(target: str) -> tuple[str, str]:
         case ["v1", "predictions", request_id]:
             return "replicate", request_id
     return "openai", parts[-1]
+
+
+def _stages() -> Iterator[tuple[bytes, int]]:
+    """Yield what is said in each stage of a life, and how often."""
+    began = time.time() * 1e3
+    for number, (sample, polls, attempts) in enumerate(LIFE):
+        content = json.loads((REPLIES / f"{sample}.json").read_text())
+        content |= {"id": "THE-ID", "retry_count": attempts, "created_at": int(began)}
+        content |= {"status_update_time": int(began) + 1 + number}
+        yield json.dumps(content, indent=2).encode(), polls
 
 
 def _bodies(*, ended: bool) -> dict[str, bytes]:
@@ -212,11 +246,25 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        *requests, self._unread = (self._unread + data).split(b"\r\n\r\n")
-        for request in requests:
-            target = request.split(b" ", 2)[1].decode()
-            answer = self._answers.to(target)
+        self._unread += data
+        while (request := self._next_request()) is not None:
+            method, target, _ = request.split(b" ", 2)
+            if method == b"POST":
+                answer = self._answers.to_submission()
+            else:
+                answer = self._answers.to(target.decode())
             if latency := self._answers.service.latency:
                 asyncio.get_running_loop().call_later(latency, self._transport.write, answer)
             else:
                 self._transport.write(answer)
+
+    def _next_request(self) -> bytes | None:
+        """Return the head of the next request that is there as a whole."""
+        head, end, rest = self._unread.partition(b"\r\n\r\n")
+        length = 0
+        if head.startswith(b"POST"):
+            length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
+        if not end or len(rest) < length:
+            return None
+        self._unread = rest[length:]
+        return head

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from . import _lives
 from ._loopback import Service, serving
 from ._report import COLOURS, OURS, Table, installed, picture, publish
 from ._rivals import CONTENDERS, Contender, Count, request_ids
@@ -18,6 +19,7 @@ from ._rivals import CONTENDERS, Contender, Count, request_ids
 IN_FLIGHT = (8, 64, 1000)
 ROUNDS = 9
 POLLS = 2500
+LIVES = 200
 SLOW = frozenset({"httpx", "fal-client"})
 SLOW_ROUNDS = 3
 SLOW_POLLS = 250
@@ -32,6 +34,9 @@ SAID = (
     "the row above it has a fixed interval. More ids are due than may be in flight, all the time. "
     "In the last table each reply has another word and a later time: that is a transition, which "
     "is read by a watcher, and the pacing learns from it. "
+    "A whole life is a submission, 30 polls with 7 changes, and the end; *by hand* is an aiohttp "
+    "loop with sqlite3, a row for each task and a commit for each change, without what our journal "
+    "promises: no intent before it is paid, no delivery after, nothing off the event loop. "
     "Rivals take turns in each round; the ratio is the median of the rounds'."
 )
 
@@ -93,6 +98,27 @@ def table(title: str, by_level: dict[int, Samples]) -> Table:
     return result
 
 
+def lives(levels: Sequence[int], *, count: int, rounds: int) -> Table:
+    """Show what a task costs from its submission to its end."""
+    by_level = {}
+    for at_once in levels:
+        sys.stderr.write(f"whole lives, {at_once} at once …\n")
+        costs: Samples = {name: [] for name in _lives.WAYS}
+        with serving(Service(lives=True)) as url:
+            for _ in range(rounds):
+                for name, way in _lives.WAYS.items():
+                    work = _lives.cost(way, url, at_once=at_once, warm_up=at_once, lives=count)
+                    costs[name].append(asyncio.run(work))
+        by_level[at_once] = costs
+    heads = [*(f"{n} at once" for n in levels), *(f"× by hand, {n}" for n in levels)]
+    result = Table("ms of CPU for a whole life, asyncio", ["", *heads])
+    for name in _lives.WAYS:
+        medians = [statistics.median(costs[name]) for costs in by_level.values()]
+        ratios = [f"{ratio(costs, name, _lives.BY_HAND):.2f}" for costs in by_level.values()]
+        result.add(name, *medians, *ratios)
+    return result
+
+
 def loops() -> dict[str, Callable[..., object] | None]:
     found: dict[str, Callable[..., object] | None] = {"asyncio": None}
     if installed("uvloop"):
@@ -120,6 +146,7 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
             sys.stderr.write(f"something new, {in_flight} in flight …\n")
             by_level[in_flight] = measured(url, in_flight, PLAIN, polls=polls, rounds=rounds)
     tables.append(table("µs of CPU for one poll that brings something new, asyncio", by_level))
+    tables.append(lives(levels[:2], count=4 if quick else LIVES, rounds=rounds))
     publish(results, "poll_cost", SAID, *tables)
     with picture(results, "poll_cost") as axes:
         if axes is not None:

@@ -6,6 +6,7 @@ import asyncio
 import json
 import pathlib
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import pytest
@@ -154,6 +155,33 @@ async def test_journal_knows_what_was_submitted_and_what_was_delivered(
     assert (task.request_id, task.prompt, task.phase) == (request_id, "a lamp", Phase.QUEUED)
     await veo.wait(request_id)
     assert await veo.pending() == []
+
+
+async def test_what_was_submitted_here_is_not_written_down_again_for_its_first_watch(
+    server: FakeVeo3,
+    make_client: MakeClient,
+    tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The journal has it; by a later watch it may know more, and is asked."""
+    accept, accepted = Journal.accept, list[str]()
+
+    async def noted(journal: Journal, request_ids: Iterable[str], **options: Any) -> None:
+        accepted.extend(ids := list(request_ids))
+        await accept(journal, ids, **options)
+
+    monkeypatch.setattr(Journal, "accept", noted)
+    veo = make_client(journal=tmp_path / "veo3.db")
+    request_id, other = await veo.submit("a lamp"), server.add()
+    async with veo.watch(request_id, other) as changes:
+        seen = {(await anext(changes)).request_id for _ in range(2)}
+    assert seen == {request_id, other}
+    assert accepted == [other]
+
+    server.fault(Status(404), times=3)  # seen before, it is not given up for that
+    assert (await veo.wait(request_id)).video_url
+    assert accepted == [other, request_id]
+    assert [task.request_id for task in await veo.pending()] == [other]
 
 
 async def test_fault_37_killed_between_two_submissions_resumes_both(

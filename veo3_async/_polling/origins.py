@@ -37,6 +37,7 @@ class Origins:
         self._journal = journal
         self._submitted: collections.OrderedDict[str, Origin] = collections.OrderedDict()
         self._with_webhook: set[str] = set()
+        self._never_watched: set[str] = set()
 
     def remember(self, request_id: str, origin: Origin, *, webhook: bool = False) -> None:
         """Keep what a submission was made with.
@@ -44,11 +45,11 @@ class Origins:
         :param webhook: Whether a webhook will report its end.
         """
         self._submitted[request_id] = origin
+        self._never_watched.add(request_id)
         if webhook:
             self.expect_webhook(request_id)
         if len(self._submitted) > _MOST:
-            oldest, _ = self._submitted.popitem(last=False)
-            self._with_webhook.discard(oldest)
+            self.forget(next(iter(self._submitted)))
 
     def expect_webhook(self, request_id: str) -> None:
         """Know that a webhook will report the end of a task."""
@@ -58,6 +59,17 @@ class Origins:
         """Forget a task that has ended."""
         self._submitted.pop(request_id, None)
         self._with_webhook.discard(request_id)
+        self._never_watched.discard(request_id)
+
+    def begin(self, request_ids: Iterable[str]) -> set[str]:
+        """Return those of which it is the first watch after they were submitted here.
+
+        The journal, if there is one, has these as they are. Of others, and later, it may know more,
+        or that the end was delivered.
+        """
+        first = self._never_watched.intersection(request_ids)
+        self._never_watched -= first
+        return first
 
     def has_webhook(self, request_id: str) -> bool:
         """Whether a webhook will report the end of a task."""

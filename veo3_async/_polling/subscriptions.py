@@ -107,12 +107,12 @@ class Subscriptions:
 
         With a journal the ids are written down first; those that cannot be finish with the error.
         """
-        new = mailbox.open_for(request_ids)
-        if self._journal is None:
-            due = self._loop.time()
-            self._join(mailbox, ((i, self._origins.known(i), due) for i in new))
-        elif new:
-            self._newcomers.append(_Newcomers(mailbox, new))
+        new, due = mailbox.open_for(request_ids), self._loop.time()
+        first = self._origins.begin(new)
+        written = new if self._journal is None else [i for i in new if i in first]
+        self._join(mailbox, ((i, self._origins.known(i), due) for i in written))
+        if self._journal is not None and len(written) < len(new):
+            self._newcomers.append(_Newcomers(mailbox, [i for i in new if i not in first]))
             self._has_newcomers.set()
 
     async def resume(self, mailbox: Mailbox, left: LeftOver) -> None:
