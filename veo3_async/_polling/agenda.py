@@ -23,38 +23,48 @@ class Entry(msgspec.Struct, gc=False):
 
     due: float | None = None
     """When it is due, seconds of the monotonic clock; None while it is in no agenda. The agenda's
-    own, as is `place`."""
-    place: int = 0
-    """Where it stands among those of the same moment."""
+    own."""
 
 
 _E = TypeVar("_E", bound=Entry)
 
 
-class _Crowd(list[_E | None]):
-    """Those of one moment, in the order they came; None where one has left, but at the end."""
+class _Crowd(list[_E]):
+    """Those of one moment, in the order they came, and some that have left."""
 
-    __slots__ = ("due", "gone")
+    __slots__ = ("due", "left", "taken")
 
     def __init__(self, due: float) -> None:
         self.due = due
-        self.gone = 0
-        """So many at the beginning have left."""
+        self.taken = 0
+        """So many at the beginning are not looked at any more."""
+        self.left = 0
+        """So many of the others are due at another moment now, or at none."""
 
     def join(self, entry: _E) -> None:
+        if self.left:
+            self.sweep()  # or one that comes back would be here twice
         entry.due = self.due  # one number for all of them: memory
-        entry.place = len(self)
         self.append(entry)
 
-    def leave(self, entry: _E) -> None:
-        self[entry.place] = None
-        while self and self[-1] is None:
-            self.pop()
+    def leave(self) -> None:
+        self.left += 1
+        if self.left > _COMPACT_ABOVE and self.left * 2 > len(self) - self.taken:
+            self.sweep()
 
-    def longest_here(self) -> _E:
-        while (entry := self[self.gone]) is None:
-            self.gone += 1
+    def sweep(self) -> None:
+        self[:] = [entry for entry in self[self.taken :] if entry.due == self.due]
+        self.taken = self.left = 0
+
+    def take(self) -> _E:
+        while (entry := self[self.taken]).due != self.due:
+            self.taken += 1
+            self.left -= 1
+        self.taken += 1
         return entry
+
+    def is_over(self) -> bool:
+        return self.taken + self.left == len(self)
 
 
 class Agenda(Generic[_E]):
@@ -100,8 +110,8 @@ class Agenda(Generic[_E]):
         entry.due = None
         there = self._due[due]
         if isinstance(there, _Crowd):
-            there.leave(entry)
-            if there:
+            there.leave()
+            if not there.is_over():
                 return
         del self._due[due]
         if len(self._moments) > 2 * len(self._due) + _COMPACT_ABOVE:
@@ -127,22 +137,19 @@ class Agenda(Generic[_E]):
             message = "nothing is due"
             raise IndexError(message)
         there = self._due[due]
-        if isinstance(there, _Crowd):
-            entry = there.longest_here()
-            self.drop(entry)
-            return due, entry
-        heapq.heappop(self._moments)
-        del self._due[due]
-        there.due = None
+        entry = there.take() if isinstance(there, _Crowd) else there
+        if not isinstance(there, _Crowd) or there.is_over():
+            heapq.heappop(self._moments)
+            del self._due[due]
+        entry.due = None
         self._count -= 1
-        return due, there
+        return due, entry
 
     def clear(self) -> None:
         """Take everything out."""
         for there in self._due.values():
             for entry in there if isinstance(there, _Crowd) else (there,):
-                if entry is not None:
-                    entry.due = None
+                entry.due = None
         self._due.clear()
         self._moments.clear()
         self._count = 0
