@@ -99,10 +99,11 @@ class Poller:
             await self._dispatcher.run(self._poll)
 
     async def _poll(self, job: Job, turn: Turn) -> None:
+        job.wake()
         job.attempts += 1
         sent = self._loop.time()
-        if job.has_webhook:
-            job.sent_at = sent
+        if job.webhook is not None:
+            job.webhook.sent_at = sent
         with turn:
             route = job.track.route or self._route
             reply = await turn.send(families.poll_call(route, job.request_id))
@@ -115,6 +116,7 @@ class Poller:
             # Over for the others, and somebody has joined while that was written down.
             delay = 0.0 if delay is None else delay
             self._dispatcher.put(job, now + delay, now)
+            self._subscriptions.polled(job)
         else:
             delay = None
         if self._on_poll is not None:
@@ -219,11 +221,12 @@ class Poller:
     ) -> float | None:
         """Return the seconds until the next poll, longer where a webhook is awaited."""
         self._note_stall(job, now)
-        if ruling.delay is None or not job.has_webhook or isinstance(answer, Problem):
+        webhook = job.webhook
+        if ruling.delay is None or webhook is None or isinstance(answer, Problem):
             return ruling.delay
         if not job.waits_for_webhook():
             return ruling.delay
-        return spared(ruling.delay, job.sent_at - job.hinted_at)
+        return spared(ruling.delay, webhook.sent_at - webhook.hinted_at)
 
     def _fail(self, fatal: BaseException) -> None:
         if not isinstance(fatal, Veo3Error):

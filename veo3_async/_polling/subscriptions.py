@@ -12,14 +12,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, NoReturn
 
 from veo3_async._errors import JournalError, StillPending, Veo3Error
-from veo3_async._lifecycle.judge import Track
 from veo3_async._lifecycle.phases import NEW, State, observe, remembered
 from veo3_async._lifecycle.places import polled_at
 from veo3_async._metadata import Origin
 from veo3_async._models import Transition
 from veo3_async._pacing.policies import Eta, Pacing
 from veo3_async._polling.dispatcher import Dispatcher
-from veo3_async._polling.job import Job
+from veo3_async._polling.job import Job, Webhook, track_at
 from veo3_async._polling.mailbox import Mailbox
 from veo3_async._polling.origins import Origins
 from veo3_async._polling.resuming import LeftOver, in_order
@@ -33,6 +32,8 @@ __all__ = ["Subscriptions"]
 
 _BATCH: Final = 500
 """Ids that are added or finished before the event loop gets its turn: a millisecond."""
+_MANY: Final = 10_000
+"""Ids from which on each rests between its polls: memory is worth the time then."""
 _WRITTEN: Final = 2000
 """Ids that are written into the journal at once: as many as a commit is worth."""
 
@@ -147,7 +148,7 @@ class Subscriptions:
 
     def eta(self, mailbox: Mailbox, request_id: str) -> Eta | None:
         """Return what is left for an id that the mailbox waits for, or None where unknown."""
-        job = self._jobs.get(request_id)
+        job = self._awake(request_id)
         if job is None or job.track.clock.last is None or request_id not in mailbox.states:
             return None
         return self._pacing.eta(job.track.clock.progress(self._loop.time()))
@@ -167,9 +168,12 @@ class Subscriptions:
         """
         if (job := self._jobs.get(request_id)) is None:
             return
-        job.hinted_at = now = self._loop.time()
+        now = due = self._loop.time()
+        if job.webhook is not None:
+            job.webhook.hinted_at = now
+            due = max(now, job.webhook.sent_at + HINT_SECONDS)
         if job.due is not None:
-            self._dispatcher.put(job, max(now, job.sent_at + HINT_SECONDS), now)
+            self._dispatcher.put(job, due, now)
             self._dispatcher.pump()
 
     # --- what the poller calls --------------------------------------------------------------
@@ -185,6 +189,11 @@ class Subscriptions:
     def is_wanted(self, job: Job) -> bool:
         """Whether somebody still watches a job; it may be dropped at any await."""
         return self._jobs.get(job.request_id) is job
+
+    def polled(self, job: Job) -> None:
+        """Let a job rest until its next poll, where there are many of them."""
+        if len(self._jobs) > _MANY:
+            job.rest()
 
     def deliver(self, mailbox: Mailbox, transition: Transition) -> bool:
         """Give a mailbox a transition; with its final one an id is done.
@@ -263,17 +272,14 @@ class Subscriptions:
                 continue  # discarded while its batch waited
             job = self._jobs.get(request_id)
             if job is None:
+                route = polled_at(request_id, origin, mailbox.route)
                 job = Job(
                     request_id=request_id,
                     watchers=watchers,
                     added=now,
-                    track=Track(
-                        request_id,
-                        route=polled_at(request_id, origin, mailbox.route),
-                        is_known=origin.was_seen,
-                    ),
+                    track=track_at(route, is_known=origin.was_seen),
                     metadata=origin.metadata,
-                    has_webhook=self._origins.has_webhook(request_id),
+                    webhook=Webhook() if self._origins.has_webhook(request_id) else None,
                 )
                 self._jobs[request_id] = job
                 self._dispatcher.put(job, due, now)
@@ -285,6 +291,7 @@ class Subscriptions:
 
     def _share(self, job: Job, mailbox: Mailbox) -> None:
         """Let a mailbox share the polls of a job, and bring it up to date at once."""
+        job.wake()
         known = job.watchers[0].states[job.request_id]
         job.watchers += (mailbox,)
         job.fingerprint = None  # what is old to the others may be new to this one
@@ -296,6 +303,12 @@ class Subscriptions:
             del self._jobs[job.request_id]
             self._dispatcher.drop(job)
 
+    def _awake(self, request_id: str) -> Job | None:
+        job = self._jobs.get(request_id)
+        if job is not None:
+            job.wake()
+        return job
+
     # --- ends -------------------------------------------------------------------------------
 
     def _abandon(self, mailbox: Mailbox) -> None:
@@ -304,7 +317,7 @@ class Subscriptions:
 
     def _expire(self, mailbox: Mailbox, timeout: float) -> None:
         for request_id in list(itertools.islice(mailbox.states, _BATCH)):
-            job = self._jobs.get(request_id)
+            job = self._awake(request_id)
             error = StillPending(
                 _unfinished(job, timeout),
                 request_id=request_id,
