@@ -11,13 +11,14 @@ import pathlib
 import resource
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
 
-from veo3_async import FixedPacing, Progress, Veo3Client
+from veo3_async import FixedPacing, Journal, LearnedPacing, Pacing, Progress, Veo3Client
 from veo3_async._lifecycle.contact import Contact
 from veo3_async._polling.dispatcher import Dispatcher
 from veo3_async._polling.job import Job
@@ -43,6 +44,8 @@ COSTED_POLLS = 8_000
 ROUNDS = 5
 MANY = 100_000
 ADDED = 10_000
+COMMITTED = 3_000.0
+"""Replies in a second where each is written down: as many as a disk takes."""
 
 SAID = (
     "*bytes per id*: growth of the process's resident memory, the id's own string not counted, "
@@ -77,19 +80,43 @@ def in_a_process(work: Callable[..., _T], *args: object) -> _T:
 
 
 class Patience:
-    """A pacing that asks again in so many seconds, as long as it is told so."""
+    """A pacing that asks again in so many seconds."""
 
     def __init__(self, interval: float) -> None:
-        self.interval = interval
+        self._interval = interval
 
     def delay(self, progress: Progress, rand: float) -> float:  # noqa: ARG002 - as it is told
-        return self.interval
+        return self._interval
 
     def phase_ended(self, last: Progress, lasted: float, successor: object) -> None:
         pass
 
     def eta(self, progress: Progress) -> None:
         pass
+
+
+class Rest(Patience):
+    """One that asks again soon, then lets each id rest as long as one of a crowd does."""
+
+    def __init__(self) -> None:
+        super().__init__(2.0)
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        if progress.polls < ROUNDS_SEEN:
+            return super().delay(progress, rand)
+        return 190 + 20 * rand  # as 100,000 do where 500 are polled in a second
+
+
+class LearnedRest(LearnedPacing):
+    """The same, with all that is learned."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._rest = Rest()
+
+    def delay(self, progress: Progress, rand: float) -> float:
+        super().delay(progress, rand)
+        return self._rest.delay(progress, rand)
 
 
 class Inside:
@@ -99,8 +126,11 @@ class Inside:
         self.other: Any = None
         """Where calls go to instead, once it is set."""
         self.answered = 0
+        self.is_silent = False
 
     async def send(self, call: Call) -> Reply | Problem:
+        if self.is_silent:
+            await asyncio.sleep(1e6)
         self.answered += 1
         if self.other is not None:
             answer: Reply | Problem = await self.other.send(call)
@@ -111,16 +141,20 @@ class Inside:
 
 @contextlib.asynccontextmanager
 async def watching(
-    ids: list[str], transport: Inside, pacing: Patience
-) -> AsyncIterator[tuple[Poller, Watch]]:
+    ids: list[str],
+    transport: Inside,
+    pacing: Pacing,
+    journal: Journal | None = None,
+    max_rate: float = 1e9,
+) -> AsyncIterator[Subscriptions]:
     """Poll these ids with everything but the client's face and its sockets."""
     dispatcher: Dispatcher[Job] = Dispatcher(
         transport,  # it sends
-        max_rate=1e9,
+        max_rate=max_rate,
         max_in_flight=8,
     )
     route = route_of("veo3-pro")
-    subscriptions = Subscriptions(dispatcher, pacing, Origins(None), None)
+    subscriptions = Subscriptions(dispatcher, pacing, Origins(journal), journal)
     poller = Poller(
         dispatcher,
         subscriptions,
@@ -128,7 +162,7 @@ async def watching(
         Contact(),
         route=route,
         on_poll=None,
-        journal=None,
+        journal=journal,
     )
     mailbox = Mailbox("best", route, keep_open=True)
     subscriptions.register(mailbox, None)
@@ -137,7 +171,7 @@ async def watching(
     runner = asyncio.create_task(poller.run())
     consumer = asyncio.create_task(_consume(watch))
     try:
-        yield poller, watch
+        yield subscriptions
     finally:
         for task in (runner, consumer):
             task.cancel()
@@ -154,20 +188,59 @@ async def _answered(transport: Inside, times: int) -> None:
         await asyncio.sleep(0.02)
 
 
-def bytes_of_ours(count: int) -> float:
-    async def run() -> float:
-        async with watching(request_ids(500), warm := Inside(), Patience(0.001)):
-            await _answered(warm, 1000)
-        ids, transport, pacing = request_ids(count), Inside(), Patience(0.001)
+class Growth:
+    """Measures by how much the memory of this process has grown since, for each of so many."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
         gc.collect()
-        before = resident()
-        async with watching(ids, transport, pacing):
-            await _answered(transport, ROUNDS_SEEN * count)
-            pacing.interval = 1e6
-            gc.collect()
-            return (resident() - before) / count
+        self._before = resident()
+
+    def each(self) -> float:
+        gc.collect()
+        return (resident() - self._before) / self._count
+
+
+def bytes_of_ours(count: int, *, replies: int = ROUNDS_SEEN) -> float:
+    async def run() -> float:
+        await _warm_up()
+        ids, transport = request_ids(count), Inside()
+        transport.is_silent = not replies
+        growth = Growth(count)
+        async with watching(ids, transport, Rest()) as subscriptions:
+            await _answered(transport, replies * count)
+            while len(subscriptions) < count:
+                await asyncio.sleep(0.02)
+            return growth.each()
 
     return asyncio.run(run())
+
+
+def bytes_unpolled(count: int) -> float:
+    return bytes_of_ours(count, replies=0)
+
+
+def bytes_with_everything(count: int) -> float:
+    """Return the same with a journal, and a pacing that learns."""
+
+    async def run(journal: Journal) -> float:
+        await _warm_up()
+        ids, transport = request_ids(count), Inside()
+        growth = Growth(count)
+        await journal.open()
+        async with watching(ids, transport, LearnedRest(), journal, COMMITTED):
+            await _answered(transport, ROUNDS_SEEN * count)
+            grown = growth.each()
+        await journal.aclose()
+        return grown
+
+    with tempfile.TemporaryDirectory() as folder:
+        return asyncio.run(run(Journal(pathlib.Path(folder, "bot.db"))))
+
+
+async def _warm_up() -> None:
+    async with watching(request_ids(500), warm := Inside(), Patience(0.001)):
+        await _answered(warm, 1000)
 
 
 def bytes_of_tasks(count: int) -> float:
@@ -300,15 +373,18 @@ async def _ended(watch: Watch, ids: Sequence[str], end: str) -> float:
 
 
 def _memory_table(counts: Sequence[int]) -> tuple[Table, dict[str, list[float]]]:
-    table = Table("Bytes per watched id", ["ids", "veo3_async", "task per id", "ratio"])
+    columns = ["ids", "unpolled", "veo3_async", "everything on", "task per id", "ratio"]
+    table = Table("Bytes per watched id", columns)
     found: dict[str, list[float]] = {"veo3_async": [], "task per id": []}
     for count in counts:
         sys.stderr.write(f"memory of {count:,} ids …\n")
+        unpolled = in_a_process(bytes_unpolled, count)
         mine = in_a_process(bytes_of_ours, count)
+        most = in_a_process(bytes_with_everything, count) if count <= MANY else None
         theirs = in_a_process(bytes_of_tasks, count)
         found["veo3_async"].append(mine)
         found["task per id"].append(theirs)
-        table.add(f"{count:,}", mine, theirs, f"{mine / theirs:.2f}")
+        table.add(f"{count:,}", unpolled, mine, most, theirs, f"{mine / theirs:.2f}")
     return table, found
 
 
