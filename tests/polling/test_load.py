@@ -15,6 +15,7 @@ from conftest import MakeClient
 
 from veo3_async import (
     FixedPacing,
+    Journal,
     LearnedPacing,
     Phase,
     StillPending,
@@ -77,6 +78,34 @@ async def test_thousands_are_added_without_holding_up_the_loop(
     assert max(b - a for a, b in itertools.pairwise(steps)) <= 1000
     await watch.aclose()
     assert veo.stats().watched == 0
+
+
+async def test_workers_that_have_waited_for_a_slow_disk_end(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While writes are waited for others are polled; after that as many are left as can be."""
+    may_write, record = asyncio.Event(), Journal.record
+
+    async def slow(journal: Journal, *args: Any, **options: Any) -> None:
+        await may_write.wait()
+        await record(journal, *args, **options)
+
+    monkeypatch.setattr(Journal, "record", slow)
+    veo = make_client(max_connections=4, max_polls_per_second=1000.0, journal=tmp_path / "bot.db")
+    async with veo.watch(*(server.add(life=UNENDING) for _ in range(100))) as changes:
+        while server.received < 100:
+            await asyncio.sleep(0.1)
+        assert _workers() > 50
+        may_write.set()
+        for _ in range(100):
+            assert (await anext(changes)).phase is Phase.GENERATING
+        await asyncio.sleep(10)
+        assert server.received > 300
+        assert _workers() <= 8
+
+
+def _workers() -> int:
+    return sum("_work" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
 async def test_what_is_discarded_before_its_batch_is_never_polled(

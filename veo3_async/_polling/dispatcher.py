@@ -12,7 +12,7 @@ import contextvars
 import math
 import random
 from collections.abc import Awaitable, Callable
-from typing import Final, Generic, NoReturn, Protocol, Self, TypeVar
+from typing import Final, Generic, Protocol, Self, TypeVar
 
 import msgspec
 
@@ -332,7 +332,7 @@ class Dispatcher(Generic[_E]):
         if slot.waiter is not None:
             slot.waiter.set_result(None)
 
-    async def _work(self, slot: _Slot[_E]) -> NoReturn:
+    async def _work(self, slot: _Slot[_E]) -> None:
         assert self._handle is not None  # noqa: S101 - `run` set it
         try:
             await asyncio.sleep(0)  # an eager task would run inside `pump`
@@ -340,25 +340,27 @@ class Dispatcher(Generic[_E]):
                 if slot.turn is not None:  # else a wait that ended without one
                     await self._handle(slot.entry, slot.turn)
                 slot.turn = None
+                if len(self._idle) >= self._max_in_flight:
+                    break  # it was needed while others waited for a slow disk
                 self._idle.append(slot)
                 self.pump()
                 if slot.turn is None:
                     slot.waiter = self._loop.create_future()
                     await slot.waiter
                     slot.waiter = None
-        except asyncio.CancelledError as error:
-            if is_cancelled():
+        except BaseException as error:
+            self._stop()
+            if slot.turn is not None:
+                slot.turn.give_back()
+            if not isinstance(error, asyncio.CancelledError) or is_cancelled():
                 raise
             # A task group takes that for a normal end, and no watcher would learn of it.
             message = "a callback raised CancelledError, and nobody had cancelled the polling"
             raise RuntimeError(message) from error
-        finally:
-            self._stop()
-            if slot.turn is not None:
-                slot.turn.give_back()
+        self.pump()
 
     def _stop(self) -> None:
-        """Let nothing go any more: a worker has ended, which none does by itself."""
+        """Let nothing go any more: a worker has ended that was needed."""
         self._stopped = True
         self._workers = None
         if self._timer is not None:
