@@ -11,6 +11,7 @@ import asyncio
 import gc
 import os
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, ClassVar
@@ -27,6 +28,10 @@ from virtual_time import (
     threads_stop_the_clock,
 )
 from without_posix import take_posix_away
+
+# The tests start hundreds of interpreters, whose start is half as long where code is compiled.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 WITHOUT_POSIX = os.environ.get("VEO3_TEST_SYSTEM") == "without-posix"
 if WITHOUT_POSIX:
@@ -56,12 +61,12 @@ def pytest_unconfigure() -> None:
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
-    """Let ``-n auto`` run what is more than a few files side by side: half of it waits."""
+    """Let ``-n auto`` run what is more than a few files side by side: most of it waits."""
     if os.environ.get("PYTEST_XDIST_AUTO_NUM_WORKERS"):
         return None
     if config.args and all(".py" in argument for argument in config.args):
         return 0
-    return 2 * max(2, len(os.sched_getaffinity(0)))
+    return 3 * max(2, len(os.sched_getaffinity(0)))
 
 
 @pytest.hookimpl(trylast=True)
