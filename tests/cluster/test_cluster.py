@@ -26,6 +26,7 @@ from veo3_async._errors import (
     TaskFailed,
     TaskNotFound,
 )
+from veo3_async._lifecycle import retries
 from veo3_async._lifecycle.phases import NEW, end
 from veo3_async._pacing.policies import Progress
 from veo3_async.cluster import Changes, Cluster, _step
@@ -325,9 +326,11 @@ NGINX = shutil.which("nginx", path=f"{os.defpath}:/usr/sbin")
 @pytest.mark.timeout(150)
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 async def test_fault_37_the_page_of_a_gateway_loses_no_id(
-    server: FakeVeo3, cluster: Cluster, tmp_path: Path
+    server: FakeVeo3, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An nginx that answers 404 with its own page for all ids ends none of them."""
+    monkeypatch.setattr(retries, "_UNKNOWN_SECONDS", 5.0)
+    monkeypatch.setattr(retries, "_CAP", 5.0)
     port = free_port()
 
     def configure(location: str) -> None:
@@ -353,12 +356,12 @@ async def test_fault_37_the_page_of_a_gateway_loses_no_id(
     try:
         await cluster.watch(*ids)
         async with veo, working(cluster, veo):
-            await anyio.sleep(35)  # longer than an id may be unknown
+            await anyio.sleep(8)  # longer than an id may be unknown
             assert 200 == (await cluster.stats()).outstanding
             assert 0 == server.received
             configure(f"proxy_pass {server.url};")
             process.send_signal(signal.SIGHUP)
-            # The back-off of an id is at most 30 s; the rest is the machine's.
+            # The back-off of an id is at most 5 s; the rest is the machine's.
             heard = await delivered_to(cluster.transitions(*ids), within=75)
     finally:
         process.terminate()

@@ -21,7 +21,9 @@ import anyio
 import anyio.to_thread
 import pytest
 from cluster_worker import Worker
-from nats.js.errors import NotFoundError
+from nats.js import JetStreamContext
+from nats.js.api import RawStreamMsg
+from nats.js.errors import NotFoundError, ServiceUnavailableError
 from nats_acts import connected, three_servers
 from nats_process import BINARY, NatsServer
 
@@ -91,7 +93,7 @@ async def records(cluster: Cluster) -> dict[str, list[Record]]:
     found = collections.defaultdict[str, list[Record]](list)
     for sequence in range(state.first_seq, state.last_seq + 1):
         try:
-            message = await jetstream.get_msg(stream, sequence)
+            message = await stored(jetstream, stream, sequence)
         except NotFoundError:  # stored to see that it can be, and replaced
             continue
         assert message.subject is not None
@@ -99,6 +101,33 @@ async def records(cluster: Cluster) -> dict[str, list[Record]]:
         if record.change is not None and not record.brought_by:
             found[record.request_id].append(record)
     return found
+
+
+async def stored(jetstream: JetStreamContext, stream: str, sequence: int) -> RawStreamMsg:
+    """Return a message, when a server that has just come back knows it."""
+    with anyio.fail_after(60):
+        while True:
+            try:
+                return await jetstream.get_msg(stream, sequence)
+            except ServiceUnavailableError:
+                await anyio.sleep(0.2)
+
+
+@contextlib.asynccontextmanager
+async def lateness() -> AsyncIterator[list[float]]:
+    """Yield the seconds by which this loop is late at most: what waited so long comes at once."""
+    longest = [0.0]
+
+    async def tick() -> None:
+        while True:
+            due = anyio.current_time() + 0.01
+            await anyio.sleep_until(due)
+            longest[0] = max(longest[0], anyio.current_time() - due)
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tick)
+        yield longest
+        tasks.cancel_scope.cancel()
 
 
 @pytest.mark.timeout(300)
@@ -120,7 +149,7 @@ async def test_workers_may_be_killed(tmp_path: Path) -> None:
             for worker in workers:
                 assert await worker.said() == "ready"
             for number in range(20):
-                await anyio.sleep(rng.uniform(0, 1))
+                await anyio.sleep(rng.uniform(0, 0.5))
                 workers[number % 2].end()
                 workers[number % 2] = Worker(nats.url, server.url, **options)
                 assert await workers[number % 2].said() == "ready"
@@ -442,7 +471,11 @@ async def test_a_fail_over_of_nats_exceeds_no_rate(tmp_path: Path) -> None:
     life = Life.scripted([{"status": "video_generating", "running": True}])
     workers: list[Worker] = []
     try:
-        async with FakeVeo3() as server, Cluster(nats.url, max_polls_per_second=100) as cluster:
+        async with (
+            FakeVeo3() as server,
+            Cluster(nats.url, max_polls_per_second=100) as cluster,
+            lateness() as late,
+        ):
             await cluster.watch(*(server.add(life=life) for _ in range(200)))
             workers = [
                 Worker(nats.url, server.url, rate=100, interval=0.5, ack_wait=60) for _ in range(3)
@@ -461,8 +494,9 @@ async def test_a_fail_over_of_nats_exceeds_no_rate(tmp_path: Path) -> None:
             worker.end()
         nats.stop()
     busiest = max(bisect.bisect_left(asked, at + 1) - first for first, at in enumerate(asked))
-    # On their way requests come closer than they were sent, by the load of this machine.
-    assert busiest <= 120
+    # On their way requests come closer than they were sent, by the load of this machine. All
+    # permits of a round at once would be twice as many.
+    assert busiest <= 120 + 100 * min(late[0], 0.7)
 
 
 async def test_a_worker_ends_by_a_signal(tmp_path: Path, server: FakeVeo3) -> None:
