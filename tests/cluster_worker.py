@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import functools
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -24,28 +29,51 @@ class Worker:
         self, nats: str, api: str, *, errors: IO[bytes] | None = None, **options: object
     ) -> None:
         words = [f"--{name.replace('_', '-')}={value}" for name, value in options.items()]
-        self._process = subprocess.Popen(
-            [sys.executable, LIFE, nats, api, "veo3", *words],
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        heard, said = os.pipe()
+        errors_to = 2 if errors is None else errors.fileno()
+        nursery = _nursery()
+        socket.send_fds(
+            nursery, [json.dumps([nats, api, "veo3", *words]).encode()], [said, errors_to]
         )
+        os.close(said)
+        self._said = os.fdopen(heard, "rb")
+        self._pid = int(nursery.recv(64))
 
     @property
     def is_alive(self) -> bool:
-        return self._process.poll() is None
+        try:
+            os.kill(self._pid, 0)
+        except ProcessLookupError:
+            return False
+        return True
 
     async def said(self) -> str:
-        assert self._process.stdout is not None
-        line: bytes = await anyio.to_thread.run_sync(self._process.stdout.readline)
+        line: bytes = await anyio.to_thread.run_sync(self._said.readline)
         return line.decode().strip()
 
     def send(self, what: signal.Signals) -> None:
-        self._process.send_signal(what)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, what)
 
-    def end(self, how: signal.Signals = signal.SIGKILL) -> None:
-        if self._process.poll() is None:
-            self._process.send_signal(how)
-            self._process.wait()
-        if self._process.stdout is not None:
-            self._process.stdout.close()
+    def end(self) -> None:
+        """Kill it, and wait until it is dead."""
+        if not self._said.closed:
+            self.send(signal.SIGKILL)
+            self._said.read()
+            self._said.close()
+
+
+@functools.cache
+def _nursery() -> socket.socket:
+    """Return the way to a process that forks workers: it has imported what they need."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    process = subprocess.Popen([sys.executable, LIFE], stdin=theirs.fileno(), env=environment)
+    theirs.close()
+
+    def end() -> None:
+        ours.close()
+        process.wait()
+
+    atexit.register(end)
+    return ours
