@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import signal
 import time
@@ -147,6 +148,7 @@ def worker(
 async def _work(cluster: Cluster, veo: Veo3Client, slots: int, said: str, *, verbose: bool) -> None:
     stop = anyio.Event()
     async with veo, cluster, anyio.create_task_group() as tasks:
+        gc.freeze()  # what is loaded is never garbage, and to walk it holds up the polls
         await tasks.start(_stop_at_signal, stop)
         note(said)
         if verbose:

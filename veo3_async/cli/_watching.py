@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import pathlib
 import time
 from collections.abc import Sequence
@@ -96,6 +97,7 @@ def follow_all(access: Access, ids: Sequence[str] | None, options: WatchOptions)
 
     async def main() -> None:
         async with veo:
+            gc.freeze()  # what is loaded is never garbage, and to walk it holds up the polls
             if ids is None:
                 changes = await _resumed(veo, board, options)
             else:
