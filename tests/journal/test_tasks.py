@@ -288,7 +288,13 @@ def test_what_is_not_spelled_as_ours_is_read_one_by_one(
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("phase", "asleep"), ("since", "yesterday"), ("metadata", "{"), ("path", b"\xff")],
+    [
+        ("phase", "asleep"),
+        ("since", "yesterday"),
+        ("since", "2025-06-15T00:00:00+02:00"),
+        ("metadata", "{"),
+        ("path", b"\xff"),
+    ],
 )
 def test_a_row_that_cannot_be_watched_is_named(column: str, value: Any) -> None:
     """It is one kind of error, which says which row it is."""

@@ -25,6 +25,8 @@ from veo3_async import (
     VideoTask,
     Watch,
 )
+from veo3_async._polling.resuming import in_order
+from veo3_async._protocol.families import route_of
 from veo3_async.testing import FakeVeo3, Life
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("no_task_left")]
@@ -45,6 +47,11 @@ class Knowing(FixedPacing):
     def eta(self, progress: Progress) -> Eta:  # type: ignore[override] # it knows
         median = MEDIANS[progress.model.rpartition("/")[2]]
         return Eta(median / 1.3, median, median * 1.3)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "veo3.db"
 
 
 def seen(request_id: str, phase: Phase, at: float) -> Transition:
@@ -101,10 +108,9 @@ async def watched(veo: Veo3Client, ended: dict[str, bool]) -> Watch:
 
 @pytest.mark.parametrize("way", [resumed, watched])
 async def test_finished_videos_wait_half_as_long_as_in_order_of_arrival(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, way: Callable[..., Any]
+    server: FakeVeo3, make_client: MakeClient, path: Path, way: Callable[..., Any]
 ) -> None:
     """By the ages in the journal, and what is known of each model; whoever hands in the ids."""
-    path = tmp_path / "veo3.db"
     ended = await left_behind(server, path, 800, random.Random(3))
     veo = make_client(journal=path, pacing=Knowing(), max_polls_per_second=LIMIT)
     arrival = statistics.fmean(n / LIMIT for n, is_over in enumerate(ended.values()) if is_over)
@@ -114,10 +120,9 @@ async def test_finished_videos_wait_half_as_long_as_in_order_of_arrival(
 
 
 async def test_the_ages_alone_shorten_the_waiting(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+    server: FakeVeo3, make_client: MakeClient, path: Path
 ) -> None:
     """A pacing that knows nothing leaves the documented minutes: the oldest go first."""
-    path = tmp_path / "veo3.db"
     ages = random.Random(5).sample(range(1000), 100)
     async with Journal(path) as journal:
         names = [server.add(life=Life.scripted([DONE if a > 500 else RUNNING])) for a in ages]
@@ -133,10 +138,9 @@ async def test_the_ages_alone_shorten_the_waiting(
 
 
 async def test_what_was_learned_before_the_restart_gives_the_order(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FakeVeo3, make_client: MakeClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The journal keeps it, and it is known before the first poll: a quick model goes first."""
-    path = tmp_path / "veo3.db"
     learned = LearnedPacing()
     for model, seconds in MEDIANS.items():
         for _ in range(30):
@@ -159,10 +163,9 @@ async def test_what_was_learned_before_the_restart_gives_the_order(
 
 
 async def test_who_comes_new_does_not_wait_for_those_that_have_hardly_ended(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+    server: FakeVeo3, make_client: MakeClient, path: Path
 ) -> None:
     """A hundred tasks of a second ago take their turns, and a new one is asked for at once."""
-    path = tmp_path / "veo3.db"
     async with Journal(path) as journal:
         for _ in range(100):
             name = server.add(life=Life.scripted([RUNNING]))
@@ -180,10 +183,9 @@ async def test_who_comes_new_does_not_wait_for_those_that_have_hardly_ended(
 
 
 async def test_what_the_journal_has_is_not_written_again(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FakeVeo3, make_client: MakeClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To resume reads; the ids are pending already."""
-    path = tmp_path / "veo3.db"
     name = server.add(life=Life.scripted([DONE]))
     async with Journal(path) as journal:
         await journal.accept([name], at=time.time())
@@ -194,13 +196,12 @@ async def test_what_the_journal_has_is_not_written_again(
 
 
 async def test_a_task_that_ends_while_it_is_read_comes_once(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: FakeVeo3, make_client: MakeClient, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another watch of the same client may write its end down between two parts of the reading."""
-    path = tmp_path / "veo3.db"
     names = [server.add(life=Life.scripted([RUNNING])) for _ in range(2)]
     veo = make_client(journal=path, pacing=FixedPacing(5))
-    async with veo, Journal(tmp_path / "other.db"):
+    async with veo:
         async with veo.watch(*names) as changes:
             for _ in names:
                 await anext(changes)
@@ -223,6 +224,38 @@ async def test_a_task_that_ends_while_it_is_read_comes_once(
         await watch.aclose()
 
 
+class Asked(FixedPacing):
+    """Notes whose tasks it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(1000)
+        self.models = list[str]()
+
+    def eta(self, progress: Progress) -> None:
+        self.models.append(progress.model)
+
+
+async def test_a_pacing_is_asked_once_for_each_model_as_it_is_after_a_poll(path: Path) -> None:
+    """By its path where that names the model, and by what was submitted where many share one."""
+    async with Journal(path) as journal:
+        v2: dict[str, Any] = {
+            "image": None,
+            "at": 0.0,
+            "family": "unified",
+            "path": "/302/v2/video/create",
+        }
+        for number, model in enumerate(["kling-v2", "veo3.1", "kling-v2"]):
+            key = await journal.intend("a storm", model=model, **v2)
+            await journal.submitted(key, f"u-{number}", at=0.0)
+        await journal.accept(["veo3-fast:1", "veo3-fast:2", "5"], at=0.0)
+        tasks, asked = await journal.unfinished(), Asked()
+        ordered, _ = await in_order(tasks, asked, route_of("veo3-pro"), 20.0)
+
+    records = ["/302/submit/veo3-fast", "/302/submit/veo3-pro"]
+    assert sorted(asked.models) == sorted([*records, "kling-v2", "veo3.1"])
+    assert {task.request_id for task in ordered} == {task.request_id for task in tasks}
+
+
 class Broken(FixedPacing):
     """A pacing of the user's own that raises where it is asked what is left."""
 
@@ -231,10 +264,9 @@ class Broken(FixedPacing):
 
 
 async def test_a_pacing_that_raises_still_ends_the_watch_and_not_the_polling(
-    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+    server: FakeVeo3, make_client: MakeClient, path: Path
 ) -> None:
     """Asked for the order it is ignored; what it raises comes out where it always did."""
-    path = tmp_path / "veo3.db"
     async with Journal(path) as journal:
         for _ in range(3):
             await journal.accept([server.add(life=Life.scripted([RUNNING]))], at=time.time())
