@@ -39,7 +39,8 @@ SAID = (
     f"server had not seen {FIRST:g} s after the first; *all seen after* is when it had seen the "
     "last one. *loop lag* is the longest delay of a 10 ms ticker in the same loop, adding "
     "included, and *GC* the longest collection of Python's own garbage collector, which is a part "
-    f"of it; *{FROZEN}* has called that once after its imports. `veo3_async` may make "
+    "of it; *full* counts those that walk all, and *walked* how many objects that is at the end; "
+    f"*{FROZEN}* has called that once after its imports. `veo3_async` may make "
     f"{LIMIT:,.0f} requests a second over {CONNECTIONS} connections; *task per id* is a bare "
     "aiohttp loop in a task for each id (100 connections, aiohttp's default, and *600 "
     "connections*), and fal-client's and httpx's tasks likewise. "
@@ -48,19 +49,25 @@ SAID = (
 )
 
 
+_ALL = 2  # the oldest generation, and all younger ones with it
+
+
 class Collections:
     """Measures the longest run of Python's garbage collector; one of ``gc.callbacks``."""
 
     def __init__(self) -> None:
         self.longest = 0.0
+        self.full = 0
+        """Runs that walked all objects."""
         self._began = 0.0
 
-    def __call__(self, phase: str, _: object) -> None:
+    def __call__(self, phase: str, details: dict[str, int]) -> None:
         now = time.perf_counter()
         if phase == "start":
             self._began = now
-        else:
-            self.longest = max(self.longest, now - self._began)
+            return
+        self.longest = max(self.longest, now - self._began)
+        self.full += details["generation"] == _ALL
 
 
 async def _ours(url: str, ids: Sequence[str], interval: float) -> None:
@@ -173,7 +180,13 @@ def crowd(name: str, url: str, count: int, interval: float, seconds: float) -> d
                 await asyncio.sleep(seconds)
                 wall = time.perf_counter() - began
                 share = (time.process_time() - cpu) / wall
-                return {"cpu": share, "lag": ticker.latest, "gc": collections.longest}
+                return {
+                    "cpu": share,
+                    "lag": ticker.latest,
+                    "gc": collections.longest,
+                    "full": collections.full,
+                    "walked": len(gc.get_objects()),
+                }
 
     return asyncio.run(run())
 
@@ -191,6 +204,8 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
             "all seen after, s",
             "loop lag, ms",
             "GC, ms",
+            "full",
+            "walked",
         ]
         table = Table(f"{count:,} ids at once", columns)
         for name in WAYS:
@@ -217,4 +232,6 @@ def _row(count: int, figures: dict[str, float], saw: Seen, seconds: float) -> Se
         last,
         1e3 * figures["lag"],
         1e3 * figures["gc"],
+        int(figures["full"]),
+        int(figures["walked"]),
     )
