@@ -53,7 +53,7 @@ class OfModel:
         "_knobs",
         "_learned",
         "_plan",
-        "_unplanned",
+        "_stale_at",
         "tasks",
     )
 
@@ -66,14 +66,15 @@ class OfModel:
         self._followed: dict[Phase, dict[Phase, float]] = {}
         self._plan: Plan | None = None
         self._learned = 0
-        self._unplanned = 0
+        self._stale_at = 0.0
+        """So much learned, and the plan is made anew."""
 
     def wait(self, progress: Progress, age: float, polls: float) -> float:
         """Return the seconds until so many polls are due, and learn that the phase goes on."""
         evidence = self._known(progress.phase)
         if progress.previous_age is not None:
             evidence.went_on(progress.previous_age, progress.age)
-        self._count(1)
+        self._learned += 1
         return self.current().wait(progress.phase, age, polls)
 
     def phase_ended(self, last: Progress, lasted: float, successor: Phase) -> bool:
@@ -91,7 +92,7 @@ class OfModel:
         if successor not in FINAL:
             return False
         self.tasks += 1
-        self._count(_WEIGHT_OF_END)
+        self._learned += _WEIGHT_OF_END
         return True
 
     def kept(self) -> ModelKnowledge:
@@ -125,9 +126,8 @@ class OfModel:
 
     def current(self) -> Plan:
         """Return the plan, made anew where enough was learned since."""
-        is_stale = self._unplanned > min(_STALE_MOST, self._learned * _STALE_SHARE)
-        if self._plan is None or is_stale:
-            self._unplanned = 0
+        if self._plan is None or self._learned > self._stale_at:
+            self._stale_at = self._learned + min(_STALE_MOST, self._learned * _STALE_SHARE)
             evidence = self._evidence or {Phase.QUEUED: Evidence(self._half_life)}
             hazards = {phase: seen.hazard() for phase, seen in evidence.items()}
             odds = {phase: _shares(self._followed.get(phase, {})) for phase in evidence}
@@ -141,10 +141,6 @@ class OfModel:
             self._followed[phase] = {}
             self._plan = None
         return self._evidence[phase]
-
-    def _count(self, learned: int) -> None:
-        self._learned += learned
-        self._unplanned += learned
 
 
 def _shares(weights: Mapping[Phase, float]) -> dict[Phase, float]:

@@ -123,7 +123,7 @@ class Plan:
         if phase not in self._after:
             return None
         here = self._lasting(phase, age)
-        ways = sorted(now + then for now in here for then in self._after[phase])
+        ways = sorted([now + then for now in here for then in self._after[phase]])
         low, median, high = (ways[int(share * len(ways))] for share in (0.1, 0.5, 0.9))
         return Eta(low, median, high)
 
