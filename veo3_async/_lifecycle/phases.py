@@ -274,9 +274,12 @@ def _seen(state: State, task: VideoTask, now: float) -> State:
 def _fingerprint(task: VideoTask) -> int:
     """Return a number that tells two replies apart, the same in every process."""
     says = (
-        *(task.status, task.status_update_time, task.retry_count),
-        *(task.video_url, task.upsample_video_url),
-        *(image.status for image in task.images),
+        task.status,
+        task.status_update_time,
+        task.retry_count,
+        task.video_url,
+        task.upsample_video_url,
+        *[image.status for image in task.images],
     )
     return zlib.crc32(repr(says).encode(errors="replace"))
 
