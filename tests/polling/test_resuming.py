@@ -224,6 +224,51 @@ async def test_a_task_that_ends_while_it_is_read_comes_once(
         await watch.aclose()
 
 
+async def test_thousands_are_resumed_without_holding_up_the_loop(
+    make_client: MakeClient, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of them have ended, and half go on: others get their turn in between, each comes out."""
+    names = [f"veo3-pro:{number}" for number in range(6000)]
+    end = {"previous": None, "final": True, "status": "completed", "task": VideoTask()}
+    async with Journal(path) as journal:
+        await journal.accept(names, at=0.0)
+        await asyncio.gather(
+            *(
+                journal.record(
+                    Transition(request_id=name, phase=Phase.COMPLETED, observed_at=1.0, **end)  # type: ignore[arg-type]
+                )
+                for name in names[::2]
+            )
+        )
+    veo = make_client(journal=path, max_polls_per_second=0.001)
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    undelivered = Journal.undelivered
+
+    async def read_last(journal: Journal) -> list[Any]:
+        nonlocal turns
+        found = await undelivered(journal)
+        turns = 0  # while it was read there were many
+        return found
+
+    monkeypatch.setattr(Journal, "undelivered", read_last)
+    ticking = asyncio.create_task(others())
+    watch = await veo.resume()
+    assert turns >= 10
+    assert watch.request_ids == set(names[1::2])
+    assert {(await anext(watch)).request_id for _ in names[::2]} == set(names[::2])
+    while veo.stats().watched < 3000:
+        await asyncio.sleep(0)
+    ticking.cancel()
+    await watch.aclose()
+
+
 class Asked(FixedPacing):
     """Notes whose tasks it is asked for."""
 

@@ -122,11 +122,14 @@ class Subscriptions:
         for start in range(0, len(request_ids), _BATCH):
             mailbox.open_for(request_ids[start : start + _BATCH])
             await asyncio.sleep(0)
+        # After those, and before they are polled: what has ended meanwhile is among both.
+        for start in range(0, len(left.ends), _BATCH):
+            for end in left.ends[start : start + _BATCH]:
+                mailbox.open_for([end.request_id])
+                mailbox.post(end)
+            await asyncio.sleep(0)
         self._newcomers.append(_Newcomers(mailbox, request_ids, left.unfinished))
         self._has_newcomers.set()
-        for end in left.ends:
-            mailbox.open_for([end.request_id])
-            mailbox.post(end)
 
     def unsubscribe(self, mailbox: Mailbox, request_ids: Iterable[str]) -> None:
         """Drop ids of a mailbox, and end the polling for those that no other one wants."""
