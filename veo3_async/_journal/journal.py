@@ -37,6 +37,8 @@ _PRUNED_AT_ONCE: Final = 500
 """Rows that are deleted between two commits: some 10 ms, for which a submission waits."""
 _AT_ONCE: Final = 2000
 """Rows that are read between two commits."""
+_NAMED_AT_ONCE: Final = 500
+"""The same, where they are asked for by their ids."""
 
 
 class Journal:
@@ -258,10 +260,10 @@ class Journal:
 
     async def watched(self, request_ids: Iterable[str]) -> list[Watched]:
         """Return what is needed to watch tasks; those that it does not have are left out."""
-        ids = list(request_ids)
+        ids = list(dict.fromkeys(request_ids))
         found: list[Watched] = []
-        for start in range(0, len(ids), _AT_ONCE):
-            part = ids[start : start + _AT_ONCE]
+        for start in range(0, len(ids), _NAMED_AT_ONCE):
+            part = ids[start : start + _NAMED_AT_ONCE]
             found += await self._commits.do(functools.partial(tasks.watched, request_ids=part))
         return found
 

@@ -5,7 +5,7 @@ Without I/O of its own: the statements that bring values into a row and back.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -230,14 +230,16 @@ def unfinished(cursor: Cursor, after: int, most: int) -> list[Watched]:
     return _read(cursor, WATCHED, f"WHERE {where} AND key > ? ORDER BY key LIMIT ?", after, most)
 
 
-def watched(cursor: Cursor, request_ids: Iterable[str]) -> list[Watched]:
+def watched(cursor: Cursor, request_ids: Sequence[str]) -> list[Watched]:
     """Return what is needed to watch tasks; those that the journal does not have are left out.
 
+    :param request_ids: Each once; up to 999 of them, what any SQLite takes in one query.
     :raises JournalError: A row cannot be read; somebody has edited it.
     """
-    query = WATCHED.one_by_one("WHERE request_id = ?")
-    rows = (cursor.execute(query, (name,)).fetchone() for name in request_ids)
-    return [WATCHED.row(row) for row in rows if row is not None]
+    places = ",".join("?" * len(request_ids))
+    rows = _read(cursor, WATCHED, f"WHERE request_id IN ({places})", *request_ids)
+    found = {row.request_id: row for row in rows}
+    return [found[name] for name in request_ids if name in found]
 
 
 def _pending(cursor: Cursor, where: str, *parameters: int) -> list[Pending]:
@@ -245,7 +247,7 @@ def _pending(cursor: Cursor, where: str, *parameters: int) -> list[Pending]:
     return [row.pending() for row in rows]
 
 
-def _read(cursor: Cursor, reading: Reading[_R], which: str, *parameters: int) -> list[_R]:
+def _read(cursor: Cursor, reading: Reading[_R], which: str, *parameters: int | str) -> list[_R]:
     try:
         [text] = cursor.execute(reading.all_at_once(which), parameters).fetchone()
         return reading.decoded(text)
