@@ -50,13 +50,14 @@ COMMITTED = 1_000.0
 SAID = (
     "*bytes per id*: growth of the process's resident memory, the id's own string not counted, "
     "after every id was polled twice, with a reply of its own (state, schedule, mailbox, all of "
-    "it); replies come from the process itself. *task per id* is a task for each id that polls "
-    "and sleeps, and remembers only the last status. *µs for one poll* goes through real sockets "
-    "to another process, 8 in flight; the ratio is to the smallest number of ids in the same "
-    "round. *everything on* is with a journal and a pacing that learns, and *unpolled* before the "
-    "first reply; each figure comes from a process of its own. *loop late* is the longest delay of "
-    "a 1 ms ticker in the same loop while ids are added to a watch that runs, and *own* as much of "
-    "it as the process was busy in, which other processes of the machine do not lengthen."
+    "it); more than 10,000 rest between their polls. Replies come from the process itself. *task "
+    "per id* is a task for each id that polls and sleeps, and remembers only the last status. *µs "
+    "for one poll* goes through real sockets to another process, 8 in flight; the ratio is to the "
+    "smallest number of ids in the same round. *everything on* is with a journal and a pacing that "
+    "learns, and *unpolled* before the first reply; each figure comes from a process of its own. "
+    "*loop late* is the longest delay of a 1 ms ticker in the same loop while ids are added to a "
+    "watch that runs, and *own* as much of it as the process was busy in, which other processes of "
+    "the machine do not lengthen."
 )
 
 _T = TypeVar("_T")
