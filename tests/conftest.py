@@ -28,6 +28,7 @@ from virtual_time import (
     threads_stop_the_clock,
 )
 from without_posix import take_posix_away
+from xdist.scheduler import LoadScopeScheduling
 
 # The tests start hundreds of interpreters, whose start is half as long where code is compiled.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -45,6 +46,11 @@ hypothesis.settings.register_profile("veo3_async", deadline=None, database=None)
 hypothesis.settings.load_profile("veo3_async")
 
 MakeClient = Callable[..., Veo3Client]
+
+LONG = ("slow", "timeout")
+"""Markers of what takes long: those of the first take longest."""
+TOGETHER = ("tests/test_cookbook_telegram.py", "tests/lifecycle/test_server_clocks.py")
+"""Files of which one process runs all tests: they share imports, or figures, that take seconds."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -69,12 +75,24 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
     return 3 * max(2, len(os.sched_getaffinity(0)))
 
 
+class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
+    """Gives the next test to whoever has time, and a file of those above as if it were one test."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        path, _, _ = nodeid.partition("::")
+        return path if path in TOGETHER else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Scheduling:
+    return Scheduling(config, log)
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest, so that the end does not wait for one of them."""
     if WITHOUT_POSIX:
         items[:] = [item for item in items if item.get_closest_marker("posix") is None]
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    items.sort(key=lambda item: [item.get_closest_marker(name) is None for name in LONG])
 
 
 def pytest_collection_finish() -> None:

@@ -26,7 +26,6 @@ pytestmark = [
     pytest.mark.real_time,
     pytest.mark.timeout(180),  # aiogram takes its time to be imported
     pytest.mark.posix,  # a SIGTERM ends the bot
-    pytest.mark.xdist_group("aiogram"),  # in one process, for it is slow to import
 ]
 PERSON = 5
 

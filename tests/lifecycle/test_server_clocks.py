@@ -100,7 +100,6 @@ def figures(clock: str, polls_per_task: float | None) -> tuple[float, float]:
 
 
 @pytest.mark.timeout(90)
-@pytest.mark.xdist_group("server clocks")  # in one process: they share figures
 @pytest.mark.parametrize(
     ("clock", "polls_per_task"),
     [
