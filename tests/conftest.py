@@ -72,7 +72,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
         return None
     if config.args and all(".py" in argument for argument in config.args):
         return 0
-    return 3 * max(2, len(os.sched_getaffinity(0)))
+    return 4 + max(2, len(os.sched_getaffinity(0)))
 
 
 class Scheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist has no types
