@@ -330,14 +330,14 @@ def late(url: str, added: int, journal: str | None) -> tuple[float, float]:
     """Return seconds by which the loop is late while ids are added to a watch, and its own part."""
 
     async def run() -> tuple[float, float]:
-        ticker = Ticker(0.001)
+        ticker, ids = Ticker(0.001), request_ids(added)
         pacing = FixedPacing(5)
         async with Veo3Client(KEY, base_url=url, pacing=pacing, journal=journal) as veo:
             watch = veo.watch("veo3-pro:the-first", keep_open=True)
             tasks = [asyncio.create_task(work) for work in (_consume(watch), ticker.run())]
             await asyncio.sleep(1)
             ticker.reset()
-            watch.add(*request_ids(added))
+            watch.add(*ids)
             while veo.stats().watched <= added:
                 await asyncio.sleep(0.01)
             await asyncio.sleep(0.1)
