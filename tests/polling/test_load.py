@@ -80,6 +80,16 @@ async def test_thousands_are_added_without_holding_up_the_loop(
     assert veo.stats().watched == 0
 
 
+async def test_an_id_that_was_written_down_is_the_one_that_was_given(
+    server: FakeVeo3, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """Not a copy of the journal's, which each of many would be kept as a second time."""
+    veo = make_client(journal=tmp_path / "bot.db")
+    request_id = server.add(life=UNENDING)
+    async with veo.watch(request_id) as changes:
+        assert (await anext(changes)).request_id is request_id
+
+
 async def test_workers_that_have_waited_for_a_slow_disk_end(
     server: FakeVeo3, make_client: MakeClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -252,7 +252,8 @@ class Subscriptions:
         rate = self._dispatcher.throttle.max_rate
         tasks, waits = await in_order(tasks, self._pacing, mailbox.route, rate)
         now, due = self._loop.time(), zip(tasks, waits, strict=True)
-        self._join(mailbox, ((t.request_id, t.origin, now + wait) for t, wait in due))
+        given = {request_id: request_id for request_id in request_ids}  # else each is kept twice
+        self._join(mailbox, ((given[t.request_id], t.origin, now + wait) for t, wait in due))
 
     async def _written(self, mailbox: Mailbox, request_ids: Sequence[str]) -> Sequence[Watched]:
         """Write new ids down, and return what is known of each; without a journal they finish."""
