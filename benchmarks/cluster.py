@@ -16,13 +16,13 @@ import sys
 import tempfile
 import time
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import anyio
 import nats
 
 from veo3_async import FixedPacing, Phase, Transition, VideoTask
-from veo3_async._protocol.errors import Problem
+from veo3_async._lifecycle.judge import UNCHANGED, Answer
 from veo3_async._protocol.http import Reply
 from veo3_async.cluster import Cluster
 from veo3_async.cluster._names import Names
@@ -93,13 +93,14 @@ class NoOpRuntime:
     async def poll_once(
         self,
         request_id: str,
-        route: Route | None = None,  # noqa: ARG002 - nobody is asked
-    ) -> tuple[VideoTask | Problem, Reply | None]:
+        route: Route | None,  # noqa: ARG002 - nobody is asked
+        is_known: Callable[[Reply], bool],
+    ) -> tuple[Answer, Reply | None]:
         now = time.monotonic()
         if (due := self.due.get(request_id)) is not None:
             self.late.append(now - due)
         self.due[request_id] = now + self.interval
-        return self._task, self._reply
+        return UNCHANGED if is_known(self._reply) else self._task, self._reply
 
 
 class NoOpClient:

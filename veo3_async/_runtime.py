@@ -24,8 +24,9 @@ from veo3_async._cancellation import ended
 from veo3_async._errors import ClientClosed, JournalError
 from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
+from veo3_async._lifecycle.judge import Answer
 from veo3_async._metadata import Origin
-from veo3_async._models import Transition, VideoTask
+from veo3_async._models import Transition
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._pacing.policies import Pacing
 from veo3_async._polling.account import Account
@@ -40,7 +41,6 @@ from veo3_async._polling.submissions import Submissions
 from veo3_async._polling.subscriptions import Subscriptions
 from veo3_async._polling.webhooks import Webhooks
 from veo3_async._protocol.account import cost_request_ids
-from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.families import Route
 from veo3_async._protocol.http import Reply
 from veo3_async._reports import PollReport, Stats
@@ -211,13 +211,14 @@ class Runtime:
         return _stats(self._parts, self._settings.pacing, self._loop.time())
 
     async def poll_once(
-        self, request_id: str, route: Route | None = None
-    ) -> tuple[VideoTask | Problem, Reply | None]:
+        self, request_id: str, route: Route | None, is_known: Callable[[Reply], bool]
+    ) -> tuple[Answer, Reply | None]:
         """Ask once for the state of a task, in its turn; with the reply where one came.
 
         :param route: Where it is polled; None: by its prefix, else where this client polls.
+        :param is_known: Whether a reply need not be read: it is UNCHANGED.
         """
-        return await self.started().calls.poll(request_id, route)
+        return await self.started().calls.poll(request_id, route, is_known)
 
     def origin_of(self, request_id: str) -> Origin:
         """Return where a task is polled, and what was attached to it, as this client knows."""

@@ -407,7 +407,7 @@ def test_what_is_remembered_is_what_was_written_last(
             written = msgspec.structs.replace(written, watch=watch)
         attempts += 1
         remembered = memories[worker].recall(SUBJECT, watch, attempts)
-        assert remembered is None or remembered == (written, TRACK)
+        assert remembered is None or (remembered.record, remembered.track) == (written, TRACK)
         if deed in {"writes", "loses"}:
             written = msgspec.structs.replace(written, serial=written.serial + 1)
         if deed == "dies":
@@ -426,7 +426,7 @@ def test_who_has_an_id_twice_in_a_row_remembers_it() -> None:
     assert memory.recall("veo3.watch.y", 7, 4) is None
     kept = memory.recall(SUBJECT, 7, 4)
     assert kept is not None
-    assert 2 == kept[0].serial
+    assert 2 == kept.record.serial
 
 
 @given(st.lists(st.integers(0, 9), max_size=50))
@@ -449,7 +449,7 @@ def test_a_poll_is_judged_alike_from_memory_and_record() -> None:
     memory.keep(SUBJECT, 1, full, TRACK)
     recalled = memory.recall(SUBJECT, 1, 2)
     assert recalled is not None
-    slim = recalled[0]
+    slim = recalled.record
     assert slim.change is not None
     assert not slim.change.task.extra
     done = generating(status="completed", running=False, video_url="https://a/v.mp4")

@@ -46,6 +46,7 @@ __all__ = [
     "judge",
     "judge_bug",
     "model_of_route",
+    "says_nothing_new",
 ]
 
 OF_MANY_MODELS: Final = "unified"
@@ -194,6 +195,15 @@ def ask_pacing(pacing: Pacing, clock: PhaseClock, rand: float) -> float:
         message = f"{pacing!r} said to ask again in {delay!r} seconds"
         raise ValueError(message)
     return delay
+
+
+def says_nothing_new(track: Track, fingerprint: int | None, reply: Reply, now: float) -> bool:
+    """Return whether a reply need not be read: it is UNCHANGED.
+
+    :param fingerprint: Hash of the bytes of the last reply, if that held a state; else None.
+    :param now: Seconds of the caller's clock: time alone may give the same bytes another meaning.
+    """
+    return hash(reply.body) == fingerprint and reply.status == 200 and now < track.reread_at
 
 
 def model_of_route(route: Route | None) -> str:

@@ -17,6 +17,7 @@ import anyio
 
 from veo3_async._errors import ClientClosed, SubmitUncertain
 from veo3_async._lifecycle.contact import Contact
+from veo3_async._lifecycle.judge import UNCHANGED, Answer
 from veo3_async._lifecycle.places import polled_at
 from veo3_async._lifecycle.retries import NO_FAULTS, Verdict, after_fault, backoff
 from veo3_async._models import VideoTask
@@ -54,17 +55,22 @@ class Calls:
         self._closed = False
 
     async def poll(
-        self, request_id: str, route: Route | None = None
-    ) -> tuple[VideoTask | Problem, Reply | None]:
-        """Ask once for the state of a task; with the reply where one came."""
+        self, request_id: str, route: Route | None, is_known: Callable[[Reply], bool]
+    ) -> tuple[Answer, Reply | None]:
+        """Ask once for the state of a task; with the reply where one came.
+
+        :param is_known: Whether a reply need not be read: it is UNCHANGED.
+        """
         route = self._route_of(request_id, route)
         replies: list[Reply] = []
 
-        def read(reply: Reply, *, wall_now: float) -> VideoTask | Problem:
+        def read(reply: Reply, *, wall_now: float) -> Answer:
             replies.append(reply)
+            if is_known(reply):
+                return UNCHANGED
             return families.read(route, reply, request_id=request_id, wall_now=wall_now)
 
-        outcome = await self.once(families.poll_call(route, request_id), read)
+        outcome: Answer = await self.once(families.poll_call(route, request_id), read)
         return outcome, replies[0] if replies else None
 
     async def fetch(self, request_id: str, route: Route | None = None) -> VideoTask:

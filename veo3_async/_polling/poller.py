@@ -16,7 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 from veo3_async._errors import JournalError, Veo3Error
 from veo3_async._lifecycle.contact import Contact
-from veo3_async._lifecycle.judge import UNCHANGED, Answer, Ruling, judge, judge_bug
+from veo3_async._lifecycle.judge import (
+    UNCHANGED,
+    Answer,
+    Ruling,
+    judge,
+    judge_bug,
+    says_nothing_new,
+)
 from veo3_async._lifecycle.phases import kept_once
 from veo3_async._models import Phase, Transition, VideoTask
 from veo3_async._pacing.policies import Pacing
@@ -130,8 +137,7 @@ class Poller:
         if isinstance(reply, Problem):
             self._note(job, reply, now)
             return reply
-        fingerprint = hash(reply.body)
-        if fingerprint == job.fingerprint and reply.status == 200 and now < job.track.reread_at:
+        if says_nothing_new(job.track, job.fingerprint, reply, now):
             return UNCHANGED
         job.fingerprint = None
         try:
@@ -144,7 +150,7 @@ class Poller:
         if isinstance(answer, Problem):
             self._note(job, answer, now)
         else:
-            job.fingerprint = fingerprint
+            job.fingerprint = hash(reply.body)
             self._recovered(now)
         return answer
 

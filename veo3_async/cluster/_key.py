@@ -27,7 +27,8 @@ class KeyMark:
         self._engine = engine
         self._names = names
         self._mark: Final = client.runtime.mark_of_key(f"veo3_async cluster {names.prefix}")
-        self._is_written = False
+        self.is_written = False
+        """Whether it is known to be there."""
 
     async def check(self) -> None:
         """See that no other key is used.
@@ -43,7 +44,7 @@ class KeyMark:
         :raises ClusterError: Another key is used.
         :raises ServiceUnavailable: NATS does not answer.
         """
-        while not self._is_written:
+        while not self.is_written:
             seq = await self._found()
             if seq is not None:
                 entry = self._names.entry(_ENTRY)
@@ -54,12 +55,12 @@ class KeyMark:
         names = self._names
         found = await self._engine.last(names.shared, names.entry(_ENTRY), fresh=True)
         seq, known = (0, b"") if found is None else found
-        self._is_written = known == self._mark.encode()
-        if known and not self._is_written:  # one that was deleted is empty
+        self.is_written = known == self._mark.encode()
+        if known and not self.is_written:  # one that was deleted is empty
             message = (
                 f"another API key is used under the prefix {names.prefix}: give each key a prefix "
                 "of its own. If the key of this account was replaced, stop all workers, and then "
                 f"remove the old one: nats kv del {names.prefix} {_ENTRY}"
             )
             raise ClusterError(message)
-        return None if self._is_written else seq
+        return None if self.is_written else seq

@@ -17,11 +17,25 @@ from veo3_async._lifecycle.judge import Track
 from veo3_async._models import VideoTask
 from veo3_async.cluster._record import Record
 
-__all__ = ["Memory"]
+__all__ = ["Memory", "Remembered"]
 
 _MOST: Final = 131_072  # ids, at about 1 kB
 
 _FORGOTTEN: Final = VideoTask()
+
+
+class Remembered(msgspec.Struct, gc=False):
+    """What is known of one id after a delivery."""
+
+    watch: int
+    """Sequence of the message by which it is watched."""
+    attempts: int
+    """Number of the delivery."""
+    record: Record
+    """Without its texts."""
+    track: Track
+    fingerprint: int | None
+    """Hash of the bytes of the last reply, if that held a state; else None."""
 
 
 class Memory:
@@ -32,34 +46,45 @@ class Memory:
 
     def __init__(self, most: int = _MOST) -> None:
         self._most = most
-        self._kept: collections.OrderedDict[str, tuple[int, int, Record, Track]] = (
-            collections.OrderedDict()
-        )
+        self._kept: collections.OrderedDict[str, Remembered] = collections.OrderedDict()
 
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(self, subject: str, attempts: int, record: Record, track: Track) -> None:
+    def keep(
+        self,
+        subject: str,
+        attempts: int,
+        record: Record,
+        track: Track,
+        fingerprint: int | None = None,
+    ) -> None:
         """Remember what is known of an id after a delivery.
 
         :param subject: Under which the id is watched.
         :param attempts: Number of the delivery.
+        :param fingerprint: Hash of the bytes of the reply, if that held a state; else None.
         """
-        self._kept[subject] = (record.watch, attempts, _slim(record), track)
+        kept = self._kept.get(subject)
+        if kept is None or kept.record is not record:
+            kept = Remembered(record.watch, attempts, _slim(record), track, fingerprint)
+            self._kept[subject] = kept
+            if len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        else:  # in place: of many ids the collector would have much to walk
+            kept.attempts, kept.track, kept.fingerprint = attempts, track, fingerprint
         self._kept.move_to_end(subject)
-        if len(self._kept) > self._most:
-            self._kept.popitem(last=False)
 
-    def recall(self, subject: str, watch: int, attempts: int) -> tuple[Record, Track] | None:
+    def recall(self, subject: str, watch: int, attempts: int) -> Remembered | None:
         """Return what is known of an id, or None where somebody else may know more.
 
         :param watch: Sequence of the message by which the id is watched now.
         :param attempts: Number of this delivery.
         """
         kept = self._kept.get(subject)
-        if kept is None or kept[:2] != (watch, attempts - 1):
+        if kept is None or kept.watch != watch or kept.attempts != attempts - 1:
             return None
-        return kept[2], kept[3]
+        return kept
 
 
 def _slim(record: Record) -> Record:

@@ -14,7 +14,7 @@ import anyio
 import msgspec
 
 from veo3_async._errors import ServiceUnavailable
-from veo3_async._models import VideoTask
+from veo3_async._lifecycle.judge import Answer
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import MAX_RETRY_AFTER
 from veo3_async.cluster._clock import ServerClock
@@ -128,13 +128,13 @@ class Permits:
         self._stopped.set()
         await self._pull.aclose()
 
-    async def learn(self, request_id: str, outcome: VideoTask | Problem, sent: float) -> None:
+    async def learn(self, request_id: str, outcome: Answer, sent: float) -> None:
         """Count a poll; tell all workers where it was refused for the rate.
 
         :param sent: When the poll was sent, seconds since the epoch by the server's clock.
         """
         refused = isinstance(outcome, Problem) and outcome.limits_rate
-        if refused or isinstance(outcome, VideoTask) or outcome.is_served:
+        if refused or not isinstance(outcome, Problem) or outcome.is_served:
             self._evidence.answered(
                 self._loop.time(),
                 request_id,

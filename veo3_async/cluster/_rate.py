@@ -257,29 +257,34 @@ class Evidence:
 class _Recent:
     """What was served and refused in the last one to two seconds."""
 
-    __slots__ = ("_before", "_began", "_now", "_second")
+    __slots__ = ("_before", "_began", "_refused", "_second", "_served")
 
     def __init__(self, now: float) -> None:
         self._began = now
         self._second = math.floor(now)
-        self._before = self._now = (0, 0)
+        self._before = (0, 0)
+        self._served = self._refused = 0
 
     def count(self, now: float, *, served: bool) -> None:
         """Count a poll."""
         self._turn(now)
-        self._now = (self._now[0] + served, self._now[1] + (not served))
+        if served:
+            self._served += 1
+        else:
+            self._refused += 1
 
     def rates(self, now: float) -> tuple[float, float]:
         """Return how many a second were served, and refused."""
         self._turn(now)
         seconds = max(1.0, now - max(self._began, self._second - 1))
-        served, refused = map(sum, zip(self._before, self._now, strict=True))
-        return served / seconds, refused / seconds
+        served, refused = self._before
+        return (served + self._served) / seconds, (refused + self._refused) / seconds
 
     def _turn(self, now: float) -> None:
         if (second := math.floor(now)) != self._second:
-            self._before = self._now if second == self._second + 1 else (0, 0)
-            self._now, self._second = (0, 0), second
+            is_next = second == self._second + 1
+            self._before = (self._served, self._refused) if is_next else (0, 0)
+            self._served, self._refused, self._second = 0, 0, second
 
 
 def round_of(max_rate: float) -> tuple[int, int]:

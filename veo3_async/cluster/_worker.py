@@ -15,9 +15,8 @@ import msgspec
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
-from veo3_async._lifecycle.judge import Context, Track
+from veo3_async._lifecycle.judge import Answer, Context, Track, says_nothing_new
 from veo3_async._metadata import Origin
-from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
@@ -59,8 +58,6 @@ _AT_ONCE: Final = 0.0
 _AFTER_TROUBLE: Final = 5.0
 _LEARNED_SECONDS: Final = 60.0
 
-_Outcome = VideoTask | Problem
-
 
 class _FatalError(Exception):
     """Raised where no id can be polled."""
@@ -75,6 +72,8 @@ class _Known(msgspec.Struct, frozen=True):
     track: Track
     seq: int | None
     """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
+    fingerprint: int | None = None
+    """Hash of the bytes of the last reply, if that held a state; else None."""
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -235,9 +234,15 @@ class Worker:
         if not await permits.take():
             return _AT_ONCE
         sent = self._clock.now()
-        outcome, reply = await self._runtime.poll_once(known.record.request_id, known.track.route)
+
+        def is_known(reply: Reply) -> bool:
+            return says_nothing_new(known.track, known.fingerprint, reply, self._clock.now())
+
+        outcome, reply = await self._runtime.poll_once(
+            known.record.request_id, known.track.route, is_known
+        )
         await permits.learn(known.record.request_id, outcome, sent)
-        if isinstance(outcome, VideoTask):
+        if not (self._mark.is_written or isinstance(outcome, Problem)):
             await self._mark.accepted()
         now = self._clock.now()
         if (error := self._contact.heard(outcome, now)) is not None:
@@ -251,7 +256,7 @@ class Worker:
         self,
         message: Message,
         known: _Known,
-        outcome: _Outcome,
+        outcome: Answer,
         reply: Reply | None,
         context: Context,
     ) -> float | None:
@@ -272,7 +277,10 @@ class Worker:
                     raise _FatalError(draft.step.fatal)
                 done = draft.step
                 if not done.record.final:
-                    self._memory.keep(message.subject, message.attempts, done.record, done.track)
+                    fingerprint = _fingerprint(outcome, reply)
+                    self._memory.keep(
+                        *(message.subject, message.attempts, done.record, done.track), fingerprint
+                    )
                 return done.delay
             known = await self._read(message, known.record.request_id, fresh=True)
         return None
@@ -280,7 +288,7 @@ class Worker:
     def _drafted(
         self,
         known: _Known,
-        outcome: _Outcome,
+        outcome: Answer,
         reply: Reply | None,
         context: Context,
         *,
@@ -312,9 +320,9 @@ class Worker:
 
     async def _known(self, message: Message) -> _Known | None:
         """Return what is known of an id, or None where the message is of none."""
-        remembered = self._memory.recall(message.subject, message.sequence, message.attempts)
-        if remembered is not None:
-            return _Known(*remembered, None)
+        kept = self._memory.recall(message.subject, message.sequence, message.attempts)
+        if kept is not None:
+            return _Known(kept.record, kept.track, None, kept.fingerprint)
         try:
             request_id = check_request_id(request_id_of(message.subject))
         except (ValueError, Veo3Error) as error:
@@ -346,6 +354,10 @@ class Worker:
 
 def _known(record: Record, seq: int) -> _Known:
     return _Known(record, track_of(record), seq)
+
+
+def _fingerprint(outcome: Answer, reply: Reply | None) -> int | None:
+    return None if reply is None or isinstance(outcome, Problem) else hash(reply.body)
 
 
 def _payload(known: _Known, after: Record) -> bytes | None:

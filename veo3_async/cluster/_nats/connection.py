@@ -153,8 +153,11 @@ class Link:
     async def post(self, subject: str, payload: bytes) -> None:
         """Send what nobody answers; where the connection is lost, as soon as it is back."""
         if self._client is not None and self._is_there():
-            with contextlib.suppress(*ERRORS):
+            try:
                 await self._client.publish(subject, payload)
+            except ERRORS:
+                pass
+            else:
                 return
         self._unsent.append((subject, payload))
 

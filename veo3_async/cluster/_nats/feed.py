@@ -17,6 +17,7 @@ from nats.js.api import ConsumerConfig
 
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async.cluster._nats.connection import CLOSE_SECONDS, Link
+from veo3_async.cluster._nats.delivery import delivery
 from veo3_async.cluster._nats.errors import ERRORS
 from veo3_async.cluster._nats.inbox import Inbox
 from veo3_async.cluster._nats.state import StreamState, found_or_none, stream_state
@@ -33,7 +34,6 @@ _INACTIVE_SECONDS: Final = 300.0
 """A consumer that nobody has asked for so long is removed by the server."""
 
 _NOTHING_CAME: Final = "408"
-_SHORT_REPLY: Final = 9  # tokens of the subject that a message is acknowledged at: ADR-15
 
 
 class Entry(NamedTuple):
@@ -236,14 +236,13 @@ class Feed:
         self._something.set()
 
     def _receive(self, msg: Msg) -> None:
-        tokens = msg.reply.split(".")
-        shift = 0 if len(tokens) == _SHORT_REPLY else 2
-        if tokens[3 + shift] != self._name or self._is_lost:
+        consumer, _, sequence, count, *_ = delivery(msg.reply)
+        if consumer != self._name or self._is_lost:
             return  # of a consumer before, or behind a gap
-        if int(tokens[6 + shift]) != self._next:
+        if int(count) != self._next:
             self._is_lost = True
             return
         self._next += 1
         self._asked_for -= 1
-        self.position = int(tokens[5 + shift])
+        self.position = int(sequence)
         self._received.append(Entry(self.position, msg.subject, msg.data))

@@ -13,6 +13,7 @@ from nats.aio.msg import Msg
 
 from veo3_async._errors import Veo3Error
 from veo3_async.cluster._nats.connection import CLOSE_SECONDS, Link
+from veo3_async.cluster._nats.delivery import delivery
 from veo3_async.cluster._nats.inbox import Inbox
 
 __all__ = ["Message", "Pull"]
@@ -34,20 +35,24 @@ _AGAIN: Final = b'-NAK {"delay": %d}'
 class Message:
     """One delivery of a message; it ends in `done` or `again`, through whatever connection."""
 
-    __slots__ = ("_link", "_reply", "attempts", "data", "sequence", "stored_at", "subject")
+    __slots__ = ("_link", "_reply", "_stored_at", "attempts", "data", "sequence", "subject")
 
     def __init__(self, msg: Msg, link: Link) -> None:
-        metadata = msg.metadata
+        _, delivered, sequence, _, stored_at, *_ = delivery(msg.reply)
         self._reply = msg.reply
+        self._stored_at = stored_at
         self._link = link
         self.subject: Final[str] = msg.subject
         self.data: Final[bytes] = msg.data
-        self.sequence: Final[int] = metadata.sequence.stream
+        self.sequence: Final = int(sequence)
         """In its stream."""
-        self.attempts: Final[int] = metadata.num_delivered
+        self.attempts: Final = int(delivered)
         """Deliveries so far, from 1."""
-        self.stored_at: Final[float] = metadata.timestamp.timestamp()
+
+    @property
+    def stored_at(self) -> float:
         """Seconds since the epoch of the server's clock."""
+        return int(self._stored_at) / 1e9
 
     async def busy(self) -> None:
         """Say that it is still being worked on."""
@@ -165,9 +170,11 @@ class Pull:
             self._heard(msg.headers or {})
             return
         message = Message(msg, self._link)
-        for waiter in self._oldest(1):
-            waiter.set_result(message)
-            return
+        while self._waiters:
+            _, waiter = self._waiters.popleft()
+            if not waiter.done():
+                waiter.set_result(message)
+                return
         await message.hand_back()
 
     def _heard(self, headers: dict[str, str]) -> None:
