@@ -422,7 +422,7 @@ def _cost_table(counts: Sequence[int], polls: int, rounds: int) -> Table:
     return table
 
 
-def _adding_table(added: int) -> Table:
+def _adding_table(added: int, rounds: int) -> Table:
     table = Table("Loop late, ms", ["", "median", "longest", "own, median", "own, longest"])
     rows = {
         "nothing is added": (late_without, 0),
@@ -431,7 +431,7 @@ def _adding_table(added: int) -> Table:
     }
     with serving(Service()) as url:
         for name, (work, count) in rows.items():
-            sides = zip(*(in_a_process(work, url, count) for _ in range(ROUNDS)), strict=True)
+            sides = zip(*(in_a_process(work, url, count) for _ in range(rounds)), strict=True)
             figures = [f(1e3 * n for n in side) for side in map(list, sides) for f in _SUMMARY]
             table.add(name, *figures)
     return table
@@ -454,7 +454,7 @@ def main(results: pathlib.Path, *, quick: bool = False) -> None:
     memory, found = _memory_table(counts)
     polls, rounds = (50, 1) if quick else (COSTED_POLLS, ROUNDS)
     cost = _cost_table((counts[0], counts[-1]), polls, rounds)
-    adding = _adding_table(100 if quick else ADDED)
+    adding = _adding_table(100 if quick else ADDED, rounds)
     ended = _ending_table(500 if quick else MANY)
     publish(results, "memory", SAID, memory, cost, adding, ended)
     with picture(results, "memory") as axes:

@@ -150,7 +150,7 @@ def restarted(left: Sequence[Left], way: Order, knowledge: LearnedPacing) -> tup
 
 
 def main(results: pathlib.Path, *, quick: bool = False) -> None:
-    ids = 200 if quick else 10_000
+    ids = 40 if quick else 10_000
     knowledge = taught(5 if quick else TAUGHT)
     tables = []
     for down in DOWN:
