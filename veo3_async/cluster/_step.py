@@ -15,7 +15,6 @@ from msgspec.structs import replace
 from veo3_async._errors import StillPending
 from veo3_async._lifecycle.ends import is_end
 from veo3_async._lifecycle.judge import (
-    UNCHANGED,
     Answer,
     Context,
     Ruling,
@@ -121,13 +120,9 @@ def step(
 ) -> Step:
     """Return what is known after a poll, and when to ask again.
 
-    UNCHANGED is not said of an id whose end was delivered, nor of one with faults in a row.
-    An id whose loss was delivered is still asked for, now and then: somebody has paid for it. It
-    begins anew as soon as it is seen again.
+    An id whose loss was delivered is still asked for, now and then: somebody has paid for
+    it. It begins anew as soon as it is seen again.
     """
-    if answer is UNCHANGED:
-        ruling = judge(track, (), answer, reply=reply, pacing=pacing, context=context)
-        return Step(record, ruling.track, ruling.delay, ruling.fatal)
     if record.final:
         if isinstance(answer, Problem):
             return _still_lost(record, track, answer, context)
@@ -157,7 +152,7 @@ def has_changed(before: Record, after: Record) -> bool:
 
 def is_quiet(record: Record, answer: Answer) -> bool:
     """Whether a poll says what the last one said, so that a pacing learns nothing final from it."""
-    return answer is UNCHANGED or (
+    return (
         isinstance(answer, VideoTask)
         and record.streak == NO_FAULTS
         and not record.final

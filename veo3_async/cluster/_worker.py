@@ -15,8 +15,9 @@ import msgspec
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
-from veo3_async._lifecycle.judge import Answer, Context, Track, says_nothing_new
+from veo3_async._lifecycle.judge import UNCHANGED, Context, Track, judge, says_nothing_new
 from veo3_async._metadata import Origin
+from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
@@ -238,10 +239,9 @@ class Worker:
         def is_known(reply: Reply) -> bool:
             return says_nothing_new(known.track, known.fingerprint, reply, self._clock.now())
 
-        outcome, reply = await self._runtime.poll_once(
-            known.record.request_id, known.track.route, is_known
-        )
-        await permits.learn(known.record.request_id, outcome, sent)
+        request_id = known.record.request_id
+        outcome, reply = await self._runtime.poll_once(request_id, known.track.route, is_known)
+        await permits.learn(request_id, outcome, sent)
         if not (self._mark.is_written or isinstance(outcome, Problem)):
             await self._mark.accepted()
         now = self._clock.now()
@@ -250,13 +250,25 @@ class Worker:
         context = Context(
             now, now, random.random(), message.attempts, max(0.0, now - message.stored_at)
         )
+        if outcome is UNCHANGED:
+            return self._go_on(message, known, context)
         return await self._settle(message, known, outcome, reply, context)
+
+    def _go_on(self, message: Message, known: _Known, context: Context) -> float | None:
+        """Take in a poll that has brought nothing new: nothing is read or written."""
+        ruling = judge(known.track, (), UNCHANGED, reply=None, pacing=self._pacing, context=context)
+        if ruling.fatal is not None:
+            raise _FatalError(ruling.fatal)
+        self._memory.keep(
+            *(message.subject, message.attempts, known.record, ruling.track), known.fingerprint
+        )
+        return ruling.delay
 
     async def _settle(
         self,
         message: Message,
         known: _Known,
-        outcome: Answer,
+        outcome: VideoTask | Problem,
         reply: Reply | None,
         context: Context,
     ) -> float | None:
@@ -288,7 +300,7 @@ class Worker:
     def _drafted(
         self,
         known: _Known,
-        outcome: Answer,
+        outcome: VideoTask | Problem,
         reply: Reply | None,
         context: Context,
         *,
@@ -356,7 +368,7 @@ def _known(record: Record, seq: int) -> _Known:
     return _Known(record, track_of(record), seq)
 
 
-def _fingerprint(outcome: Answer, reply: Reply | None) -> int | None:
+def _fingerprint(outcome: VideoTask | Problem, reply: Reply | None) -> int | None:
     return None if reply is None or isinstance(outcome, Problem) else hash(reply.body)
 
 
