@@ -42,7 +42,12 @@ from veo3_async import FixedPacing, Veo3Client  # noqa: E402 - without POSIX, fr
 from veo3_async.testing import FakeVeo3  # noqa: E402 - the same
 
 # A shared machine is now and then slow for seconds: no example is too slow here.
-hypothesis.settings.register_profile("veo3_async", deadline=None, database=None)
+hypothesis.settings.register_profile(
+    "veo3_async",
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("veo3_async")
 
 MakeClient = Callable[..., Veo3Client]

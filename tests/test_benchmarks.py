@@ -14,7 +14,7 @@ from benchmarks.__main__ import NAMES
 from benchmarks._compare import parse
 from benchmarks._report import Table
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 ROOT = pathlib.Path(__file__).parents[1]
 

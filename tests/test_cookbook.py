@@ -46,7 +46,7 @@ async def test_many_videos_come_through_a_borrowed_session(
     assert f"{bad}: the service gave" in capsys.readouterr().out
 
 
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 async def test_many_videos_are_brought_as_the_head_of_the_recipe_says(
     fast: FakeVeo3, tmp_path: pathlib.Path
 ) -> None:

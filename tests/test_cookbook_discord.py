@@ -23,7 +23,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_time,
     pytest.mark.filterwarnings("ignore:'audioop':DeprecationWarning"),
-    pytest.mark.timeout(180),
+    pytest.mark.timeout(300),
 ]
 PERSON = 5
 

@@ -180,7 +180,7 @@ async def test_a_silent_stream_has_heartbeats_and_ends_with_the_app(
 
 @pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 @pytest.mark.parametrize(("name", "serve"), APPS)
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 async def test_the_page_plays_the_video_in_chromium(
     fast: FakeVeo3, tmp_path: pathlib.Path, name: str, serve: Serve
 ) -> None:

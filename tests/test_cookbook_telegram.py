@@ -24,7 +24,7 @@ from veo3_async.testing import FakeVeo3, Life, Status, Video
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_time,
-    pytest.mark.timeout(180),  # aiogram takes its time to be imported
+    pytest.mark.timeout(300),  # aiogram takes its time to be imported
     pytest.mark.posix,  # a SIGTERM ends the bot
 ]
 PERSON = 5

@@ -22,7 +22,7 @@ from cookbook_lives import lives
 
 from veo3_async.testing import FakeVeo3, Life, Status
 
-pytestmark = [pytest.mark.anyio, pytest.mark.real_time, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.anyio, pytest.mark.real_time, pytest.mark.timeout(300)]
 
 NAMES = ["webhook_fastapi", "webhook_aiohttp"]
 APPS: list[Any] = [

@@ -236,7 +236,7 @@ def code_after(heading: str) -> str:
     return str(code)
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_recipe_for_a_users_own_test_passes(tmp_path: pathlib.Path) -> None:
     """What a user copies into a test file passes there, with nothing configured."""
     (tmp_path / "test_mine.py").write_text(code_after("Testing your bot"))

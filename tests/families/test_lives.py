@@ -60,7 +60,7 @@ async def test_the_journal_knows_where_to_poll_after_a_restart(
     assert await second.pending() == []
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 async def test_a_thousand_ids_of_all_families_in_one_watch(make_client: MakeClient) -> None:
     """One stream, one poller, one rate limit: each id ends once, with its own video."""
     veo = make_client(pacing=FixedPacing(60), max_polls_per_second=200)

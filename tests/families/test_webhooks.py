@@ -62,7 +62,7 @@ async def lags_of(server: FakeVeo3, watch: Watch) -> list[float]:
 
 
 @pytest.mark.anyio
-@pytest.mark.timeout(60)
+@pytest.mark.timeout(300)
 async def test_tasks_with_a_webhook_cost_few_requests_and_are_seen_at_once(
     make_client: MakeClient,
 ) -> None:

@@ -99,7 +99,7 @@ def figures(clock: str, polls_per_task: float | None) -> tuple[float, float]:
     return polls / TASKS, lag / TASKS
 
 
-@pytest.mark.timeout(90)
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("clock", "polls_per_task"),
     [

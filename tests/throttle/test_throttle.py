@@ -557,7 +557,7 @@ class Interleavings(RuleBasedStateMachine):
 
 Interleavings.TestCase.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestInterleavings = Interleavings.TestCase
-TestInterleavings.pytestmark = [pytest.mark.timeout(120)]  # type: ignore[attr-defined]
+TestInterleavings.pytestmark = [pytest.mark.timeout(300)]  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize(("every", "binds"), [(100, True), (3, False)])

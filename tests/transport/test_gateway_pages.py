@@ -15,7 +15,7 @@ from broken_servers import unused_port
 from veo3_async import FixedPacing, Phase, PollReport, Veo3Client
 from veo3_async.testing import FakeVeo3, Life
 
-pytestmark = [pytest.mark.anyio, pytest.mark.real_time, pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.anyio, pytest.mark.real_time, pytest.mark.slow, pytest.mark.timeout(300)]
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 PAGES = (
