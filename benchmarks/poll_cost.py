@@ -32,7 +32,7 @@ SAID = (
     "loop written by hand (`params=`, `json()`) that has none of these; *tuned aiohttp* only "
     "fetches the bytes. *learned pacing*, the default, learns from every poll when to come back; "
     "the row above it has a fixed interval. More ids are due than may be in flight, all the time. "
-    "In the last table each reply has another word and a later time: that is a transition, which "
+    "In the third table each reply has another word, attempt and time: that is a transition, which "
     "is read by a watcher, and the pacing learns from it. "
     "A whole life is a submission, 30 polls with 7 changes, and the end; *by hand* is an aiohttp "
     "loop with sqlite3, a row for each task and a commit for each change, without what our journal "
