@@ -42,21 +42,21 @@ def test_the_same_bytes_say_nothing_new_until_time_alone_decides(
     body: bytes, status: int, now: float, *, is_nothing_new: bool
 ) -> None:
     """A byte, a status, or the end of a patience makes a reply worth reading."""
-    track = Track("id", reread_at=10.0)
-    assert is_nothing_new is says_nothing_new(track, hash(BODY), Reply(status, {}, body), now)
-    assert not says_nothing_new(track, None, Reply(status, {}, body), now)
+    track = Track("id", reread_at=10.0, fingerprint=hash(BODY))
+    assert is_nothing_new is says_nothing_new(track, Reply(status, {}, body), now)
+    assert not says_nothing_new(Track("id"), Reply(status, {}, body), now)
 
 
 def test_what_is_remembered_of_an_id_changes_in_place() -> None:
     """After a poll that brings nothing new nothing is made anew, and the last word counts."""
     memory = Memory()
-    memory.keep("subject", 1, Record(request_id="id", watch=7), Track("id"), 1)
+    memory.keep("subject", 1, Record(request_id="id", watch=7), Track("id", fingerprint=1))
     first = memory.recall("subject", 7, 2)
     assert first is not None
-    memory.keep("subject", 2, first.record, Track("id", interval=5.0), 2)
+    memory.keep("subject", 2, first.record, Track("id", interval=5.0, fingerprint=2))
     assert memory.recall("subject", 7, 2) is None
     assert first is memory.recall("subject", 7, 3)
-    assert (2, 5.0) == (first.fingerprint, first.track.interval)
+    assert (2, 5.0) == (first.track.fingerprint, first.track.interval)
 
 
 @pytest.mark.parametrize(

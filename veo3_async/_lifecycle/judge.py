@@ -83,6 +83,8 @@ class Track(msgspec.Struct, frozen=True, gc=False):
     """Seconds that the pacing said last; infinite where it was not asked yet."""
     reread_at: float = math.inf
     """From when on the same bytes, read again, may mean something else, the caller's clock."""
+    fingerprint: int | None = None
+    """Hash of the bytes of the last reply, if that held a state; else None."""
 
 
 class View(msgspec.Struct, frozen=True):
@@ -197,13 +199,12 @@ def ask_pacing(pacing: Pacing, clock: PhaseClock, rand: float) -> float:
     return delay
 
 
-def says_nothing_new(track: Track, fingerprint: int | None, reply: Reply, now: float) -> bool:
+def says_nothing_new(track: Track, reply: Reply, now: float) -> bool:
     """Return whether a reply need not be read: it is UNCHANGED.
 
-    :param fingerprint: Hash of the bytes of the last reply, if that held a state; else None.
     :param now: Seconds of the caller's clock: time alone may give the same bytes another meaning.
     """
-    return hash(reply.body) == fingerprint and reply.status == 200 and now < track.reread_at
+    return hash(reply.body) == track.fingerprint and reply.status == 200 and now < track.reread_at
 
 
 def model_of_route(route: Route | None) -> str:
@@ -219,7 +220,7 @@ def _after_problem(
 ) -> Ruling:
     known = track.is_known
     faults, verdict = after_fault(track.faults, problem.kind, context.now, is_known=known)
-    track = replace(track, faults=faults)
+    track = replace(track, faults=faults, fingerprint=None)
     if verdict is Verdict.RETRY:
         delay = backoff(
             faults,
@@ -344,7 +345,14 @@ def _followed(
         lasted = track.clock.lasted(state, context.now)
         successor = clock.last.phase
         _ask(pacing.phase_ended, last, lasted, successor)
-    return Track(track.request_id, NO_FAULTS, clock, is_known=True, route=track.route)
+    return Track(
+        track.request_id,
+        NO_FAULTS,
+        clock,
+        is_known=True,
+        route=track.route,
+        fingerprint=None if reply is None else hash(reply.body),
+    )
 
 
 def _with_eta(track: Track, views: Sequence[View], pacing: Pacing) -> Sequence[View]:

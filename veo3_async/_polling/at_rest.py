@@ -25,19 +25,17 @@ UNSEEN: Final = b""
 """The row of an id of which no reply came yet."""
 
 
-def packed(track: Track, state: State, fingerprint: int | None) -> bytes | None:
+def packed(track: Track, state: State) -> bytes | None:
     """Return a row of it, without the id and its route; None where it cannot be one.
 
     That is before its first reply, while there are faults, and where a number has no bounds.
-
-    :param fingerprint: Hash of the last reply's bytes, or None.
     """
     clock = track.clock
     if clock.last is None or track.faults is not NO_FAULTS or track.untried is not None:
         return None
     _, *times = astuple(clock)
-    schedule = (track.interval, track.reread_at)
-    row = (astuple(state), astuple(clock.last), times, schedule, track.is_known, fingerprint)
+    schedule = (track.interval, track.reread_at, track.fingerprint)
+    row = (astuple(state), astuple(clock.last), times, schedule, track.is_known)
     try:
         _ENCODER.encode_into(row, _BUFFER)
     except (TypeError, ValueError, OverflowError):
@@ -45,14 +43,14 @@ def packed(track: Track, state: State, fingerprint: int | None) -> bytes | None:
     return bytes(_BUFFER)  # what the encoder itself returns takes half as much again
 
 
-def unpacked(row: bytes, request_id: str, route: Route | None) -> tuple[Track, State, int | None]:
+def unpacked(row: bytes, request_id: str, route: Route | None) -> tuple[Track, State]:
     """Return what was packed."""
-    state, progress, times, schedule, is_known, fingerprint = _DECODER.decode(row)
+    state, progress, times, schedule, is_known = _DECODER.decode(row)
     phase, age, previous_age, polls, model = progress
     last = Progress(phase=phase, age=age, previous_age=previous_age, polls=polls, model=model)
     clock = PhaseClock(last, *times)
     track = Track(request_id, NO_FAULTS, clock, is_known, route, None, *schedule)
-    return track, State(*state), fingerprint
+    return track, State(*state)
 
 
 def _tuple_of(*types_within: Any) -> Any:  # noqa: ANN401 - types made at run time
@@ -70,8 +68,7 @@ _DECODER: Final[msgspec.msgpack.Decoder[Any]] = msgspec.msgpack.Decoder(
         _tuple_of(*_values_of(State)),
         _tuple_of(*_values_of(Progress)),
         _tuple_of(*_values_of(PhaseClock)[1:]),
-        tuple[float, float],
+        tuple[float, float, int | None],
         bool,
-        int | None,
     )
 )

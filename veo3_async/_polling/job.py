@@ -44,8 +44,6 @@ class Job(Entry, kw_only=True):
     attempts: int = 0
     trouble: str = ""
     """What the last fault was; empty while there is none."""
-    fingerprint: int | None = None
-    """Hash of the last reply's bytes: the same bytes bring nothing new."""
     metadata: Any = None
     """What the program attached to the task, or None."""
     is_stall_logged: bool = False
@@ -61,10 +59,9 @@ class Job(Entry, kw_only=True):
             return
         (mailbox,) = self.watchers
         state = mailbox.states[self.request_id]
-        self.row = packed(self.track, state, self.fingerprint)
+        self.row = packed(self.track, state)
         if self.row is not None:
             self.track = track_at(self.track.route)
-            self.fingerprint = None
             mailbox.remember(self.request_id, NEW)
 
     def wake(self) -> None:
@@ -75,11 +72,14 @@ class Job(Entry, kw_only=True):
             self.track = replace(self.track, request_id=self.request_id)
             self.row = None
             return
-        known = unpacked(self.row, self.request_id, self.track.route)
-        self.track, state, self.fingerprint = known
+        self.track, state = unpacked(self.row, self.request_id, self.track.route)
         for mailbox in self.watchers:
             mailbox.remember(self.request_id, state)
         self.row = None
+
+    def reread(self) -> None:
+        """Let the next reply be read, even if it says what the last one said."""
+        self.track = replace(self.track, fingerprint=None)
 
     def labelled(self, change: Transition) -> Transition:
         """Return a transition with the metadata of its task."""
@@ -87,14 +87,13 @@ class Job(Entry, kw_only=True):
             return change
         return replace(change, metadata=self.metadata)
 
-    def waits_for_webhook(self) -> bool:
-        """Return whether few polls are enough after one that brought a state.
+    def says_it_ended(self) -> bool:
+        """Return whether the service says so, and the video may be a poll or two behind the word.
 
-        They are not once the service says that the task has ended: its webhook came, and the video
-        may be a poll or two behind the word.
+        Its webhook came then, and few polls are not enough.
         """
         states = (box.states.get(self.request_id, NEW) for box in self.watchers)
-        return self.webhook is not None and all(state.ended_since is None for state in states)
+        return any(state.ended_since is not None for state in states)
 
     def state(self) -> State:
         """Return what its first watcher remembers of it."""

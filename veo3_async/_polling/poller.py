@@ -137,9 +137,8 @@ class Poller:
         if isinstance(reply, Problem):
             self._note(job, reply, now)
             return reply
-        if says_nothing_new(job.track, job.fingerprint, reply, now):
+        if says_nothing_new(job.track, reply, now):
             return UNCHANGED
-        job.fingerprint = None
         try:
             route = job.track.route or self._route
             answer = families.read(route, reply, request_id=job.request_id, wall_now=time.time())
@@ -150,7 +149,6 @@ class Poller:
         if isinstance(answer, Problem):
             self._note(job, answer, now)
         else:
-            job.fingerprint = hash(reply.body)
             self._recovered(now)
         return answer
 
@@ -216,7 +214,7 @@ class Poller:
             self._fail(ruling.fatal)
             return None
         if not is_written:
-            job.fingerprint = None
+            job.reread()
             return _RECORD_AGAIN
         self._announce(job, changes)
         self._deliver(job, watchers, ruling)
@@ -227,12 +225,10 @@ class Poller:
     ) -> float | None:
         """Return the seconds until the next poll, longer where a webhook is awaited."""
         self._note_stall(job, now)
-        webhook = job.webhook
-        if ruling.delay is None or webhook is None or isinstance(answer, Problem):
-            return ruling.delay
-        if not job.waits_for_webhook():
-            return ruling.delay
-        return spared(ruling.delay, webhook.sent_at - webhook.hinted_at)
+        delay, webhook = ruling.delay, job.webhook
+        if delay is None or webhook is None or isinstance(answer, Problem) or job.says_it_ended():
+            return delay
+        return spared(delay, webhook.sent_at - webhook.hinted_at)
 
     def _fail(self, fatal: BaseException) -> None:
         if not isinstance(fatal, Veo3Error):

@@ -298,7 +298,7 @@ class Subscriptions:
         job.wake()
         known = job.watchers[0].states[job.request_id]
         job.watchers += (mailbox,)
-        job.fingerprint = None  # what is old to the others may be new to this one
+        job.reread()  # what is old to the others may be new to this one
         self.catch_up(job, mailbox, known)
 
     def _leave(self, job: Job, mailbox: Mailbox) -> None:

@@ -34,8 +34,6 @@ class Remembered(msgspec.Struct, gc=False):
     record: Record
     """Without its texts."""
     track: Track
-    fingerprint: int | None
-    """Hash of the bytes of the last reply, if that held a state; else None."""
 
 
 class Memory:
@@ -51,28 +49,20 @@ class Memory:
     def __len__(self) -> int:
         return len(self._kept)
 
-    def keep(
-        self,
-        subject: str,
-        attempts: int,
-        record: Record,
-        track: Track,
-        fingerprint: int | None = None,
-    ) -> None:
+    def keep(self, subject: str, attempts: int, record: Record, track: Track) -> None:
         """Remember what is known of an id after a delivery.
 
         :param subject: Under which the id is watched.
         :param attempts: Number of the delivery.
-        :param fingerprint: Hash of the bytes of the reply, if that held a state; else None.
         """
         kept = self._kept.get(subject)
         if kept is None or kept.record is not record:
-            kept = Remembered(record.watch, attempts, _slim(record), track, fingerprint)
+            kept = Remembered(record.watch, attempts, _slim(record), track)
             self._kept[subject] = kept
             if len(self._kept) > self._most:
                 self._kept.popitem(last=False)
         else:  # in place: of many ids the collector would have much to walk
-            kept.attempts, kept.track, kept.fingerprint = attempts, track, fingerprint
+            kept.attempts, kept.track = attempts, track
         self._kept.move_to_end(subject)
 
     def recall(self, subject: str, watch: int, attempts: int) -> Remembered | None:

@@ -73,8 +73,6 @@ class _Known(msgspec.Struct, frozen=True):
     track: Track
     seq: int | None
     """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
-    fingerprint: int | None = None
-    """Hash of the bytes of the last reply, if that held a state; else None."""
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -237,7 +235,7 @@ class Worker:
         sent = self._clock.now()
 
         def is_known(reply: Reply) -> bool:
-            return says_nothing_new(known.track, known.fingerprint, reply, self._clock.now())
+            return says_nothing_new(known.track, reply, self._clock.now())
 
         request_id = known.record.request_id
         outcome, reply = await self._runtime.poll_once(request_id, known.track.route, is_known)
@@ -259,9 +257,7 @@ class Worker:
         ruling = judge(known.track, (), UNCHANGED, reply=None, pacing=self._pacing, context=context)
         if ruling.fatal is not None:
             raise _FatalError(ruling.fatal)
-        self._memory.keep(
-            *(message.subject, message.attempts, known.record, ruling.track), known.fingerprint
-        )
+        self._memory.keep(message.subject, message.attempts, known.record, ruling.track)
         return ruling.delay
 
     async def _settle(
@@ -289,10 +285,7 @@ class Worker:
                     raise _FatalError(draft.step.fatal)
                 done = draft.step
                 if not done.record.final:
-                    fingerprint = _fingerprint(outcome, reply)
-                    self._memory.keep(
-                        *(message.subject, message.attempts, done.record, done.track), fingerprint
-                    )
+                    self._memory.keep(message.subject, message.attempts, done.record, done.track)
                 return done.delay
             known = await self._read(message, known.record.request_id, fresh=True)
         return None
@@ -334,7 +327,7 @@ class Worker:
         """Return what is known of an id, or None where the message is of none."""
         kept = self._memory.recall(message.subject, message.sequence, message.attempts)
         if kept is not None:
-            return _Known(kept.record, kept.track, None, kept.fingerprint)
+            return _Known(kept.record, kept.track, None)
         try:
             request_id = check_request_id(request_id_of(message.subject))
         except (ValueError, Veo3Error) as error:
@@ -366,10 +359,6 @@ class Worker:
 
 def _known(record: Record, seq: int) -> _Known:
     return _Known(record, track_of(record), seq)
-
-
-def _fingerprint(outcome: VideoTask | Problem, reply: Reply | None) -> int | None:
-    return None if reply is None or isinstance(outcome, Problem) else hash(reply.body)
 
 
 def _payload(known: _Known, after: Record) -> bytes | None:
