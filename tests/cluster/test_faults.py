@@ -26,7 +26,7 @@ from veo3_async._errors import (
 )
 from veo3_async._learned_store import exchange
 from veo3_async._pacing.policies import Progress
-from veo3_async.cluster import Cluster, ClusterError, _worker
+from veo3_async.cluster import Cluster, ClusterError, _records, _worker
 from veo3_async.cluster._names import Names, token_of
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._notes import Notes
@@ -136,7 +136,7 @@ async def test_one_poisoned_id_ends_alone(
             raise RecursionError
         return encode(record)
 
-    monkeypatch.setattr(_worker, "encode", encode_but_one)
+    monkeypatch.setattr(_records, "encode", encode_but_one)
     await cluster.watch(bad, good)
     async with working(cluster, veo, slots=2):
         heard = await delivered_to(cluster.transitions(bad, good))

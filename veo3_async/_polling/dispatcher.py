@@ -89,8 +89,9 @@ class Turn:
 
         :param now: When it came, seconds of the loop's clock.
         """
+        assert self._call is not None  # noqa: S101 - only what was sent has an outcome
         permit, self._permit = self._permit, None
-        if permit is None or self._call is None:
+        if permit is None:
             return outcome
         return self._dispatcher.settle(permit, outcome, self._call, now)
 
@@ -337,8 +338,8 @@ class Dispatcher(Generic[_E]):
         try:
             await asyncio.sleep(0)  # an eager task would run inside `pump`
             while True:
-                if slot.turn is not None:  # else a wait that ended without one
-                    await self._handle(slot.entry, slot.turn)
+                assert slot.turn is not None  # noqa: S101 - `_hand_over` set it
+                await self._handle(slot.entry, slot.turn)
                 slot.turn = None
                 if len(self._idle) >= self._max_in_flight:
                     break  # it was needed while others waited for a slow disk

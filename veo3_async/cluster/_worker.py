@@ -15,34 +15,21 @@ import msgspec
 from veo3_async._errors import ServiceUnavailable, Veo3Error
 from veo3_async._learned_store import keep_learned
 from veo3_async._lifecycle.contact import Contact
-from veo3_async._lifecycle.judge import UNCHANGED, Context, Track, judge, says_nothing_new
-from veo3_async._metadata import Origin
+from veo3_async._lifecycle.judge import UNCHANGED, Context, judge, says_nothing_new
 from veo3_async._models import VideoTask
 from veo3_async._pacing.learned import LearnedPacing
 from veo3_async._protocol.errors import Problem
 from veo3_async._protocol.http import Reply
-from veo3_async._protocol.ids import check_request_id
 from veo3_async.cluster._clock import ServerClock
 from veo3_async.cluster._key import KeyMark
 from veo3_async.cluster._life import Life
-from veo3_async.cluster._memory import Memory
-from veo3_async.cluster._names import Names, request_id_of
+from veo3_async.cluster._names import Names
 from veo3_async.cluster._nats.jetstream import Engine
 from veo3_async.cluster._nats.pull import Message, Pull
 from veo3_async.cluster._notes import Notes
-from veo3_async.cluster._origin import decode_origin
 from veo3_async.cluster._permits import PERMITS, Permits
-from veo3_async.cluster._record import Record, decode, encode
-from veo3_async.cluster._step import (
-    Silent,
-    Step,
-    begun,
-    has_changed,
-    is_quiet,
-    step,
-    step_bug,
-    track_of,
-)
+from veo3_async.cluster._records import Known, Records, payload_of
+from veo3_async.cluster._step import Silent, Step, is_quiet, step, step_bug
 from veo3_async.cluster._upkeep import Upkeep
 
 if TYPE_CHECKING:
@@ -66,13 +53,6 @@ class _FatalError(Exception):
     def __init__(self, reason: BaseException) -> None:
         super().__init__(str(reason))
         self.reason = reason
-
-
-class _Known(msgspec.Struct, frozen=True):
-    record: Record
-    track: Track
-    seq: int | None
-    """Of the last message of its subject, 0 where there is none; None: it was not asked for."""
 
 
 class _Draft(msgspec.Struct, frozen=True):
@@ -114,7 +94,7 @@ class Worker:
         self._max_rate = max_rate
         self._in_hand: set[Message] = set()
         self._life = Life(engine, names, self._clock, self._in_hand)
-        self._memory = Memory()
+        self._records = Records(engine, names, self._contact)
         self._stopping = False
         self._failure: BaseException | None = None
         self._troubled = False
@@ -227,7 +207,7 @@ class Worker:
 
     async def _visit(self, message: Message, permits: Permits) -> float | None:
         """Poll an id once; return the seconds until the next time, None after the end."""
-        known = await self._known(message)
+        known = await self._records.of(message)
         if known is None or known.record.ended:
             return None
         if not await permits.take():
@@ -252,18 +232,18 @@ class Worker:
             return self._go_on(message, known, context)
         return await self._settle(message, known, outcome, reply, context)
 
-    def _go_on(self, message: Message, known: _Known, context: Context) -> float | None:
+    def _go_on(self, message: Message, known: Known, context: Context) -> float | None:
         """Take in a poll that has brought nothing new: nothing is read or written."""
         ruling = judge(known.track, (), UNCHANGED, reply=None, pacing=self._pacing, context=context)
         if ruling.fatal is not None:
             raise _FatalError(ruling.fatal)
-        self._memory.keep(message.subject, message.attempts, known.record, ruling.track)
+        self._records.keep(message, known.record, ruling.track)
         return ruling.delay
 
     async def _settle(
         self,
         message: Message,
-        known: _Known,
+        known: Known,
         outcome: VideoTask | Problem,
         reply: Reply | None,
         context: Context,
@@ -278,21 +258,21 @@ class Worker:
             draft = self._drafted(known, outcome, reply, context, learns=learns)
             if draft.step.fatal is not None:
                 raise _FatalError(draft.step.fatal)
-            if await self._write(known, draft):
+            if await self._records.write(known, draft.payload):
                 if not learns and not draft.met_bug:
                     draft = self._drafted(known, outcome, reply, context, learns=True)
                 if draft.step.fatal is not None:
                     raise _FatalError(draft.step.fatal)
                 done = draft.step
                 if not done.record.final:
-                    self._memory.keep(message.subject, message.attempts, done.record, done.track)
+                    self._records.keep(message, done.record, done.track)
                 return done.delay
-            known = await self._read(message, known.record.request_id, fresh=True)
+            known = await self._records.read(message, known.record.request_id, fresh=True)
         return None
 
     def _drafted(
         self,
-        known: _Known,
+        known: Known,
         outcome: VideoTask | Problem,
         reply: Reply | None,
         context: Context,
@@ -308,74 +288,8 @@ class Worker:
             done = step(
                 *(known.record, known.track, outcome), reply=reply, pacing=pacing, context=context
             )
-            return _Draft(done, _payload(known, done.record))
+            return _Draft(done, payload_of(known, done.record))
         except Exception as bug:  # noqa: BLE001 - whatever it is, it is that of one id
             _log.exception("internal error at one id, please report it; others go on")
             done = step_bug(known.record, known.track, bug, context)
-            return _Draft(done, _payload(known, done.record), met_bug=True)
-
-    async def _write(self, known: _Known, draft: _Draft) -> bool:
-        """Write a record that has changed; return whether nothing stands in the way of it."""
-        if draft.payload is None:
-            return True
-        if known.seq is None:
-            return False  # what is remembered lacks the texts: the record itself is read first
-        subject = self._names.change_of(known.record.request_id)
-        return await self._engine.publish(subject, draft.payload, expect=known.seq) is not None
-
-    async def _known(self, message: Message) -> _Known | None:
-        """Return what is known of an id, or None where the message is of none."""
-        kept = self._memory.recall(message.subject, message.sequence, message.attempts)
-        if kept is not None:
-            return _Known(kept.record, kept.track, None)
-        try:
-            request_id = check_request_id(request_id_of(message.subject))
-        except (ValueError, Veo3Error) as error:
-            _log.error("what is no request id is taken out of the stream: %s", error)
-            return None
-        return await self._read(message, request_id)
-
-    async def _read(self, message: Message, request_id: str, *, fresh: bool = False) -> _Known:
-        subject = self._names.change_of(request_id)
-        found = await self._engine.last(self._names.change, subject, fresh=fresh)
-        origin = _origin_in(message)
-        if found is None:
-            return _known(begun(None, request_id, message.sequence, origin), 0)
-        seq, payload = found
-        try:
-            record = decode(payload, request_id)
-        except ValueError as error:
-            _log.error(
-                "the last record of %s cannot be read, and is passed over: %s", subject, error
-            )
-            # No serial is higher than a sequence, so listeners see what comes as new.
-            record = Record(
-                request_id=request_id, watch=message.sequence, serial=seq, origin=origin
-            )
-            return _known(record, seq)
-        self._contact.had_reply = self._contact.had_reply or record.change is not None
-        return _known(begun(record, request_id, message.sequence, origin), seq)
-
-
-def _known(record: Record, seq: int) -> _Known:
-    return _Known(record, track_of(record), seq)
-
-
-def _payload(known: _Known, after: Record) -> bytes | None:
-    """Return what is to be written of an id, or None where nothing has changed."""
-    if not has_changed(known.record, after):
-        return None
-    if after.serial == known.record.serial and after.change is not None:
-        brought_by = known.record.brought_by or known.seq or 0
-        after = msgspec.structs.replace(after, brought_by=brought_by)
-    return encode(after)
-
-
-def _origin_in(message: Message) -> Origin:
-    try:
-        return decode_origin(message.data)
-    except ValueError as error:
-        _log.error(
-            "what is said of %s cannot be read, and is passed over: %s", message.subject, error
-        )
-        return Origin()
+            return _Draft(done, payload_of(known, done.record), met_bug=True)
