@@ -18,7 +18,7 @@ from cli_service import (
 )
 
 from veo3_async import Journal, Veo3Client
-from veo3_async.testing import Drip, HangUp, Life
+from veo3_async.testing import Drip, HangUp, Life, Status
 
 
 def test_journal_is_listed_and_resumed(
@@ -117,6 +117,24 @@ def test_what_was_being_saved_when_the_process_died_is_resumed(
     assert len(list(videos.glob("*.mp4"))) == 2
     assert not list(videos.glob("*.part"))
     assert saved.stat() == before
+    assert command("pending", *journal).err == "0 pending\n"
+
+
+def test_a_video_that_could_not_be_saved_stays_pending(
+    command: Command, service: Service, tmp_path: pathlib.Path
+) -> None:
+    """A disk that was full, a link that was broken: the next `resume` brings it, and only it."""
+    journal, videos = ["--journal", str(tmp_path / "veo3.db")], tmp_path / "videos"
+    words = [*journal, "--download", str(videos), "--interval", "0.05"]
+    saved, not_saved = service.add(life=Life.plain()), service.add(life=Life.plain())
+    assert command("watch", saved, *words).code == 0
+    service.fault(Status(404), on="file", times=1)
+    failed = command("watch", not_saved, *words)
+    assert (failed.code, failed.err) == (1, "1 task: 1 video, 0 saved, 1 failed\n")
+    (task,) = command("pending", "--json", *journal).lines
+    assert (task["request_id"], task["phase"]) == (not_saved, "completed")
+    assert command("resume", *words).err == "1 task: 1 video, 1 saved\n"
+    assert len(list(videos.glob("*.mp4"))) == 2
     assert command("pending", *journal).err == "0 pending\n"
 
 

@@ -133,22 +133,32 @@ async def follow(
     veo: Veo3Client, watch: Followed, board: Board, view: View, options: WatchOptions
 ) -> None:
     """Follow a watch to its end, and bring its videos to disk if those are wanted."""
+    at_work = 1
 
     async def read() -> None:
+        nonlocal at_work
+        is_saved = True
         async for change in watch:
             board.take(change)
             await view.changed(change)
             if options.path is not None and board.rows[change.request_id].has_video:
                 # A journal owes an end until the task that took it asks for the next one or is
                 # done: so this one brings the video to disk, and another one reads on.
+                at_work += 1
                 readers.start_soon(read)
-                await bring(change, options.path)
-                return
+                is_saved = await bring(change, options.path)
+                break
+        at_work -= 1
+        if not at_work:
+            readers.cancel_scope.cancel()
+        if not is_saved:  # who is cancelled is not done, and the end stays pending
+            await anyio.sleep_forever()
 
-    async def bring(change: Transition, path: pathlib.Path) -> None:
+    async def bring(change: Transition, path: pathlib.Path) -> bool:
         outcome = await _saved(veo, change, board, path, overwrite=options.overwrite)
         board.saved(change.request_id, outcome)
         await view.saved(change.request_id, outcome)
+        return isinstance(outcome, pathlib.Path)
 
     async with view.shown(board, watch.eta), watch, anyio.create_task_group() as readers:
         readers.start_soon(read)
